@@ -1,0 +1,26 @@
+"""mai: compose AI agents and workflows out of ordinary Python.
+
+Subclass one `Module` with a ``forward`` (or decorate a function with `module`), configure it with ``with_``, compose it
+with ``>>``, ``&``, `Conditional` and delays, and call it like a function::
+
+    mai.layers   Module and the composites          mai.types   Context, Payload, TraceHandle
+    mai.errors   the tree of exceptions             mai.views   a trace as text
+    mai.cli      the ``mai`` command                mai.core    the mechanism; nothing in it is public by itself
+
+This page is the face: what most programs import.
+"""
+
+from .core.engine import LocalEngine
+from .core.trace import capture
+from .errors import CastError, ConfigError, DeadlineExceeded, MaiError, PayloadError, WiringError, WouldDeadlock
+from .layers import BlockingDelay, Conditional, Module, NonBlockingDelay, Parallel, Sequential, module
+from .types import Context, Payload, TraceHandle
+
+__version__ = "0.1.0.dev0"
+
+__all__ = [
+    "BlockingDelay", "CastError", "Conditional", "ConfigError", "Context", "DeadlineExceeded", "LocalEngine",
+    "MaiError",
+    "Module", "NonBlockingDelay", "Parallel", "Payload", "PayloadError", "Sequential", "TraceHandle", "WiringError",
+    "WouldDeadlock", "capture", "module",
+]  # fmt: skip

@@ -1,0 +1,207 @@
+"""One call: the way from ``await module(x)`` to ``forward(x)`` and back.
+
+`launch` and `begin` start a call; `mai.core.drive` runs it in a copied context that is then dropped. Composites use
+them directly. A simple call that nothing observes takes the short body (`quick`), every other the whole one (`_whole`);
+both keep the same promises.
+"""
+
+import copy
+import types
+from asyncio import CancelledError
+from collections.abc import Mapping
+from contextlib import aclosing
+from typing import Any
+
+from opentelemetry import context as otel
+
+from . import names
+from .casts import Caster, caster, is_open
+from .clock import clock
+from .drive import DONE, Body, failed, finish, late, start
+from .engine import current_run, new_run
+from .frame import PENDING, ROOT, Frame, Scope, current, set_current
+from .settings import Settings
+from .signature import Signature
+from .spans import close_span, has_provider, open_span
+from .threads import offload
+from .trace import begun, open_handle, size_of, succeeded
+
+# What composites need of the core, from one place.
+__all__ = ["DONE", "Spec", "begin", "current", "current_run", "finish", "launch", "names"]
+
+
+class Spec:
+    """What a call needs to know of a module with its settings; made once for each configured copy.
+
+    ``simple`` says that one positional value of exactly the class ``tin`` (None: any) needs no binding and no cast.
+    """
+
+    def __init__(
+        self,
+        what: tuple[str, str, str],
+        function: str,
+        settings: Settings,
+        signature: Signature,
+        facts: Mapping[str, Any],
+    ) -> None:
+        name, kind, module = what
+        composite = kind != "module"  # its children cast for it
+        self.what: tuple[str, str, str] = what
+        self.signature: Signature = signature
+        self.key: str = f"/{name}"
+        self.params: Mapping[str, object] = settings.params
+        self.limit: float | None = min((t for t in (settings.timeout, settings.total_timeout) if t), default=None)
+        self.deep: bool = settings.isolate
+        self.takes: Any = signature.first.annotation
+        self.cast_out: Caster = caster(object if composite else signature.returns)
+        self.gives: Any = self.cast_out.tp
+        self.tin: type | None = None if composite or is_open(self.takes) else caster(self.takes).exact or _Never
+        self.tout: type | None = None if self.cast_out.free else self.cast_out.exact or _Never
+        self.colour: str = signature.colour
+        if self.colour in ("plain", "inline") and settings.inline is not None:
+            self.colour = "inline" if settings.inline else "plain"
+        needed = [p for p in signature.params.values() if p.default is p.empty]
+        one = signature.first in signature.positional and needed in ([], [signature.first])
+        self.simple: bool = self.colour == "coroutine" and one and not self.params and not self.deep
+        self.facts: dict[str, Any] = {**({names.TAGS: settings.tags} if settings.tags else {}), **facts}
+        static = {names.KIND: kind, names.MODULE: module, names.CODE_FUNCTION: function}
+        self.attributes: dict[str, Any] = {**static, names.OPENINFERENCE_KIND: "CHAIN", **self.facts}
+
+
+class _Never:
+    """No value has this class: for a type that takes more than one look at a value's class."""
+
+
+# ---------------------------------------------------------------- starting a call
+
+
+def launch(m: Any, p: Frame, key: str, value: Any, n: int = 0, attrs: dict[str, Any] | None = None) -> Frame:
+    """Start ``m(value)`` as the child *key* of *p*; run it to its first suspension or its end (``y is DONE``)."""
+    spec: Spec = m._mai_spec or m._mai_compile()
+    run, deadline, since, timer = p.run, p.deadline, None, None
+    slow = not (p.quiet and spec.simple) or (spec.tin is not None and type(value) is not spec.tin)
+    if slow or (run is None and has_provider()):
+        return begin(m, p, key, n, (value,), {}, attrs)
+    if deadline is not None or spec.limit is not None:
+        since = clock.now()
+        if deadline is not None and since >= deadline:
+            return begin(m, p, key, n, (value,), {}, attrs)  # which starts nothing
+        if spec.limit is not None and (deadline is None or since + spec.limit < deadline):
+            deadline, timer = since + spec.limit, PENDING
+    f = Frame()
+    f.mod, f.parent, f.key, f.n = m, p, key, n
+    f.env, f.run, f.deadline, f.since, f.timer = p.env, run or new_run(p.env), deadline, since, timer
+    f.seen = f.lost = f.handle = f.span = None
+    f.quiet = True
+    return start(f, quick(f, m, value, spec))  # pyright: ignore[reportArgumentType]
+
+
+def begin(
+    m: Any, p: Frame, key: str, n: int, args: tuple[Any, ...], kwargs: dict[str, Any], attrs: Any = None
+) -> Frame:
+    """Start any call: with settings, several arguments, a handle, a span, a scope around."""
+    spec: Spec = m._mai_spec or m._mai_compile()
+    owner, armed = (p.owner, p.armed) if isinstance(p, Scope) else (p, p.deadline)
+    f = Frame()
+    f.mod, f.parent, f.key, f.n = m, owner, key, n
+    f.env, f.run, f.deadline = p.env, owner.run or new_run(p.env), p.deadline
+    f.seen = f.lost = f.handle = f.span = f.timer = f.since = f.out = f.y = None
+    overdue = _set_deadline(f, p, spec, armed) if p.deadline is not None or spec.limit is not None else False
+    context = None
+    if owner.span is not None or (owner is ROOT and has_provider()):
+        context = open_span(f, owner, spec, attrs)
+    sink, above = f.env.sink, owner.handle
+    if above is not None or sink is not None or f.span is not None:
+        h = f.handle = open_handle(f, above, spec)
+        if attrs or spec.facts:
+            h.attributes = {**spec.facts, **(attrs or {})}
+        while sink is not None and sink is not owner.env.sink:
+            sink.runs.append(h)
+            sink = sink.outer
+    f.quiet = f.handle is None
+    simple = spec.simple and len(args) == 1 and not kwargs and (spec.tin is None or type(args[0]) is spec.tin)
+    return start(f, _whole(f, m, args, kwargs, spec, context, simple=simple, overdue=overdue))  # pyright: ignore[reportArgumentType]
+
+
+def _set_deadline(f: Frame, p: Frame, spec: Spec, armed: float | None) -> bool:
+    """Give *f* its deadline and, where no timer around serves it, a timer; say whether it has passed already."""
+    now, inherited = clock.now(), p.deadline
+    f.since = now
+    if inherited is not None and inherited != armed:
+        f.timer = PENDING
+    if spec.limit is not None and (inherited is None or now + spec.limit < inherited):
+        f.deadline, f.timer = now + spec.limit, PENDING
+    return inherited is not None and now >= inherited
+
+
+# ---------------------------------------------------------------- the body of a call
+
+
+@types.coroutine
+def quick(f: Frame, m: Any, value: Any, spec: Spec) -> Body:
+    """The body of a simple call that nothing observes."""
+    set_current(f)
+    try:
+        out: Any = yield from m.forward(value)  # pyright: ignore[reportUnknownVariableType]
+        if type(out) is not spec.tout and spec.tout is not None:  # pyright: ignore[reportUnknownArgumentType]
+            out = spec.cast_out(out, "return", f)
+        f.out = out
+    except BaseException as error:
+        failed(f, error)
+        raise
+
+
+@types.coroutine
+def _whole(f: Frame, m: Any, args: Any, kwargs: Any, spec: Spec, context: Any, *, simple: bool, overdue: bool) -> Body:
+    """The body of any call."""
+    set_current(f)
+    if context is not None:
+        otel.attach(context)
+    h = f.handle
+    try:
+        if h is not None:
+            begun(h)
+        if overdue:
+            raise late(f)  # nothing starts
+        args, kwargs = _prepared(f, args, kwargs, spec, simple=simple)
+        out: Any = yield from m.forward(*args) if simple else _invoke(spec.colour, spec, m.forward, args, kwargs)  # type: ignore[misc]  # pyright: ignore[reportGeneralTypeIssues, reportUnknownVariableType]
+        if type(out) is not spec.tout and spec.tout is not None:  # pyright: ignore[reportUnknownArgumentType]
+            out = spec.cast_out(out, "return", f)
+        if f.y is not None and f.y[0].cancelling() > f.y[1]:
+            raise CancelledError  # the step swallowed it
+        f.out = out
+        if h is not None:
+            succeeded(h, out, spec.gives, f.env.sink)
+            if f.span is not None:
+                close_span(f, h, None, innermost=False)
+    except BaseException as error:
+        failed(f, error)
+        raise
+
+
+def _prepared(f: Frame, args: Any, kwargs: Any, spec: Spec, *, simple: bool) -> Any:
+    """Return the arguments for ``forward``: bound, cast, measured, and copied if they are to be isolated."""
+    if not simple:
+        args, kwargs = spec.signature.bind(args, kwargs, spec.params, f)
+    if f.handle is not None and len(args) == 1 and not kwargs:
+        f.handle.input_size = size_of(args[0], spec.takes, f.env.sink)
+    return copy.deepcopy((args, kwargs)) if spec.deep else (args, kwargs)
+
+
+async def _invoke(colour: str, spec: Spec, forward: Any, args: Any, kwargs: Any) -> Any:
+    """Run ``forward`` in the way that its colour needs."""
+    if colour == "async generator":
+        async with aclosing(forward(*args, **kwargs)) as stream:
+            return _join([chunk async for chunk in stream], spec)
+    if colour == "generator":
+        return _join(await offload(lambda: list(forward(*args, **kwargs))), spec)
+    out = await offload(lambda: forward(*args, **kwargs)) if colour == "plain" else forward(*args, **kwargs)
+    return await out if hasattr(type(out), "__await__") else out  # a partial or a cached function may hide a coroutine  # pyright: ignore[reportUnknownArgumentType]
+
+
+def _join(chunks: list[Any], spec: Spec) -> Any:
+    """Return the value of a stream: the joined str or bytes, else the list."""
+    for kind, empty in ((str, ""), (bytes, b"")):
+        if all(isinstance(chunk, kind) for chunk in chunks) and (spec.gives is kind or (spec.cast_out.free and chunks)):
+            return empty.join(chunks)
+    return chunks

@@ -1,0 +1,15 @@
+"""The clock seam: the only file that reads a clock. Simulation and tests replace the attributes of `clock`."""
+
+import time
+from collections.abc import Callable
+
+
+class Clock:
+    """Three readings: ``now`` [s, monotonic], ``ticks`` [ns, monotonic, fine] and ``wall`` [s since the epoch]."""
+
+    now: Callable[[], float] = staticmethod(time.monotonic)
+    ticks: Callable[[], int] = staticmethod(time.perf_counter_ns)
+    wall: Callable[[], float] = staticmethod(time.time)
+
+
+clock: Clock = Clock()

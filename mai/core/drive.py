@@ -1,0 +1,119 @@
+"""Driving a call, and how it ends.
+
+The first step of a call is taken in a copied context that is then dropped. The body is a generator, not a coroutine,
+because ``next(body, DONE)`` takes that step without creating an exception for the end. The context is never reset: when
+the call ends it is simply gone, with whatever the step did to any contextvar. What a failure, a timeout or a cancel
+leaves in the handle, the span and the exception is written here too.
+"""
+
+import asyncio
+import types
+from asyncio import CancelledError
+from collections import deque
+from collections.abc import Generator
+from contextlib import suppress
+from contextvars import copy_context
+from typing import Any
+
+from ..errors import DeadlineExceeded
+from .clock import clock
+from .frame import PENDING, Frame, Timer
+from .spans import close_span
+from .trace import MAX_CHILDREN, ErrorInfo, adopt, ended, open_handle
+
+DONE: Any = object()
+Body = Generator[Any, Any, Any]
+
+
+def start(f: Frame, body: Body) -> Frame:
+    """Take the first step of *body* in a copied context."""
+    ctx = copy_context()
+    y = f.y = ctx.run(next, body, DONE)
+    if y is not DONE:
+        f.body, f.ctx = body, ctx
+    return f
+
+
+@types.coroutine
+def finish(f: Frame, task: "asyncio.Task[Any] | None" = None) -> Body:
+    """Drive a started call from its first suspension to its end, in *task* (default: the current one).
+
+    Only here, where the call really waits, its deadline gets a timer. A timeout cancels once. A cancel that the step
+    swallowed does not win: what it was for is raised when the step ends.
+    """
+    y, step, send, throw = f.y, f.ctx.run, f.body.send, f.body.throw
+    f.body = f.ctx = None
+    if task is None:
+        task = asyncio.current_task()
+        assert task is not None
+    before, timer, thrown = task.cancelling(), None, ()
+    f.y = task, before
+    if f.timer is PENDING and f.deadline is not None:
+        timer = f.timer = Timer(task, before, f.deadline - clock.now())
+    try:
+        while True:
+            try:
+                sent = yield y
+            except BaseException as error:  # noqa: BLE001 (whatever it is, it is thrown into the step)
+                thrown = error.args  # by which anyio knows its own cancels
+                y = step(throw, error)
+            else:
+                y = step(send, sent)
+    except StopIteration:
+        pass
+    finally:
+        if timer is not None:
+            timer.handle.cancel()
+    if task.cancelling() > before:
+        swallowed = CancelledError(*thrown)
+        failed(f, swallowed)
+        raise swallowed
+
+
+def late(f: Frame) -> DeadlineExceeded:
+    """Return the error of a call that ran past its deadline."""
+    own = f.mod._mai_spec.limit
+    why = "the deadline that it inherited" if own is None else f"its deadline (timeout={own:g} s, or one inherited)"
+    return DeadlineExceeded(f"Step {f.path!r} ran past {why}", step_id=f.path, timeout=own)
+
+
+def failed(f: Frame, error: BaseException) -> None:
+    """Record that the call *f* ends with *error*, which the caller raises; or raise what it becomes.
+
+    A cancel of our own timer becomes DeadlineExceeded, unless an outer cancel came with it. The innermost frame adds
+    the note; each frame on the way up leaves its handle in ``__mai_trace__``.
+    """
+    timer, raised = f.timer, error
+    if isinstance(timer, Timer) and timer.fired and isinstance(error, CancelledError | Exception):
+        timer.fired = False
+        cancelled = error if isinstance(error, CancelledError) else CancelledError()
+        raised = late(f) if timer.task.uncancel() <= timer.before else cancelled
+    if isinstance(raised, Exception):
+        _explain(f, raised)
+    elif f.handle is not None:  # cancelled, or the interpreter is going down: no failure of the step
+        ended(f.handle, "cancelled")
+        close_span(f, f.handle, raised, innermost=False)
+    if raised is not error:
+        raise raised from error
+
+
+def _explain(f: Frame, error: Exception) -> None:
+    owner, lost = f.parent, f.lost or ()
+    innermost = getattr(error, "__mai_trace__", None) not in lost
+    h = f.handle
+    if h is None:
+        h = open_handle(f, None, f.mod._mai_spec)
+        for child in lost:
+            adopt(h, child)
+    ended(h, "timeout" if isinstance(error, DeadlineExceeded) else "error")
+    h.error = ErrorInfo(type(error).__qualname__, type(error).__module__, str(error))
+    close_span(f, h, error, innermost=innermost)
+    with suppress(Exception):  # an exception that is frozen, has slots, or is odd in another way
+        if innermost:
+            took = clock.now() - f.since if h.duration is None and f.since is not None else h.duration
+            error.add_note(f"mai: in {f.path}" + ("" if took is None else f" (after {took:.3f} s)"))
+        error.__mai_trace__ = h  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+    if owner.mod is not None:
+        if owner.lost is None:
+            owner.lost = deque(maxlen=MAX_CHILDREN)
+        owner.lost.append(h)

@@ -1,0 +1,160 @@
+"""The local engine: answers the verbs of a run in memory, and owns worker threads and the door for sync code.
+
+What the layers may ask of a run is `Run` and nothing else.
+"""
+
+import asyncio
+import os
+import threading
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from contextvars import Token, copy_context
+from functools import cached_property
+from queue import Empty
+from typing import Any
+
+from ..errors import ConfigError, WouldDeadlock
+from .frame import Env, Frame, current, restore, scoped, set_current
+from .gather import Work, gather
+from .ids import new_id
+from .settings import COUNT, checked
+from .threads import Door, Threads, start_thread, worker_loop
+
+
+class Run:
+    """One run: the verbs, which are all that the layers ever ask for, answered in memory.
+
+    Another engine answers the same verbs with a journal. ``records`` False says that nothing is recorded, so the
+    kernel never asks for ``step`` and ``value``; ``replaying`` is true while a recorded past is repeated.
+    """
+
+    engine: "LocalEngine"
+    records = replaying = False
+
+    @cached_property
+    def run_id(self) -> str:
+        """Identity of the top-level call; made when first asked for."""
+        return new_id()
+
+    async def step(self, path: str, call: Callable[[], Awaitable[Any]]) -> Any:
+        """Run the step."""
+        return await call()
+
+    async def sleep(self, path: str, seconds: float) -> None:
+        """Wait on the loop's timer."""
+        await asyncio.sleep(seconds)
+
+    async def value(self, path: str, make: Callable[[], Any]) -> Any:
+        """Make the value."""
+        return make()
+
+    async def gather(self, path: str, work: Work, *, limit: int | None = None) -> None:
+        """Drive the branches in this loop."""
+        await gather(work, limit)
+
+
+class LocalEngine:
+    """Runs calls in memory, on asyncio, with worker threads of its own.
+
+    ``async with LocalEngine(...)`` chooses it for the calls inside; without one a default
+    engine serves. Leaving the block lets its idle threads end.
+
+    Args:
+        max_threads: Most worker threads at once for plain ``forward`` functions, at least 1.
+
+    Raises:
+        ConfigError: If *max_threads* is not a positive int, or the block is entered inside a run.
+
+    Example:
+        >>> import asyncio
+        >>> from mai import LocalEngine, module
+        >>> @module
+        ... def measure(text: str) -> int:
+        ...     return len(text)
+        >>> async def main() -> int:
+        ...     async with LocalEngine(max_threads=2):
+        ...         return await measure("hello")
+        >>> asyncio.run(main())
+        5
+    """
+
+    def __init__(self, *, max_threads: int = 64) -> None:
+        self.threads: Threads = Threads(checked("LocalEngine", "max_threads", max_threads, COUNT))
+        self._tokens: list[Token[Frame]] = []
+
+    async def __aenter__(self) -> "LocalEngine":
+        if current().run is not None:
+            raise ConfigError("LocalEngine: a run goes on here already, and keeps its engine; choose one outside of it")
+        self._tokens.append(set_current(scoped(current(), engine=self)))
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        restore(self._tokens.pop())
+        if not self._tokens:
+            self.threads.close()
+
+
+_engines: dict[int, LocalEngine] = {}  # by process, these three: a forked child has none of its parent's threads
+_portals: dict[int, asyncio.AbstractEventLoop] = {}
+_locks: dict[int, threading.Lock] = {}
+
+
+def _portal() -> asyncio.AbstractEventLoop:
+    """Return the loop that serves sync code: one for the life of the process."""
+    pid = os.getpid()
+    with _locks.setdefault(pid, threading.Lock()):
+        if pid not in _portals:
+            _portals[pid] = asyncio.new_event_loop()
+            start_thread(_portals[pid].run_forever, "mai-portal")
+        return _portals[pid]
+
+
+def new_run(env: Env) -> Run:
+    """Begin a run on the engine chosen around, or on the default one."""
+    run, pid = Run(), os.getpid()
+    run.engine = env.engine or _engines.get(pid) or _engines.setdefault(pid, LocalEngine())
+    return run
+
+
+def current_run() -> Any:
+    """Return the run of the current call, or a new one outside a call."""
+    return current().run or new_run(current().env)
+
+
+def run_sync(call: Callable[[], Awaitable[Any]]) -> Any:
+    """Run ``await call()`` from sync code and return its value: the door behind ``module.run``.
+
+    In a worker thread the loop that waits for that thread runs it, elsewhere the process's portal loop. A Ctrl-C
+    cancels the call, gives its clean-up half a second, and is raised.
+
+    Raises:
+        WouldDeadlock: If an event loop runs in this very thread.
+    """
+    if asyncio._get_running_loop() is not None:
+        raise WouldDeadlock("run() was called in the thread of a running event loop: write 'await module(x)' instead")
+    loop, door, frame, context = worker_loop() or _portal(), Door(), current(), copy_context()
+    serving = None if worker_loop() is None else door  # any other thread must be free for a Ctrl-C
+    tasks, ended, failed = list[asyncio.Task[None]](), list[Any](), list[BaseException]()
+
+    async def main() -> None:
+        set_current(scoped(frame, armed=None, door=serving))
+        try:
+            ended.append(await call())
+        except BaseException as error:  # noqa: BLE001 (a SystemExit, say, would end the loop that serves everybody)
+            failed.append(error)
+
+    def begin() -> None:
+        tasks.append(loop.create_task(main(), context=context))
+        tasks[0].add_done_callback(lambda _: door.put(None))
+
+    try:
+        loop.call_soon_threadsafe(begin)
+        door.serve()
+    except BaseException:
+        loop.call_soon_threadsafe(lambda: [task.cancel() for task in tasks])
+        with suppress(Empty):
+            door.serve(timeout=0.5)  # what clean-up has after a Ctrl-C
+        raise
+    for error in failed:
+        raise error
+    return ended[0]

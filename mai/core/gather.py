@@ -1,0 +1,207 @@
+"""The branch runner: drives the branches that a `Work` hands out, and joins them whatever happens.
+
+Spawn on suspend: branches run one after the other in one task until one really waits; only then does a new task take
+over the rest, while the waiting branch stays in the task in which it began. So branches that never wait cost no task of
+their own, and ``asyncio.current_task()`` inside a branch is a task that runs nothing else while the branch lives. The
+caller's own task runs none of them: it only waits, so a cancel from outside reaches every branch at once.
+"""
+
+import asyncio
+from collections import deque
+from contextvars import Context, copy_context
+from typing import Any, Protocol
+
+import anyio
+
+from .clock import clock
+from .drive import DONE, finish
+from .frame import Frame, current
+
+_Task = asyncio.Task[Any]
+
+
+class Work(Protocol):
+    """A source of branches: what Parallel, and later Map, Race and Graph, are to the runner."""
+
+    def more(self) -> bool:  # pyright: ignore[reportReturnType]
+        """Say whether a branch is ready to be taken."""
+
+    def take(self, slot: "Slot | None") -> tuple[Any, Frame | None, BaseException | None]:  # pyright: ignore[reportReturnType]
+        """Start the next ready branch: its key, its frame, or the error that it ended with at once."""
+
+    def done(self, key: Any, value: Any, error: BaseException | None) -> bool:  # pyright: ignore[reportReturnType]
+        """Take the outcome of a branch, which may make others ready; False cancels and joins the rest."""
+
+
+class Slot:
+    """One place under a `limit`, held by a branch.
+
+    A branch may run several strands at once (an inner Parallel without a limit); the place is given back while all of
+    them are parked, and is taken again, in arrival order, before the first of them goes on.
+    """
+
+    def __init__(self, group: "_Group") -> None:
+        self._group = group
+        self.strands: int = 0
+        self.join()
+
+    def join(self) -> None:
+        """Count one strand more, at once, even beyond the limit: clean-up does not wait for a place."""
+        self._group.live += not self.strands
+        self.strands += 1
+
+    def leave(self) -> None:
+        """Park one strand, or end it."""
+        self.strands -= 1
+        if not self.strands:
+            self._group.live -= 1
+            self._group.wake()
+
+    async def enter(self) -> None:
+        """Go on with a strand that was parked, as soon as there is a place."""
+        group, turn = self._group, asyncio.get_running_loop().create_future()
+        group.waiting.append(turn)
+        try:
+            while not self.strands and (group.full() or group.waiting[0] is not turn):
+                await turn
+                group.waiting[group.waiting.index(turn)] = turn = asyncio.get_running_loop().create_future()
+        finally:
+            group.waiting.remove(turn)
+            self.join()
+            group.wake()
+
+
+class _Group:
+    """One gather: its tasks, its places, and how it ends."""
+
+    def __init__(self, work: Work, limit: int | None) -> None:
+        self.work: Work = work
+        self.limit: int | None = limit
+        self.live: int = 0  # places taken
+        self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
+        self.waiting: deque[asyncio.Future[None]] = deque()  # strands that wait for a place
+        self.tasks: dict[_Task, None] = {}  # in the order in which they began
+        self.fresh: set[_Task] = set()  # have not begun: a cancel then would pass our own code by
+        self.idle: asyncio.Future[None] = self.loop.create_future()
+        self.crash: BaseException | None = None
+        self.outside: tuple[Any, ...] | None = None  # what a cancel from outside said
+        self.stopped: bool = False  # nothing new begins
+        self.outer: Slot | None = current().env.slot
+        self.context: Context = copy_context()  # of the caller: a branch may be the one that makes room for another
+
+    def full(self) -> bool:
+        return self.limit is not None and self.live >= self.limit
+
+    def wake(self) -> None:
+        """Give a free place to the first strand that waits to go on, else to a branch that has not begun."""
+        if self.waiting:
+            if not self.full() and not self.waiting[0].done():
+                self.waiting[0].set_result(None)
+        elif self.limit is not None and not self.stopped and not self.full() and not self.fresh and self.work.more():
+            self.spawn()
+
+    def spawn(self) -> None:
+        """Let a new task take over what has not begun."""
+        cell: list[_Task] = []
+        cell.append(asyncio.Task(self.worker(cell), loop=self.loop, context=self.context.copy()))
+        self.fresh.add(cell[0])
+        if self.outer is not None:
+            self.outer.join()
+
+    async def worker(self, cell: list[_Task]) -> None:
+        task = cell[0]
+        self.fresh.discard(task)
+        self.tasks[task] = None
+        try:
+            await self.drain(task)
+        except asyncio.CancelledError as error:  # in a pause between two branches: by `stop`, or from outside
+            self.outside = self.outside if self.stopped else error.args
+            self.stop()
+        except BaseException as error:  # noqa: BLE001 (raised by `gather`, once everything has ended)
+            self.crash = self.crash or error
+            self.stop()
+        self.tasks.pop(task)
+        last = not self.tasks and not self.fresh
+        if self.outer is not None and not last:
+            self.outer.leave()  # the last one hands its strand to the caller that waits for it
+        if last and not self.idle.done():
+            self.idle.set_result(None)
+
+    def stop(self) -> None:
+        """Let nothing new begin and cancel the rest, once, after what fails in this very turn of the loop too."""
+        if not self.stopped:
+            self.stopped = True
+            self.loop.call_soon(lambda: [task.cancel() for task in self.tasks])
+
+    async def drain(self, task: _Task) -> None:
+        """Run branches until there are none, or until another task has taken over and our own branch has ended."""
+        work, limit, count, mark = self.work, self.limit, 0, clock.ticks()
+        slot = None
+        while not self.stopped and work.more():
+            if limit is not None:
+                if self.live >= limit or self.waiting:
+                    return
+                slot = Slot(self)
+            key, frame, error = work.take(slot)
+            if frame is not None and frame.y is not DONE:
+                if not self.fresh and work.more() and not self.full():
+                    self.spawn()
+                await self.follow(key, frame, task)
+            elif not work.done(key, None if frame is None else frame.out, error):
+                self.stop()
+            if slot is not None:
+                slot.strands -= 1
+                self.live -= 1  # the next turn of this loop takes the place, unless somebody waits for it
+                if self.waiting:
+                    self.wake()
+            count += 1
+            if not count & 63 and clock.ticks() - mark > 1_000_000:  # let the loop run about every millisecond
+                await asyncio.sleep(0)
+                mark = clock.ticks()
+
+    async def follow(self, key: Any, frame: Frame, task: _Task) -> None:
+        """Drive a branch that has suspended, in this task, to its end."""
+        value, error = None, None
+        try:
+            await finish(frame, task)
+            value = frame.out
+        except BaseException as raised:  # noqa: BLE001 (becomes the outcome of the branch)
+            error = raised
+        if isinstance(error, asyncio.CancelledError):  # of ours, from outside, or raised by the branch itself?
+            if self.stopped:
+                return
+            if task.cancelling():
+                self.outside = error.args
+                self.stop()
+                return
+        if not self.work.done(key, value, error):
+            self.stop()
+
+    async def join(self) -> None:
+        """Wait until every task has ended, through any further cancel."""
+        waits: Any = self.idle
+        while left := [task for task in (*self.tasks, *self.fresh) if not task.done()]:
+            try:
+                with anyio.CancelScope(shield=self.outside is not None):  # anyio repeats its cancels
+                    await (waits or asyncio.wait(left))
+            except asyncio.CancelledError as error:
+                self.outside = error.args
+                self.stop()
+            waits = None
+
+
+async def gather(work: Work, limit: int | None = None) -> None:
+    """Run all branches of *work*, at most *limit* at once, and return when every one has ended.
+
+    Raises:
+        asyncio.CancelledError: If the caller was cancelled; all branches have ended by then.
+    """
+    group = _Group(work, limit)
+    group.spawn()
+    if group.outer is not None:
+        group.outer.leave()
+    await group.join()
+    if group.outside is not None:
+        raise asyncio.CancelledError(*group.outside)
+    if group.crash is not None:
+        raise group.crash

@@ -1,0 +1,90 @@
+"""The settings of a module: what ``with_`` and class keywords take, how they are checked and merged.
+
+Three kinds of names are kept apart: kernel settings (this file), parameters of ``forward`` and declared attributes
+(both in `mai.layers.module`). Kernel settings never reach ``forward``.
+"""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+
+from ..errors import ConfigError
+
+UNSET: Any = object()  # tells "not given" from None
+_Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
+_Name = Annotated[str, Field(pattern=r"^[^/\[\]~#!]+$", strict=True)]  # those signs structure a path
+_Flag = Annotated[bool, Field(strict=True)]
+SECONDS: TypeAdapter[float] = TypeAdapter(_Seconds)
+PAUSE: TypeAdapter[float] = TypeAdapter(Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)])
+COUNT: TypeAdapter[int] = TypeAdapter(Annotated[int, Field(ge=1, strict=True)])
+NAME: TypeAdapter[str] = TypeAdapter(_Name)
+
+
+class Settings(BaseModel, frozen=True):
+    """The settings of one module; frozen.
+
+    Attributes:
+        name: Name of the step in paths, traces and errors; None means the class's or function's name.
+        timeout: Limit of each attempt [s]; None means none.
+        total_timeout: Limit of the whole call [s]; None means none.
+        inline: Run a plain ``forward`` on the event loop instead of a worker thread; None means that the kernel
+            decides (only builtins and types run inline).
+        isolate: Give each call, branch and attempt a deep copy of its input.
+        tags: Labels for traces.
+        params: Defaults for parameters of ``forward`` that were set by ``with_``.
+    """
+
+    name: _Name | None = None
+    timeout: _Seconds | None = None
+    total_timeout: _Seconds | None = None
+    inline: _Flag | None = None
+    isolate: _Flag = False
+    tags: tuple[Annotated[str, Field(strict=True)], ...] = ()
+    params: Mapping[str, Any] = {}
+
+    def merged(self, owner: str, given: Mapping[str, Any], params: Mapping[str, object] | None = None) -> "Settings":
+        """Return these settings with *given* (checked) on top.
+
+        Raises:
+            ConfigError: If a value has the wrong type or range.
+        """
+        for key in given:
+            if key not in SETTINGS:
+                raise ConfigError(f"{owner} has no setting {key!r}{near(key, SETTINGS)}")
+        try:
+            valid = Settings.model_validate(given)
+        except ValidationError as error:
+            raise _misfit(owner, error.errors()[0]["loc"][0], error) from error
+        fresh = {key: getattr(valid, key) for key in given}
+        if params:
+            fresh["params"] = {**self.params, **params}
+        return self.model_copy(update=fresh) if fresh else self
+
+
+SETTINGS = frozenset(Settings.model_fields) - {"params"}
+
+
+def checked(owner: str, key: str, value: object, tp: TypeAdapter[Any]) -> Any:
+    """Return *value* as a setting of type *tp*.
+
+    Raises:
+        ConfigError: If it is none.
+    """
+    try:
+        return tp.validate_python(value)
+    except ValidationError as error:
+        raise _misfit(owner, key, error) from error
+
+
+def _misfit(owner: str, key: object, error: ValidationError) -> ConfigError:
+    first = error.errors()[0]
+    return ConfigError(f"{owner}: {key}={first['input']!r} cannot be used: {first['msg']}")
+
+
+def near(name: str, known: Iterable[str]) -> str:
+    """Return the hint that ends an "unknown name" error: a near miss if there is one, else the names that exist."""
+    names = sorted(set(known))
+    close = difflib.get_close_matches(name, names, 1)
+    return f"; did you mean {close[0]!r}?" if close else f"; it has {', '.join(map(repr, names))}"

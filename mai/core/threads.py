@@ -1,0 +1,224 @@
+"""Worker threads: the only file that starts threads.
+
+Plain ``forward`` functions run in daemon threads that an engine owns. Hand-overs between threads are what costs, so
+there are as few as the promises allow. Towards the workers: one is woken, and it wakes the next one before it begins a
+job while others wait, but never while one is on its way already; so quick jobs are all done by one or two threads, and
+blocking ones get a thread each. Towards the loop: one wake-up for all results that are ready. A worker counts as free
+before it delivers, so that after the wake-up it has nothing more to do.
+
+A worker that blocks in ``run`` serves the nested jobs of that call itself, so a full pool cannot deadlock on nested
+work. A job whose caller was cancelled is abandoned: if it has not begun it never runs, else its result is dropped and
+its thread counts no longer against the limit.
+"""
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable
+from contextvars import Context, copy_context
+from functools import partial
+from queue import SimpleQueue
+from typing import Any
+
+from .frame import current
+from .names import THREAD_ABANDONED
+
+_here = threading.local()  # .loop: the loop that waits for what this worker thread does now
+
+
+def worker_loop() -> asyncio.AbstractEventLoop | None:
+    """Return the loop that waits for the job of this thread, or None outside worker threads."""
+    return getattr(_here, "loop", None)
+
+
+def start_thread(target: Callable[[], None], name: str) -> None:
+    """Start a daemon thread, which never keeps the interpreter from ending."""
+    threading.Thread(target=target, name=name, daemon=True).start()
+
+
+class Job:
+    """One function call in a worker thread."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, call: Callable[[], Any]) -> None:
+        self.loop: asyncio.AbstractEventLoop = loop
+        self.context: Context = copy_context()
+        self.call: Callable[[], Any] | None = call
+        self.future: asyncio.Future[Any] = loop.create_future()
+        self.state = "queued"  # then "running", then "done"; or "abandoned" from either of the first two
+        self.settle: Callable[[], Any] = int  # then what tells the future, in the loop's thread
+
+    def run(self) -> None:
+        """Do the work, in this thread."""
+        before, _here.loop = worker_loop(), self.loop
+        try:
+            self.settle = partial(self.future.set_result, self.context.run(self.call))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType, reportCallIssue]
+        except BaseException as error:  # noqa: BLE001 (whatever it is, the caller gets it)
+            wrapped = RuntimeError("the step raised StopIteration") if isinstance(error, StopIteration) else error
+            if wrapped is not error:  # a future cannot carry one, and in a coroutine it would look like an end
+                wrapped.__cause__ = error
+            self.settle = partial(self.future.set_exception, wrapped)
+        self.call, _here.loop = None, before
+
+
+class Door(SimpleQueue[Any]):
+    """A worker thread blocked in ``run``: it takes nested jobs (``put``) until None says that the call has ended."""
+
+    open: bool = True
+
+    def serve(self, timeout: float | None = None) -> None:
+        """Run jobs until None comes (raises queue.Empty after *timeout* seconds without any)."""
+        while (work := self.get(timeout=timeout)) is not None:
+            work()
+        self.open = False
+        while not self.empty():
+            if (late := self.get()) is not None:
+                late()
+
+
+class Threads:
+    """A pool of at most *limit* daemon threads that are not abandoned; started when needed, kept until `close`.
+
+    Whenever the lock is free: if jobs wait and a thread is idle or may be started, one is on its way (``_coming``).
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit: int = limit
+        self.started: int = 0
+        self.abandoned: int = 0
+        self._lock = threading.Lock()
+        self._jobs: deque[Job] = deque()
+        self._idle: list[Any] = []  # one lock for each idle thread, the last one to become idle at the end
+        self._coming = self._closed = False  # coming: a thread was woken or started, and has not looked for a job yet
+        self._ready: dict[asyncio.AbstractEventLoop, list[Job]] = {}  # what has ended, for each loop that was woken
+
+    def submit(self, job: Job, door: Door | None) -> None:
+        """Queue *job*; where every thread is busy, the blocked thread behind *door* runs it."""
+        with self._lock:
+            free = len(self._idle) + self._coming + max(0, self.limit - self.started + self.abandoned)
+            if door is not None and door.open and len(self._jobs) >= free:
+                door.put(lambda: self._nested(job))
+                return
+            self._jobs.append(job)
+            self._next()
+
+    def abandon(self, job: Job) -> bool:
+        """Give up *job*; say whether its thread is left behind."""
+        with self._lock:
+            running = job.state == "running"
+            if job.state != "done":
+                job.state = "abandoned"
+            self.abandoned += running
+            self._next()  # there may be room for one thread more
+        return running
+
+    def close(self) -> None:
+        """Let the idle threads end; a busy one ends when there are no more jobs."""
+        with self._lock:
+            self._closed = True
+            idle, self._idle = self._idle, []
+        for gate in idle:
+            gate.release()
+
+    def _next(self) -> None:
+        """Call one more thread if jobs wait and none is coming; with the lock held."""
+        if self._coming or not self._jobs:
+            return
+        if self._idle:
+            self._coming = True
+            self._idle.pop().release()
+        elif self.started - self.abandoned < self.limit:
+            start_thread(self._work, f"mai-worker-{self.started + 1}")  # may fail: then the next call tries again
+            self._coming = True
+            self.started += 1
+
+    def _nested(self, job: Job) -> None:
+        """Run *job* in the thread behind a door, which is blocked in a job of its own."""
+        with self._lock:
+            if job.state == "abandoned":
+                return
+            job.state = "running"
+        job.run()
+        with self._lock:
+            self.abandoned -= job.state == "abandoned"  # pyright: ignore[reportUnnecessaryComparison]
+            job.state = "done"
+        self._deliver(job)
+
+    def _deliver(self, job: Job) -> None:
+        """Give a job that has ended to its loop, with one wake-up for all that are ready."""
+        with self._lock:
+            ready = self._ready.setdefault(job.loop, [])
+            ready.append(job)
+            first = len(ready) == 1
+        if first:
+            try:
+                job.loop.call_soon_threadsafe(self._settle, job.loop)
+            except RuntimeError:  # the loop was closed while an abandoned job ran on: nobody waits for it
+                self._ready.pop(job.loop, None)
+
+    def _settle(self, loop: asyncio.AbstractEventLoop) -> None:
+        with self._lock:
+            ready = self._ready.pop(loop)
+        for job in ready:
+            if not job.future.done():
+                job.settle()
+
+    def _work(self) -> None:
+        """What a thread does: take jobs while there are any, else wait at its gate."""
+        gate = threading.Lock()
+        gate.acquire()
+        job: Job | None = None
+        arrives = True
+        while True:
+            ended = job
+            with self._lock:
+                if arrives:
+                    self._coming = arrives = False
+                if ended is not None:
+                    self.abandoned -= ended.state == "abandoned"
+                    ended.state = "done"
+                stays = ended is None or self.started - self.abandoned <= self.limit  # else another has our place
+                job = self._take() if stays else None
+                if job is None:
+                    stays = stays and not self._closed
+                    if stays:
+                        self._idle.append(gate)
+                    else:
+                        self.started -= 1
+            if ended is not None:
+                self._deliver(ended)  # with this the loop wakes: what comes after it is kept short
+            if job is not None:
+                job.run()
+            elif stays:
+                del ended  # an idle thread holds nothing
+                gate.acquire()
+                arrives = True
+            else:
+                return
+
+    def _take(self) -> Job | None:
+        """Take the next job that is still wanted, and call another thread if more wait; with the lock held."""
+        while self._jobs:
+            job = self._jobs.popleft()
+            if job.state == "queued":
+                job.state = "running"
+                self._next()
+                return job
+        return None
+
+
+async def offload(call: Callable[[], Any]) -> Any:
+    """Run ``call()`` in a worker thread of the current run's engine, in a copy of this context.
+
+    A cancelled caller is free at once.
+    """
+    frame = current()
+    assert frame.run is not None
+    threads: Threads = frame.run.engine.threads
+    job = Job(asyncio.get_running_loop(), call)
+    threads.submit(job, frame.env.door)
+    try:
+        return await job.future
+    except asyncio.CancelledError:
+        if threads.abandon(job) and frame.handle is not None:
+            frame.handle.attributes = {**frame.handle.attributes, THREAD_ABANDONED: True}
+        raise

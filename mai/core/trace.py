@@ -1,0 +1,256 @@
+"""The TraceHandle: what a call leaves behind, and `capture`, which collects the handles of the calls inside a block."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from contextvars import Token
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, Self, TypeVar
+
+from .clock import clock
+from .frame import Frame, current, restore, scoped, set_current
+from .payload import Payload
+
+Outcome = Literal["running", "ok", "error", "timeout", "cancelled"]
+R_co = TypeVar("R_co", covariant=True)
+MAX_CHILDREN = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorInfo:
+    """What is kept of an exception: its class's name and module, and its message; never a traceback.
+
+    Example:
+        >>> from mai.types import ErrorInfo
+        >>> ErrorInfo("KeyError", "builtins", "'x'")
+        ErrorInfo(type='KeyError', module='builtins', message="'x'")
+    """
+
+    type: str
+    module: str
+    message: str
+
+
+@dataclass(slots=True, init=False, eq=False, repr=False)
+class TraceHandle(Generic[R_co]):
+    """The record of one call: when, how long, what came of it, and the calls inside it.
+
+    It is made for every call that something observes (`capture`, a live OpenTelemetry span, a failure, an observed
+    parent); it holds no inputs, no outputs and no tracebacks. Read it; do not write to it.
+
+    Attributes:
+        name: Name of the step.
+        kind: ``"module"``, ``"sequential"``, ``"parallel"``, ``"conditional"``, ...
+        module: Qualified name of the class or function.
+        parent: The handle of the call around, or None.
+        children: Handles of the calls inside, in the order in which they began; at most 1,000.
+        dropped: Number of further calls inside that are not in ``children``.
+        start_ns: Beginning [ns, monotonic]; None if nothing observed the call before it failed.
+        end_ns: End [ns, monotonic]; None while it runs.
+        outcome: ``"running"``, ``"ok"``, ``"error"``, ``"timeout"`` or ``"cancelled"``.
+        error: What failed, or None.
+        input_size: JSON length of the input [bytes], exact, or None where it was not measured.
+        output_size: The same of the value.
+        items: ``len()`` of a value that has one and whose size was not measured.
+        attributes: Facts of the step, such as ``mai.parallel.width``, and of the call, such as ``mai.decision``.
+
+    Example:
+        >>> from mai import capture, module
+        >>> @module
+        ... async def shout(text: str) -> str:
+        ...     return text.upper()
+        >>> with capture() as trace:
+        ...     (shout >> str.title).run("hello")
+        'Hello'
+        >>> [handle.step_id for handle in trace.runs[0].walk()]
+        ['Sequential', 'Sequential/shout', 'Sequential/title']
+    """
+
+    name: str
+    kind: str
+    module: str
+    outcome: Outcome
+    start_ns: int | None
+    end_ns: int | None
+    error: ErrorInfo | None
+    input_size: int | None
+    output_size: int | None
+    items: int | None
+    attributes: Mapping[str, Any]
+    parent: "TraceHandle[Any] | None"
+    children: "Sequence[TraceHandle[Any]]"
+    dropped: int
+    _key: str
+    _n: int
+    _base: str  # path of what is around the topmost handle, which need not be observed
+    _wall: float | None
+    _span: tuple[int, int]  # the ids of the OpenTelemetry span
+
+    @property
+    def step_id(self) -> str:
+        """Lexical path of the call."""
+        path, handle = "", self
+        while True:
+            path = (f"{handle._key}~{handle._n}" if handle._n > 1 else handle._key) + path
+            if handle.parent is None:
+                return (handle._base + path).removeprefix("/")
+            handle = handle.parent
+
+    @property
+    def started_at(self) -> float | None:
+        """Wall-clock time of the beginning [s since the epoch]; None where ``start_ns`` is."""
+        root: TraceHandle[Any] = self
+        while root.parent is not None:
+            root = root.parent
+        known = self.start_ns is not None and root.start_ns is not None and root._wall is not None
+        return root._wall + (self.start_ns - root.start_ns) / 1e9 if known else None  # type: ignore[operator]  # pyright: ignore[reportOperatorIssue, reportOptionalOperand, reportUnknownVariableType]
+
+    @property
+    def duration(self) -> float | None:
+        """How long the call took [s]; None while it runs and where the beginning is not known."""
+        return None if self.end_ns is None or self.start_ns is None else (self.end_ns - self.start_ns) / 1e9
+
+    @property
+    def ok(self) -> bool:
+        """Whether the call gave its value."""
+        return self.outcome == "ok"
+
+    @property
+    def trace_id(self) -> str | None:
+        """The OpenTelemetry trace id as 32 hexadecimal digits; None if there was no live span."""
+        return f"{self._span[0]:032x}" if self._span[0] else None
+
+    @property
+    def span_id(self) -> str | None:
+        """The OpenTelemetry span id as 16 hexadecimal digits; None if there was no live span."""
+        return f"{self._span[1]:016x}" if self._span[1] else None
+
+    def walk(self) -> "Iterator[TraceHandle[Any]]":
+        """Yield this handle and all below it, parents first."""
+        stack: list[TraceHandle[Any]] = [self]
+        while stack:
+            handle = stack.pop()
+            yield handle
+            stack.extend(reversed(handle.children))
+
+    def find(self, name: str = "", *, kind: str = "", outcome: Outcome | None = None) -> "list[TraceHandle[Any]]":
+        """Return the handles in this tree that have all the given properties."""
+        wanted = {"name": name, "kind": kind, "outcome": outcome}
+        return [h for h in self.walk() if all(value in ("", None, getattr(h, key)) for key, value in wanted.items())]
+
+    def __str__(self) -> str:
+        from mai.views import tree  # noqa: PLC0415 (a view method: the one upward arrow)
+
+        return tree(self)
+
+    def __repr__(self) -> str:
+        return f"<TraceHandle {self.step_id} {self.outcome}, {len(self.children)} children>"
+
+
+_NO_FACTS: Mapping[str, Any] = {}  # shared, and never written to
+
+
+def open_handle(frame: Frame, parent: TraceHandle[Any] | None, spec: Any) -> TraceHandle[Any]:
+    """Make the handle of the call *frame* and link it to *parent*."""
+    h: TraceHandle[Any] = TraceHandle()
+    (h.name, h.kind, h.module), h._key, h._n = spec.what, frame.key, frame.n
+    h.start_ns = h.end_ns = h.error = h.input_size = h.output_size = h.items = h.parent = h._wall = None
+    h.outcome, h.attributes, h.children, h.dropped, h._base, h._span = "running", _NO_FACTS, (), 0, "", (0, 0)
+    if frame.span is not None:
+        ids = frame.span.get_span_context()
+        h._span = ids.trace_id, ids.span_id
+    if parent is not None:
+        adopt(parent, h)
+    elif frame.parent.mod is not None:
+        h._base = "/" + frame.parent.path
+    return h
+
+
+def adopt(parent: TraceHandle[Any], child: TraceHandle[Any]) -> None:
+    """Put *child* under *parent*, or count it where there are too many."""
+    child.parent = parent
+    children = parent.children
+    if not children:
+        parent.children = [child]
+    elif len(children) < MAX_CHILDREN:
+        children.append(child)  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
+    else:
+        parent.dropped += 1
+
+
+class capture:  # noqa: N801 (used like a function, as those of contextlib)
+    """Collect the TraceHandles of the outermost calls inside a ``with`` block, in ``runs``.
+
+    Args:
+        sizes: Measure the exact JSON size of inputs and outputs of every type, which serialises them once more;
+            else only of str, bytes, numbers and None.
+
+    Example:
+        >>> from mai import capture, module
+        >>> @module
+        ... async def double(n: int) -> int:
+        ...     return 2 * n
+        >>> with capture() as trace:
+        ...     double.run(21)
+        42
+        >>> trace.runs[0].outcome, trace.runs[0].output_size
+        ('ok', 2)
+    """
+
+    def __init__(self, *, sizes: bool = False) -> None:
+        self.runs: list[TraceHandle[Any]] = []
+        self.sizes: bool = sizes
+        self._tokens = list[Token[Frame]]()
+
+    def __enter__(self) -> Self:
+        self.outer: capture | None = current().env.sink  # which gets the same runs
+        self._tokens.append(set_current(scoped(current(), sink=self)))
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        restore(self._tokens.pop())
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.runs))
+
+
+def size_of(value: Any, tp: Any, sink: capture | None) -> int | None:
+    """Return the JSON length of *value* [bytes]; of a str its UTF-8 length, of bytes their length.
+
+    None for other types, unless *sink* asks for sizes and *value* can be serialised as type *tp*.
+    """
+    kind = type(value)  # pyright: ignore[reportUnknownVariableType]
+    if kind is str:
+        return len(value) if value.isascii() else len(value.encode("utf-8", "surrogatepass"))
+    with suppress(ValueError):  # not serialisable, or too long an int: there is no size to tell
+        if kind is int:
+            return len(str(value))
+        if kind in _SCALARS or (sink is not None and sink.sizes):
+            return Payload(value, kind if kind in _SCALARS else tp).size
+    return None
+
+
+_SCALARS = (bytes, float, bool, type(None))
+
+
+def begun(h: TraceHandle[Any]) -> None:
+    """Start the clock of *h*."""
+    if h.parent is None:
+        h._wall = clock.wall()
+    h.start_ns = clock.ticks()
+
+
+def succeeded(h: TraceHandle[Any], value: Any, tp: Any, sink: capture | None) -> None:
+    """Close *h* now, and measure the value that the call gave."""
+    h.end_ns = clock.ticks()
+    h.outcome = "ok"
+    size = h.output_size = size_of(value, tp, sink)
+    if size is None and hasattr(type(value), "__len__"):  # pyright: ignore[reportUnknownArgumentType]
+        with suppress(Exception):  # a length that fails is none
+            h.items = len(value)
+
+
+def ended(h: TraceHandle[Any], outcome: Outcome) -> None:
+    """Close *h* now, without a value."""
+    h.outcome = outcome
+    if h.start_ns is not None:
+        h.end_ns = clock.ticks()

@@ -1,0 +1,110 @@
+"""The exceptions of mai: one tree, each error also the builtin that fits.
+
+::
+
+    MaiError
+    ├── ConfigError        (TypeError)     a setting, an argument or a class definition that cannot be used
+    ├── WiringError        (TypeError)     modules composed that cannot fit together
+    ├── CastError          (ValueError)    a value that does not fit the declared type of a step
+    ├── PayloadError       (ValueError)    a value that cannot be written to or read from JSON without loss
+    ├── DeadlineExceeded   (TimeoutError)  a call that ran past its timeout or its inherited deadline
+    └── WouldDeadlock      (RuntimeError)  ``run`` where the event loop would wait for itself
+
+A user's own exception is never wrapped in one of these: it keeps its type and identity and gains one note that names
+the step. All of them can be pickled and keep their facts as attributes.
+"""
+
+__all__ = ["CastError", "ConfigError", "DeadlineExceeded", "MaiError", "PayloadError", "WiringError", "WouldDeadlock"]
+
+
+class MaiError(Exception):
+    """Base of every error that mai raises by itself.
+
+    Example:
+        >>> from mai import ConfigError, MaiError
+        >>> issubclass(ConfigError, MaiError) and issubclass(ConfigError, TypeError)
+        True
+    """
+
+
+class ConfigError(MaiError, TypeError):
+    """A setting, an argument or a class definition cannot be used; raised as early as it can be seen.
+
+    Example:
+        >>> from mai import ConfigError, module
+        >>> @module
+        ... async def shout(text: str) -> str:
+        ...     return text.upper()
+        >>> try:
+        ...     shout.with_(tiemout=2)
+        ... except ConfigError as error:
+        ...     print(error)
+        shout has no setting 'tiemout'; did you mean 'timeout'?
+    """
+
+
+class WiringError(MaiError, TypeError):
+    """Modules were composed that cannot fit together; raised when they are wired, never when they run.
+
+    Example:
+        >>> from mai import WiringError, module
+        >>> @module
+        ... async def count(text: str) -> int:
+        ...     return len(text)
+        >>> @module
+        ... async def total(values: list[int]) -> int:
+        ...     return sum(values)
+        >>> try:
+        ...     count >> total
+        ... except WiringError as error:
+        ...     print(str(error).splitlines()[0])
+        cannot connect count -> total
+    """
+
+
+class CastError(MaiError, ValueError):
+    """A value does not fit the type that a step declares, and pydantic's lax mode cannot convert it.
+
+    Attributes:
+        step_id: Lexical path of the step, ``""`` where there was no call yet.
+        where: What was cast: the name of a parameter, or ``"return"``.
+        expected: The declared type, as text.
+    """
+
+    def __init__(self, message: str, *, step_id: str = "", where: str = "", expected: str = "") -> None:
+        super().__init__(message)
+        self.step_id: str = step_id
+        self.where: str = where
+        self.expected: str = expected
+
+
+class PayloadError(MaiError, ValueError):
+    """A value cannot be written to, or read from, the JSON of its declared type without loss.
+
+    Attributes:
+        expected: The declared type, as text.
+    """
+
+    def __init__(self, message: str, *, expected: str = "") -> None:
+        super().__init__(message)
+        self.expected = expected
+
+
+class DeadlineExceeded(MaiError, TimeoutError):
+    """A call ran past its ``timeout``, its ``total_timeout`` or the deadline that it inherited.
+
+    It is a TimeoutError and therefore, as in Python, an OSError.
+
+    Attributes:
+        step_id: Lexical path of the step whose deadline passed.
+        timeout: The timeout that the step itself had [s], None where the deadline was inherited.
+    """
+
+    def __init__(self, message: str, *, step_id: str = "", timeout: float | None = None) -> None:
+        super().__init__(message)
+        self.step_id: str = step_id
+        self.timeout: float | None = timeout
+
+
+class WouldDeadlock(MaiError, RuntimeError):
+    """``run`` was called in the thread of a running event loop, which would then wait for itself; use ``await``."""

@@ -1,0 +1,138 @@
+"""What is checked when a module is made, configured or wired: names, attributes, brackets, thrown away copies.
+
+Works on modules without importing their class, so that `mai.layers.module` can use it.
+"""
+
+import dis
+import inspect
+import typing
+from collections import Counter
+from collections.abc import Iterable
+from types import FrameType
+from typing import Any, TypedDict
+
+from ..core.casts import caster, fits, is_open, show
+from ..core.settings import SETTINGS, near
+from ..core.signature import Signature
+from ..errors import CastError, ConfigError, WiringError
+
+
+class Keywords(TypedDict, total=False):
+    """The settings that a class and `module` take as keywords."""
+
+    name: str | None
+    timeout: float | None
+    total_timeout: float | None
+    inline: bool | None
+    isolate: bool
+    tags: tuple[str, ...]
+
+
+def name_of(module: Any) -> str:
+    """Return the name of a module (or module class): given, or that of its class or function."""
+    label = module.__name__ if isinstance(module, type) else getattr(module, "_mai_label", type(module).__name__)
+    return module._mai_settings.name or str(label)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+
+
+def signature_of(module: Any) -> Signature:
+    """Return the signature of a module or a module class, read once."""
+    return module._mai_signature or module._mai_sign()  # type: ignore[no-any-return]
+
+
+def needed(module: Any) -> list[inspect.Parameter]:
+    """Return the positional parameters that a call of *module* must give.
+
+    Raises:
+        WiringError: If there is one that can only be given by name, which no composite does.
+    """
+    found, signature = list[inspect.Parameter](), signature_of(module)
+    for p in signature.params.values():
+        if p.default is p.empty and p.name not in module._mai_settings.params:
+            if p.kind is p.KEYWORD_ONLY:
+                raise WiringError(f"{name_of(module)} needs {p.name!r} by name: set it with .with_({p.name}=...)")
+            found += [p] if p in signature.positional else []
+    return found
+
+
+def check_branches(owner: str, modules: Iterable[Any]) -> None:
+    """Raise WiringError unless one value can go into each of *modules*."""
+    last: Any = Any
+    for module in modules:
+        if len(wants := needed(module)) > 1:
+            names = ", ".join(p.name for p in wants)
+            raise WiringError(f"{owner}: {name_of(module)} needs {len(wants)} values ({names}), a branch gets one")
+        takes = signature_of(module).first.annotation
+        if fits(last, takes) is None and fits(takes, last) is None:
+            raise WiringError(f"{owner}: {name_of(module)} takes {show(takes)}, another branch {show(last)}")
+        last = takes
+
+
+def check_brackets(cls: type, signature: Signature) -> None:
+    """Raise WiringError if ``Module[In, Out]`` contradicts what forward says."""
+    for base in getattr(cls, "__orig_bases__", ()):
+        args = typing.get_args(base)
+        if getattr(typing.get_origin(base), "_mai_root", False) and len(args) == 2:
+            takes, gives = signature.first.annotation, signature.returns
+            declared = f"{cls.__name__} is declared Module[{show(args[0])}, {show(args[1])}], but forward"
+            if fits(args[0], takes) != "same" and not is_open(args[0]):
+                raise WiringError(f"{declared} takes {show(takes)}")
+            if fits(gives, args[1]) != "same" and not is_open(gives):
+                raise WiringError(f"{declared} returns {show(gives)}")
+
+
+def sort_params(module: Any, params: dict[str, object]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Tell defaults for forward's parameters from declared attributes; check both.
+
+    Raises:
+        ConfigError: If a name is neither, or a value does not fit.
+    """
+    signature, owner, declared = signature_of(module), name_of(module), _declared(module.__class__)
+    sorted_: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
+    for key, value in params.items():
+        param = signature.parameter(key)
+        if param is None and key not in declared:
+            raise ConfigError(f"{owner} has no setting {key!r}{near(key, [*SETTINGS, *signature.params, *declared])}")
+        try:
+            cast = caster(declared[key] if param is None else param.annotation)
+            sorted_[param is None][key] = cast(value, key)
+        except CastError as error:
+            raise ConfigError(f"{owner}: {error}") from error
+    return sorted_
+
+
+def _declared(cls: type) -> dict[str, Any]:
+    """Return the attributes that the user's classes declare, with their types."""
+    base = next(base for base in cls.__mro__ if vars(base).get("_mai_root"))
+    known = {key: getattr(cls, key, None) for key in dir(cls) if not hasattr(base, key)}
+    plain = {key: Any for key, value in known.items() if not callable(value) and not hasattr(value, "__get__")}
+    try:
+        typed = typing.get_type_hints(cls)
+    except NameError:  # an annotation of something that is not defined yet: its values are not checked
+        typed = {key: Any for one in cls.__mro__ for key in inspect.get_annotations(one)}
+    typed = {key: Any if typing.get_origin(tp) is typing.ClassVar else tp for key, tp in typed.items()}
+    return {key: tp for key, tp in {**plain, **typed}.items() if not key.startswith("_")}
+
+
+def is_thrown_away(frame: FrameType) -> bool:
+    """Say whether the next thing that *frame* does with the value of its call is to drop it."""
+    code, at = frame.f_code.co_code, frame.f_lasti + 2
+    while at < len(code) and code[at] == 0:  # the inline caches of the call
+        at += 2
+    return at < len(code) and code[at] == dis.opmap["POP_TOP"]
+
+
+def keys_of(owner: str, modules: Iterable[Any]) -> list[str]:
+    """Return the keys of modules that share one scope, repeats numbered.
+
+    Raises:
+        WiringError: If two of them were given the same name explicitly.
+    """
+    modules = list(modules)
+    twice = [name for name, n in Counter(m._mai_settings.name for m in modules).items() if n > 1 and name is not None]
+    if twice:
+        raise WiringError(f"{owner}: two steps are named {twice[0]!r}; names in one scope must differ")
+    seen, keys = Counter[str](), list[str]()
+    for name in map(name_of, modules):
+        seen[name] += 1
+        keys.append(f"/{name}" if seen[name] == 1 else f"/{name}~{seen[name]}")
+    return keys

@@ -1,0 +1,77 @@
+"""Conditional: one of two branches."""
+
+from collections.abc import Awaitable, Callable
+from contextvars import copy_context
+from typing import Any, Union, overload
+
+from ..core.call import DONE, current, finish, launch, names
+from ..core.casts import is_open
+from ..core.signature import Signature
+from ..errors import WiringError
+from .checks import check_branches, keys_of, name_of, signature_of
+from .module import A, B, C, Module, Step, X, Y, lift
+
+_Test = Callable[[A], bool] | Callable[[A], Awaitable[bool]]
+
+
+class Conditional(Module[X, Y]):
+    """Calls one of two branches; the decision is recorded in the trace.
+
+    Args:
+        test: Decides. A function, plain or async, is called directly (it should be quick and pure), a Module is a
+            step of its own.
+        then: Called where the test is true.
+        otherwise: Called where it is false; without it the input passes through.
+
+    Raises:
+        WiringError: If *test*, *then* or *otherwise* is no module or function, a branch needs more than one value, or
+            the branches take types that no value can both be.
+
+    Example:
+        >>> from mai import Conditional, module
+        >>> @module
+        ... async def shorten(text: str) -> str:
+        ...     return text[:3] + "..."
+        >>> brief = Conditional(lambda text: len(text) > 6, then=shorten)
+        >>> brief.run("hi"), brief.run("hello world")
+        ('hi', 'hel...')
+    """
+
+    _mai_kind = "conditional"
+
+    @overload
+    def __init__(self: "Conditional[A, B | C]", test: _Test[A], *, then: Step[A, B], otherwise: Step[A, C]) -> None: ...
+    @overload
+    def __init__(self: "Conditional[A, B | A]", test: _Test[A], *, then: Step[A, B]) -> None: ...
+    def __init__(self: Any, test: Any, *, then: Any, otherwise: Any = None) -> None:
+        if not callable(test):
+            raise WiringError(f"Conditional: test={test!r} is neither a Module nor a function")
+        self.test: Any = test
+        self.then: Module[Any, Any] = lift(then, "Conditional")
+        self.otherwise: Module[Any, Any] | None = None if otherwise is None else lift(otherwise, "Conditional")
+        branches = [m for m in (self.then, self.otherwise) if m is not None]
+        keys = keys_of("Conditional", [*([test] if isinstance(test, Module) else []), *branches])
+        self._then_key, self._otherwise_key = keys[-len(branches)], keys[-1]
+        self._label = name_of(test) if isinstance(test, Module) else getattr(test, "__qualname__", type(test).__name__)
+        check_branches("Conditional", branches)
+        then = signature_of(self.then)
+        other: Any = then.first.annotation if self.otherwise is None else signature_of(self.otherwise).returns
+        either: Any = Any if is_open(then.returns) or is_open(other) else Union[then.returns, other]  # noqa: UP007
+        self._mai_signature = Signature.single("Conditional", then.first, either)
+
+    async def forward(self, x: X, /) -> Y:
+        """Run the branch that the test chooses."""
+        p, truth = current(), copy_context().run(self.test, x)  # what it does to a contextvar stays with it
+        if hasattr(type(truth), "__await__"):  # pyright: ignore[reportUnknownArgumentType]
+            truth = await truth
+        branch, key = (self.then, self._then_key) if truth else (self.otherwise, self._otherwise_key)
+        if p.handle is not None:
+            decision = "then" if truth else "pass" if branch is None else "otherwise"
+            facts = {names.DECISION: decision, names.DECISION_PREDICATE: self._label}
+            p.handle.attributes = {**p.handle.attributes, **facts} if p.handle.attributes else facts
+        if branch is None:
+            return x  # type: ignore[return-value]  # pyright: ignore[reportReturnType]
+        f = launch(branch, p, key, x)
+        if f.y is not DONE:
+            await finish(f)
+        return f.out  # type: ignore[no-any-return]

@@ -1,0 +1,317 @@
+"""Module: the one thing that runs. Steps and composites, and later models, tools and agents, are subclasses of it."""
+
+import copy
+import inspect
+import sys
+import warnings
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, Protocol, Self, TypeVar, Unpack, overload
+
+from pydantic import BaseModel
+
+from ..core.call import DONE, Spec, begin, current, finish, launch
+from ..core.engine import run_sync
+from ..core.frame import Scope
+from ..core.payload import Payload
+from ..core.settings import SETTINGS, UNSET, Settings
+from ..core.signature import Signature
+from ..errors import CastError, ConfigError, WiringError
+from .checks import Keywords, check_brackets, is_thrown_away, name_of, signature_of, sort_params
+
+if TYPE_CHECKING:
+    from typing import TypeVarTuple
+
+    from typing_extensions import TypeVar as _TypeVar  # with default=; at run time Python 3.11's own is enough
+
+    from .parallel import Parallel
+    from .sequential import Sequential
+
+    Ts = TypeVarTuple("Ts")
+    In = _TypeVar("In", contravariant=True, default=Any)
+    Out = _TypeVar("Out", covariant=True, default=Any)
+else:
+    In, Out = TypeVar("In", contravariant=True), TypeVar("Out", covariant=True)
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+A = TypeVar("A")
+B = TypeVar("B")
+C = TypeVar("C")
+D = TypeVar("D")
+X = TypeVar("X")
+Y = TypeVar("Y")
+X_contra = TypeVar("X_contra", contravariant=True)
+Y_co = TypeVar("Y_co", covariant=True)
+_Stream = AsyncIterator[R] | Iterator[R]
+_Value = Coroutine[Any, Any, R]
+
+
+class _Has(Protocol[Y_co]):
+    @property
+    def forward(self) -> Y_co: ...
+
+
+class _Runs(Protocol[X_contra, Y_co]):
+    def run(self, x: X_contra, /) -> Y_co: ...
+
+
+Call = Callable[[A], Awaitable[B]]
+Step = _Runs[A, B] | Call[A, B]  # several in one call are inferred exactly, by pyright too, only by their run
+
+
+class _Derived(Generic[Y_co]):
+    """An attribute computed from the class or the instance; an assignment on an instance wins (no data descriptor)."""
+
+    def __init__(self, compute: "Callable[[Any], Y_co]") -> None:
+        self.__doc__, self._compute = compute.__doc__, compute
+
+    def __get__(self, instance: object, owner: type) -> Y_co:
+        return self._compute(owner if instance is None else instance)
+
+
+class Module(Generic[In, Out]):
+    """Everything that runs. Subclass it and write ``forward``; input and output types come from there.
+
+    ``forward`` may be a coroutine function, a plain function (runs in a worker thread; ``inline=True`` for quick ones)
+    or a generator, async or not (its value is the joined str or bytes, else the list). ``Module[In, Out]`` brackets
+    are optional and then checked; class keywords are default settings. ``super().__init__()`` need not be called. A
+    module holds no per-call state: one instance may run in many tasks, threads and loops at once.
+
+    Size: what a module can be asked is one list, half of it attributes that are made from ``forward``.
+
+    ``await m(x)`` gives the value, ``m.run(x)`` does so in sync code, ``m.with_(...)`` is a configured copy, and
+    ``a >> b`` and ``a & b`` compose.
+
+    Raises:
+        ConfigError: When the class is made: a ``forward`` that takes nothing, an unknown or wrong class setting.
+        WiringError: When the class is made: brackets that contradict ``forward``.
+
+    Example:
+        >>> from mai import Module
+        >>> class Repeat(Module, timeout=5.0):
+        ...     async def forward(self, text: str, times: int = 2) -> str:
+        ...         return text * times
+        >>> Repeat().run("ha"), Repeat().with_(times=3).run("ha")
+        ('haha', 'hahaha')
+    """
+
+    _mai_root: ClassVar[bool] = True
+    _mai_kind: ClassVar[str] = "module"
+    _mai_names: ClassVar[Mapping[str, Any] | None] = None  # what annotations of forward may name besides globals
+    _mai_signature: Signature | None = None
+    _mai_settings: Settings = Settings()
+    _mai_spec: Spec | None = None
+    _mai_facts: Mapping[str, Any] = {}  # attributes that every span and handle of the module has
+
+    def __init_subclass__(cls, **settings: Unpack[Keywords]) -> None:
+        super().__init_subclass__()
+        cls._mai_root = False
+        cls._mai_settings = cls._mai_settings.merged(cls.__name__, settings)
+        if "forward" in vars(cls):
+            cls._mai_signature, cls._mai_names = None, dict(sys._getframe(1).f_locals)
+            with suppress(NameError):  # an annotation of something that is defined later is looked at again when used
+                check_brackets(cls, signature_of(cls))
+                cls._mai_names = None
+
+    if not TYPE_CHECKING:
+
+        def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+            """Refuse a class that has no forward."""
+            if cls.forward is Module.forward:
+                raise ConfigError(f"{cls.__name__} has no forward; write one, it is what a module does")
+            return super().__new__(cls)
+
+    def forward(self, x: In, /, *args: Any, **kwargs: Any) -> Out | Awaitable[Out]:
+        """Do the work of this step; to be written by the subclass. Called directly it is untraced and unisolated."""
+        raise ConfigError(f"{type(self).__name__} has no forward; write one, it is what a module does")
+
+    # ---------------------------------------------------------------- calling
+
+    @overload
+    def __call__(self: _Has[Callable[P, Awaitable[R]]], *args: P.args, **kwargs: P.kwargs) -> _Value[R]: ...
+    @overload
+    def __call__(self: _Has[Callable[P, _Stream[str]]], *args: P.args, **kwargs: P.kwargs) -> _Value[str]: ...  # type: ignore[overload-overlap]
+    @overload
+    def __call__(self: _Has[Callable[P, _Stream[bytes]]], *args: P.args, **kwargs: P.kwargs) -> _Value[bytes]: ...  # type: ignore[overload-overlap]
+    @overload
+    def __call__(self: _Has[Callable[P, _Stream[R]]], *args: P.args, **kwargs: P.kwargs) -> _Value[list[R]]: ...
+    @overload  # Module's own forward: no other takes any further objects
+    def __call__(self: _Has[Callable[[A, object, object], Awaitable[R] | R]], x: A, /) -> _Value[R]: ...
+    @overload
+    def __call__(self: _Has[Callable[P, R]], *args: P.args, **kwargs: P.kwargs) -> _Value[R]: ...
+    async def __call__(self: Any, value: Any = UNSET, /, *args: Any, **kwargs: Any) -> Any:  # type: ignore[misc]  # pyright: ignore[reportInconsistentOverload]
+        """Call the module: ``await m(x)`` gives its value."""
+        p, n = current(), 0
+        spec = self._mai_spec or self._mai_compile()
+        key = spec.key
+        if p.run is not None:  # a call made by user code inside a run: repeats are numbered
+            owner = p.owner if isinstance(p, Scope) else p
+            if owner.seen is None:
+                owner.seen = {}
+            n = owner.seen[key] = owner.seen.get(key, 0) + 1
+        if args or kwargs or value is UNSET:
+            f = begin(self, p, key, n, args if value is UNSET else (value, *args), kwargs)
+        else:
+            f = launch(self, p, key, value, n)
+        if f.y is not DONE:
+            await finish(f)
+        out, f.out = f.out, None
+        return out
+
+    def run(self: Callable[P, Awaitable[R]], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call the module from sync code and return its value.
+
+        It works where no event loop runs in this thread, and in worker threads, as often as needed: the calls of a
+        process share one loop, so a client that is bound to a loop stays usable.
+
+        Raises:
+            WouldDeadlock: In the thread of a running event loop; write ``await m(x)`` there.
+        """
+        return run_sync(lambda: self(*args, **kwargs))  # type: ignore[no-any-return]
+
+    # ---------------------------------------------------------------- configuring
+
+    def with_(
+        self,
+        *,
+        name: str | None = UNSET,
+        timeout: float | None = UNSET,
+        total_timeout: float | None = UNSET,
+        inline: bool | None = UNSET,
+        isolate: bool = UNSET,
+        tags: tuple[str, ...] = UNSET,
+        **params: object,
+    ) -> Self:
+        """Return a configured copy; the module itself never changes.
+
+        Args:
+            name: Name of the step in paths, traces and errors; None: the class's or function's name.
+            timeout: Limit of each attempt [s], above 0; None: none.
+            total_timeout: Limit of the whole call [s], above 0; None: none.
+            inline: Run a plain ``forward`` on the event loop instead of in a worker thread.
+            isolate: Give the call (a composite: each branch too) a deep copy of its input.
+            tags: Labels for traces.
+            params: Defaults for parameters of ``forward`` or for attributes declared on the class.
+
+        Raises:
+            ConfigError: If a name is unknown, could mean two things, or a value does not fit.
+        """
+        given = {key: value for key, value in locals().items() if key in SETTINGS and value is not UNSET}
+        owner = name_of(self)
+        for key in given:
+            if key in signature_of(self).params:
+                raise ConfigError(f"{owner}: {key!r} is a setting and a parameter of forward; give it at the call")
+        defaults, attributes = sort_params(self, params)
+        settings = self._mai_settings.merged(owner, given, defaults)
+        if is_thrown_away(sys._getframe(1)):
+            warnings.warn(f"{owner}.with_() returns a copy, which is thrown away here", RuntimeWarning, stacklevel=2)
+        clone = copy.copy(self)
+        for key, value in {**attributes, "_mai_settings": settings, "_mai_spec": None}.items():
+            object.__setattr__(clone, key, value)
+        return clone
+
+    # ---------------------------------------------------------------- composing
+
+    @overload
+    def __rshift__(self: Call[A, B], other: Call[B, C]) -> "Sequential[A, C]": ...
+    @overload
+    def __rshift__(self: "Call[A, tuple[*Ts]]", other: "Callable[[*Ts], Awaitable[C]]") -> "Sequential[A, C]": ...
+    @overload
+    def __rshift__(self: Call[A, B], other: Callable[[B], C]) -> "Sequential[A, C]": ...
+    @overload
+    def __rshift__(self: "Call[A, tuple[*Ts]]", other: "Callable[[*Ts], C]") -> "Sequential[A, C]": ...
+    def __rshift__(self, other: Any) -> Any:
+        """Compose a Sequential: the value of this module goes into *other*."""
+        from .sequential import Sequential  # noqa: PLC0415 (a Sequential is a Module)
+
+        return Sequential(self, other)
+
+    def __and__(self: Call[A, B], other: Call[A, C]) -> "Parallel[A, tuple[B, C]]":
+        """Compose a Parallel: this module and *other* get the same input."""
+        from .parallel import Parallel  # noqa: PLC0415 (a Parallel is a Module)
+
+        return Parallel(self, other)
+
+    if not TYPE_CHECKING:  # for a type checker there is no | at all
+
+        def __or__(self, other):
+            raise WiringError("modules have no |: write a >> b for a sequence and a & b for branches in parallel")
+
+        __ror__ = __or__
+
+    # ---------------------------------------------------------------- looking
+
+    @_Derived
+    def settings(self: Any) -> Settings:
+        """The settings, with the name filled in."""
+        return self._mai_settings.model_copy(update={"name": name_of(self)})  # type: ignore[no-any-return]
+
+    @_Derived
+    def In(self: Any) -> type[BaseModel]:
+        """The input as a pydantic model with a field for each parameter of ``forward``; made from it."""
+        return signature_of(self).model(self._mai_settings.params)
+
+    @_Derived
+    def Out(self: Any) -> Any:
+        """The type of the value."""
+        returns = signature_of(self).returns
+        return Any if returns is inspect.Parameter.empty else returns
+
+    @_Derived
+    def schema(self: Any) -> Callable[[], dict[str, Any]]:
+        """``schema()`` returns the JSON schema of the input."""
+        return self.In.model_json_schema  # type: ignore[no-any-return]
+
+    @_Derived
+    def payload(self: Any) -> "Callable[..., Payload[BaseModel]]":
+        """``payload(**fields)`` returns the input as a checked Payload; CastError says which field does not fit."""
+
+        def make(**fields: Any) -> Payload[BaseModel]:
+            model, name = self.In, name_of(self)
+            try:
+                return Payload.of(model(**fields), model)
+            except ValueError as error:
+                raise CastError(f"{name}: {error}", where="payload", expected=f"{name}.In") from error
+
+        return make
+
+    def __repr__(self) -> str:
+        return f"<{name_of(self)}{signature_of(self)}>"
+
+    def _mai_compile(self) -> Spec:
+        """Make what a call needs to know, once for each configured copy."""
+        try:
+            signature = signature_of(self)
+        except NameError as error:
+            raise ConfigError(f"{name_of(self)}: forward names an unknown type: {error}") from error
+        name, code = name_of(self), getattr(self, "__wrapped__", type(self))
+        qualified = f"{getattr(code, '__module__', None) or 'builtins'}.{getattr(code, '__qualname__', name)}"
+        function = f"{qualified}.forward" if code is type(self) else qualified
+        spec = Spec((name, self._mai_kind, qualified), function, self._mai_settings, signature, self._mai_facts)
+        object.__setattr__(self, "_mai_spec", spec)
+        return spec
+
+    @classmethod
+    def _mai_sign(cls) -> Signature:
+        """Read the signature of the class; composites and functions have one of their own in each instance."""
+        cls._mai_signature = Signature.of(cls.forward, cls.__name__, method=True, names=cls._mai_names)
+        return cls._mai_signature
+
+
+def lift(value: Any, where: str) -> "Module[Any, Any]":
+    """Return *value* as a Module: itself, or a function made one.
+
+    Raises:
+        WiringError: If it is neither a Module nor a function.
+    """
+    if isinstance(value, Module):
+        return value  # pyright: ignore[reportUnknownVariableType]
+    if inspect.isclass(value) and issubclass(value, Module):
+        raise WiringError(f"{where}: {value.__name__} is a class; write {value.__name__}() to make a step of it")
+    if not callable(value):
+        raise WiringError(f"{where}: {value!r} is neither a Module nor a function")
+    from .function import FunctionModule  # noqa: PLC0415 (a function module is a Module)
+
+    return FunctionModule(value)

@@ -1,0 +1,180 @@
+"""Driving: a call's first step runs at once, the rest when the loop comes back, all in a context that is dropped."""
+
+import asyncio
+import contextvars
+import gc
+import sys
+import weakref
+from typing import Any
+
+import pytest
+
+from mai import Module, module
+from tests.support import simulate, simulated
+
+mark: contextvars.ContextVar[str] = contextvars.ContextVar("mark", default="clean")
+
+
+@module
+async def nap(seconds: float) -> float:
+    await asyncio.sleep(seconds)
+    return seconds
+
+
+@simulated
+async def test_a_step_that_never_waits_ends_without_the_loop() -> None:
+    turns: list[str] = []
+    asyncio.get_running_loop().call_soon(turns.append, "the loop turned")
+
+    @module
+    async def quick(x: int) -> int:
+        return x
+
+    assert await (quick >> quick)(1) == 1
+    assert turns == []
+
+
+@simulated
+async def test_the_context_of_a_step_is_the_same_before_and_after_a_wait() -> None:
+    @module
+    async def steps(x: int) -> list[str]:
+        found = []
+        for i in range(3):
+            mark.set(f"{i}")
+            await asyncio.sleep(1)
+            found.append(mark.get())
+        return found
+
+    assert await steps(1) == ["0", "1", "2"]
+    assert mark.get() == "clean"
+
+
+@simulated
+async def test_tokens_of_a_step_stay_usable_across_waits() -> None:
+    @module
+    async def scoped(x: int) -> str:
+        token = mark.set("inside")
+        await asyncio.sleep(1)
+        mark.reset(token)
+        return mark.get()
+
+    mark.set("mine")
+    assert await scoped(1) == "mine"
+    assert await asyncio.gather(scoped(1), scoped(2)) == ["mine", "mine"]
+
+
+@simulated
+async def test_a_step_runs_in_its_callers_task() -> None:
+    class Task(Module):
+        async def forward(self, x: int) -> Any:
+            await asyncio.sleep(1)
+            return asyncio.current_task()
+
+    assert await Task()(1) is asyncio.current_task()
+    assert await Task().with_(timeout=5)(1) is asyncio.current_task()
+
+
+@simulated
+async def test_a_call_can_be_driven_by_a_plain_coroutine_and_no_task() -> None:
+    @module
+    async def quick(x: int) -> int:
+        return x + 1
+
+    call = quick(1)
+    with pytest.raises(StopIteration) as stop:
+        call.send(None)
+    assert stop.value.value == 2
+
+
+@simulated
+async def test_a_call_that_is_closed_midway_runs_its_cleanup() -> None:
+    closed: list[str] = []
+
+    @module
+    async def waits(x: int) -> int:
+        try:
+            await asyncio.sleep(5)
+        finally:
+            closed.append("closed")
+        return x
+
+    call = (waits >> waits)(1)
+    call.send(None)
+    call.close()
+    assert closed == ["closed"]
+
+
+def test_calls_that_ended_well_leave_no_reference_cycles_and_failed_ones_none_that_stays() -> None:
+    class Big: ...
+
+    @module
+    async def step(x: Big) -> Big:
+        await asyncio.sleep(0.1)
+        return x
+
+    @module
+    async def fails(x: Big) -> Big:
+        await asyncio.sleep(0.1)
+        raise ValueError("no")
+
+    async def left(*lines: Any) -> list[Any]:
+        references = []
+        for line in lines:
+            big = Big()
+            references.append(weakref.ref(big))
+            try:
+                await line(big)
+            except (ValueError, TimeoutError):
+                pass
+            del big
+        return references
+
+    gc.collect()
+    gc.disable()
+    try:
+        well = simulate(lambda: left(step, step >> step, step & step, step.with_(timeout=5), step >> (step & step)))
+        assert [reference() for reference in well] == [None] * 5
+    finally:
+        gc.enable()
+    badly = simulate(lambda: left(step >> fails, step & fails, step.with_(timeout=0.05), fails.with_(timeout=5)))
+    gc.collect()
+    assert [reference() for reference in badly] == [None] * 4
+
+
+@pytest.mark.slow
+def test_a_thousand_runs_leave_nothing_behind() -> None:
+    @module
+    async def fails(x: float) -> float:
+        raise ValueError("no")
+
+    whole = nap >> nap.with_(timeout=9)
+
+    async def once(i: int) -> None:
+        try:
+            await ((nap >> fails) if i % 3 == 0 else nap.with_(timeout=0.01) if i % 3 == 1 else whole)(0.02)
+        except (ValueError, TimeoutError):
+            pass
+
+    async def main() -> float:
+        for i in range(50):
+            await once(i)
+        gc.collect()
+        before = len(gc.get_objects())
+        for i in range(1000):
+            await once(i)
+        gc.collect()
+        return (len(gc.get_objects()) - before) / 1000
+
+    assert simulate(main) < 0.1
+
+
+@simulated
+async def test_the_value_of_a_call_is_not_kept_by_it() -> None:
+    class Big: ...
+
+    @module
+    async def make(x: int) -> Big:
+        return Big()
+
+    value = await make(1)
+    assert sys.getrefcount(value) == 2

@@ -1,0 +1,756 @@
+"""The branch runner: spawn on suspend, limits, joins, and who cancelled whom."""
+
+import asyncio
+import contextvars
+from typing import Any
+
+import anyio
+import pytest
+
+from mai import BlockingDelay, Context, DeadlineExceeded, Module, NonBlockingDelay, Parallel, capture, module
+from tests.support import Simulation, loop_of, simulated
+
+mark: contextvars.ContextVar[str] = contextvars.ContextVar("mark", default="clean")
+
+
+class Log:
+    """Times at which things happened, from the first entry."""
+
+    def __init__(self) -> None:
+        self.began, self.entries = loop_of().time(), list[tuple[str, float]]()
+
+    def add(self, what: str) -> None:
+        self.entries.append((what, round(loop_of().time() - self.began, 3)))
+
+
+class Step(Module):
+    """Waits, and notes when it began, ended, was cancelled and had cleaned up."""
+
+    def __init__(self, log: Log, name: str, seconds: float = 1, *, fail: str = "", cleanup: float = 0) -> None:
+        self.log, self.label, self.seconds, self.fail, self.cleanup = log, name, seconds, fail, cleanup
+
+    async def forward(self, x: Any) -> str:
+        self.log.add(f"{self.label} begins")
+        try:
+            await self.work()
+        except asyncio.CancelledError:
+            self.log.add(f"{self.label} is over")
+            raise
+        self.log.add(f"{self.label} ends")
+        return self.label
+
+    async def work(self) -> None:
+        try:
+            if self.seconds:
+                await asyncio.sleep(self.seconds)
+            if self.fail:
+                raise ValueError(self.fail)
+        except asyncio.CancelledError:
+            self.log.add(f"{self.label} cancelled")
+            raise
+        finally:
+            if self.cleanup:
+                await asyncio.sleep(self.cleanup)
+                self.log.add(f"{self.label} clean")
+
+
+def tasks() -> int:
+    return len(asyncio.all_tasks())
+
+
+# ---------------------------------------------------------------- spawning
+
+
+@simulated
+async def test_branches_that_wait_run_at_the_same_time() -> None:
+    log = Log()
+    assert await Parallel(Step(log, "a", 1), Step(log, "b", 2), Step(log, "c", 2))(0) == ("a", "b", "c")
+    assert loop_of().time() == log.began + 2
+    assert [what for what, _ in log.entries[:3]] == ["a begins", "b begins", "c begins"]
+
+
+@simulated
+async def test_branches_that_never_wait_need_no_task_each() -> None:
+    seen: set[Any] = set()
+
+    class Look(Module):
+        async def forward(self, x: int) -> int:
+            seen.add(asyncio.current_task())
+            assert tasks() <= 2
+            return x
+
+    await Parallel(*[Look()] * 10)(1)
+    assert len(seen) == 1
+
+
+@simulated
+async def test_each_branch_that_waits_has_a_task_that_runs_nothing_else_meanwhile() -> None:
+    class Look(Module):
+        async def forward(self, x: int) -> tuple[Any, Any]:
+            before = asyncio.current_task()
+            await asyncio.sleep(1)
+            return before, asyncio.current_task()
+
+    found = await Parallel(Look(), Look(), Look())(1)
+    assert all(before is after for before, after in found)
+    assert len({task for task, _ in found}) == 3
+
+
+@simulated
+async def test_a_branch_may_use_task_bound_scopes_while_others_run() -> None:
+    class Scoped(Module):
+        async def forward(self, x: float) -> str:
+            with anyio.move_on_after(x) as scope:
+                async with anyio.create_task_group() as group:
+                    group.start_soon(asyncio.sleep, 9)
+            async with asyncio.timeout(9):
+                await asyncio.sleep(0.1)
+            return "timed out" if scope.cancelled_caught else "ended"
+
+    scoped = Scoped()
+    assert await Parallel(scoped, scoped, scoped)(0.5) == ("timed out",) * 3
+
+
+@pytest.mark.slow
+@simulated
+async def test_a_thousand_branches_are_ordinary() -> None:
+    log = Log()
+    assert len(await Parallel(*[Step(log, str(i)) for i in range(1000)])(0)) == 1000
+    assert loop_of().time() == log.began + 1
+    assert tasks() == 1
+
+
+@simulated
+async def test_many_branches_that_never_wait_let_the_loop_run_now_and_then() -> None:
+    turns: list[int] = []
+
+    def turn() -> None:
+        turns.append(1)
+        asyncio.get_running_loop().call_soon(turn)
+
+    class Busy(Module):
+        async def forward(self, x: int) -> int:
+            loop_of().now += 0.0001  # a tenth of a millisecond of work
+            return x
+
+    asyncio.get_running_loop().call_soon(turn)
+    await Parallel(*[Busy()] * 500)(1)
+    assert len(turns) > 3
+
+
+@simulated
+async def test_branches_see_the_callers_context_variables_and_not_each_others() -> None:
+    class Look(Module):
+        async def forward(self, x: Any) -> str:
+            before = mark.get()
+            mark.set("branch")
+            await asyncio.sleep(1)
+            return before
+
+    mark.set("mine")
+    assert await Parallel(Look(), Look() >> Look(), Look())(1) == ("mine", "mine", "mine")
+    assert mark.get() == "mine"
+
+
+# ---------------------------------------------------------------- failures
+
+
+@simulated
+async def test_on_the_first_failure_the_others_are_cancelled_and_joined_before_the_error_is_raised() -> None:
+    log = Log()
+    line = Parallel(
+        Step(log, "a", 1), Step(log, "b", 3, fail="no"), Step(log, "c", 5, cleanup=2), Step(log, "d", 5, cleanup=1)
+    )
+    with pytest.raises(ValueError, match="no"):
+        await line(0)
+    assert [entry for entry in log.entries if not entry[0].endswith("is over")] == [
+        ("a begins", 0),
+        ("b begins", 0),
+        ("c begins", 0),
+        ("d begins", 0),
+        ("a ends", 1),
+        *sorted([("c cancelled", 3), ("d cancelled", 3)], key=log.entries.index),  # in either order
+        ("d clean", 4),
+        ("c clean", 5),
+    ]
+    assert loop_of().time() == log.began + 5
+    assert tasks() == 1
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+@simulated
+async def test_one_failure_raises_itself_wherever_it_stands(place: int) -> None:
+    log, error = Log(), KeyError("mine")
+
+    class Fails(Module):
+        async def forward(self, x: int) -> int:
+            await asyncio.sleep(1)
+            raise error
+
+    branches: list[Any] = [Step(log, "a", 5), Step(log, "b", 5)]
+    branches.insert(place, Fails())
+    with pytest.raises(KeyError) as caught:
+        await Parallel(*branches)(0)
+    assert caught.value is error
+    assert sorted(what for what, _ in log.entries if "cancelled" in what) == ["a cancelled", "b cancelled"]
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
+    await asyncio.sleep(1)  # no cancel is left behind
+
+
+@simulated
+async def test_a_branch_that_fails_at_once_keeps_the_later_ones_from_beginning() -> None:
+    log = Log()
+    with pytest.raises(ValueError, match="no"):
+        await Parallel(Step(log, "a", 5), Step(log, "b", 0, fail="no"), Step(log, "c", 5))(0)
+    assert log.entries == [("a begins", 0), ("b begins", 0), ("a cancelled", 0), ("a is over", 0)]
+
+
+@simulated
+async def test_two_failures_raise_a_group_of_both() -> None:
+    log = Log()
+    with pytest.raises(ExceptionGroup) as caught:
+        await Parallel(Step(log, "a", 1, fail="one"), Step(log, "b", 1, fail="two"), Step(log, "c", 9))(0)
+    assert sorted(str(error) for error in caught.value.exceptions) == ["one", "two"]
+    assert "2 branches of Parallel failed" in str(caught.value)
+
+
+@simulated
+async def test_a_failing_cleanup_of_a_sibling_does_not_hide_the_first_error() -> None:
+    class Untidy(Module):
+        async def forward(self, x: int) -> int:
+            try:
+                await asyncio.sleep(9)
+            finally:
+                raise KeyError("cleanup")
+            return x
+
+    log = Log()
+    with pytest.raises(ExceptionGroup) as caught:
+        await Parallel(Untidy(), Step(log, "b", 1, fail="first"))(0)
+    assert [type(error) for error in caught.value.exceptions] == [ValueError, KeyError]
+
+
+@simulated
+async def test_a_sibling_that_swallows_its_cancel_is_waited_for_and_its_value_dropped() -> None:
+    class Stubborn(Module):
+        async def forward(self, x: int) -> str:
+            try:
+                await asyncio.sleep(9)
+            except asyncio.CancelledError:
+                await asyncio.sleep(2)
+            return "done"
+
+    log = Log()
+    for branches in ([Stubborn(), Step(log, "b", 1, fail="no")], [Step(log, "b", 1, fail="no"), Stubborn()]):
+        began = loop_of().time()
+        with pytest.raises(ValueError, match="no"):
+            await Parallel(*branches)(0)
+        assert loop_of().time() == pytest.approx(began + 3)
+        task = asyncio.current_task()
+        assert task is not None
+        assert task.cancelling() == 0
+
+
+@pytest.mark.parametrize("place", [0, 1])
+@pytest.mark.parametrize("seconds", [0, 1])
+@simulated
+async def test_a_branch_that_cancels_itself_is_never_a_success_with_a_hole(place: int, seconds: float) -> None:
+    class Quits(Module):
+        async def forward(self, x: int) -> int:
+            if seconds:
+                await asyncio.sleep(seconds)
+            raise asyncio.CancelledError
+
+    log = Log()
+    branches: list[Any] = [Step(log, "a", 5)]
+    branches.insert(place, Quits())
+    for on_error in ("cancel", "collect"):
+        with capture() as trace, pytest.raises(asyncio.CancelledError):
+            await Parallel(*branches, on_error=on_error)(0)
+        assert trace.runs[0].outcome == "cancelled"
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
+
+
+@pytest.mark.parametrize("place", [0, 1])
+@simulated
+async def test_a_branch_that_cancels_its_own_task_cancels_the_whole(place: int) -> None:
+    class Quits(Module):
+        async def forward(self, x: int) -> int:
+            task = asyncio.current_task()
+            assert task is not None
+            await asyncio.sleep(1)
+            task.cancel()
+            await asyncio.sleep(1)
+            return x
+
+    log = Log()
+    branches: list[Any] = [Step(log, "a", 5)]
+    branches.insert(place, Quits())
+    with pytest.raises(asyncio.CancelledError):
+        await Parallel(*branches)(0)
+    assert ("a is over", 1) in log.entries
+    assert tasks() == 1
+
+
+@simulated
+async def test_keyboard_interrupt_in_a_branch_stops_and_joins_the_others() -> None:
+    class Stop(BaseException): ...
+
+    class Stops(Module):
+        async def forward(self, x: float) -> int:
+            await asyncio.sleep(x)
+            raise Stop
+
+    log = Log()
+    for branches in ([Stops(), Step(log, "b", 5)], [Step(log, "b", 5), Stops()]):
+        log.entries.clear()
+        with pytest.raises(Stop):
+            await Parallel(*branches)(1)
+        assert [what for what, _ in log.entries] == ["b begins", "b cancelled", "b is over"]
+
+
+# ---------------------------------------------------------------- cancelled from outside
+
+
+@pytest.mark.parametrize("when", [0.0, 0.5, 1.0, 1.5, 2.0])
+@simulated
+async def test_a_cancel_from_outside_at_any_moment_cancels_and_joins_all_branches(when: float) -> None:
+    log = Log()
+    task = asyncio.create_task(Parallel(Step(log, "a", 1), Step(log, "b", 2, cleanup=1), Step(log, "c", 3))(0))
+    asyncio.get_running_loop().call_later(when, task.cancel)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    began = [what[0] for what, _ in log.entries if what.endswith("begins")]
+    over = [what[0] for what, _ in log.entries if what.endswith(("ends", "is over"))]
+    assert sorted(began) == sorted(over)
+    assert tasks() == 1
+
+
+@pytest.mark.parametrize("nested", [False, True])
+@simulated
+async def test_a_cancel_from_outside_reaches_every_branch_at_once(nested: bool) -> None:
+    log = Log()
+    line = Parallel(Step(log, "a", 9, cleanup=3), Step(log, "b", 9), Step(log, "c", 9, cleanup=1))
+    whole = Parallel(line, Step(log, "d", 9)) if nested else line
+    task = asyncio.create_task(whole(0))
+    asyncio.get_running_loop().call_later(2, task.cancel)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    cancelled = {what[0]: when for what, when in log.entries if what.endswith("cancelled")}
+    assert cancelled == dict.fromkeys("abcd" if nested else "abc", 2)
+    assert loop_of().time() == log.began + 5
+
+
+@simulated
+async def test_a_second_cancel_during_the_join_does_not_cut_it_short() -> None:
+    log = Log()
+    task = asyncio.create_task(Parallel(Step(log, "a", 5), Step(log, "b", 5, cleanup=3))(0))
+    for when in (1, 2, 3):
+        asyncio.get_running_loop().call_later(when, task.cancel)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert ("b clean", 4) in log.entries
+
+
+@simulated
+async def test_a_cancel_during_the_join_of_a_failure_wins_over_it() -> None:
+    log = Log()
+    line = Parallel(Step(log, "a", 1, fail="no"), Step(log, "b", 5, cleanup=3))
+    task = asyncio.create_task(line(0))
+    asyncio.get_running_loop().call_later(2, task.cancel)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert ("b clean", 4) in log.entries
+
+
+@simulated
+async def test_a_cancel_by_an_anyio_scope_is_joined_without_spinning() -> None:
+    log = Log()
+    with anyio.move_on_after(1) as scope:
+        await Parallel(Step(log, "a", 5), Step(log, "b", 5, cleanup=3))(0)
+    assert scope.cancelled_caught
+    assert tasks() == 1
+    assert ("b clean", 4) in log.entries
+
+
+@simulated
+async def test_a_timeout_of_the_whole_cancels_and_joins_every_branch() -> None:
+    log = Log()
+    with pytest.raises(DeadlineExceeded) as caught:
+        await Parallel(Step(log, "a", 5), Step(log, "b", 5, cleanup=1)).with_(timeout=2)(0)
+    assert caught.value.step_id == "Parallel"
+    assert loop_of().time() == log.began + 3
+    assert ("b clean", 3) in log.entries
+
+
+@simulated
+async def test_a_timeout_of_one_branch_is_a_failure_of_that_branch() -> None:
+    log = Log()
+    with pytest.raises(DeadlineExceeded) as caught:
+        await Parallel(Step(log, "a", 5), Step(log, "b", 5).with_(timeout=1, name="b"))(0)
+    assert caught.value.step_id == "Parallel[1]/b"
+    assert ("a cancelled", 1.0) in log.entries
+
+
+@simulated
+async def test_nested_parallels_are_joined_from_the_inside_out() -> None:
+    log = Log()
+    inner = Parallel(Step(log, "a", 9, cleanup=1), Step(log, "b", 9, cleanup=2))
+    with pytest.raises(ValueError, match="no"):
+        await Parallel(inner, Parallel(inner, Step(log, "c", 1, fail="no")))(0)
+    assert [entry for entry in log.entries if entry[0].endswith("clean")] == [
+        ("a clean", 2), ("b clean", 3), ("a clean", 4), ("b clean", 5)
+    ]  # fmt: skip
+    assert tasks() == 1
+
+
+@simulated
+async def test_a_cancel_between_branches_that_never_wait_is_seen() -> None:
+    began: list[int] = []
+
+    class Busy(Module):
+        async def forward(self, x: int) -> int:
+            loop_of().now += 0.001
+            began.append(x)
+            return x
+
+    task = asyncio.create_task(Parallel(*[Busy()] * 500)(1))
+    asyncio.get_running_loop().call_soon(task.cancel)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert len(began) < 500
+
+
+@pytest.mark.parametrize("whom", ["all", "workers"])
+@simulated
+async def test_a_closing_loop_may_cancel_every_task_at_once(whom: str) -> None:
+    began: list[int] = []
+
+    class Busy(Module):
+        async def forward(self, x: int) -> int:
+            loop_of().now += 0.001
+            began.append(x)
+            return x
+
+    def cancel() -> None:
+        for one in asyncio.all_tasks() - {me, None if whom == "all" else task}:
+            one.cancel()
+
+    me, log = asyncio.current_task(), Log()
+    task = asyncio.create_task(Parallel(Step(log, "a", 5), *[Busy()] * 500)(1))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert 0 < len(began) < 500
+    assert [what for what, _ in log.entries] == ["a begins", "a cancelled", "a is over"]
+    assert tasks() == 1
+
+
+@simulated
+async def test_a_branch_whose_input_cannot_be_copied_fails_and_the_others_are_joined() -> None:
+    class Rare:
+        copies = 0
+
+        def __deepcopy__(self, memo: Any) -> "Rare":
+            Rare.copies += 1
+            if Rare.copies > 2:
+                raise ValueError("no more copies")
+            return self
+
+    log = Log()
+    with pytest.raises(ValueError, match="no more copies"):
+        await Parallel(Step(log, "a", 5), Step(log, "b", 5), Step(log, "c", 5)).with_(isolate=True)(Rare())
+    assert "a is over" in [what for what, _ in log.entries]
+    assert tasks() == 1
+
+
+# ---------------------------------------------------------------- limit
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 7, 10, 20])
+@simulated
+async def test_no_more_than_the_limit_run_at_once_and_all_run(limit: int) -> None:
+    running = most = 0
+
+    class Count(Module):
+        async def forward(self, x: int) -> int:
+            nonlocal running, most
+            running += 1
+            most = max(most, running)
+            await asyncio.sleep(x)
+            running -= 1
+            return x
+
+    began = loop_of().time()
+    assert await Parallel(*[Count()] * 10, limit=limit)(1) == (1,) * 10
+    assert most == min(limit, 10)
+    assert loop_of().time() == pytest.approx(began + -(-10 // limit))
+
+
+@simulated
+async def test_branches_under_a_limit_begin_in_order() -> None:
+    log = Log()
+    await Parallel(*[Step(log, str(i), i % 3) for i in range(9)], limit=3)(0)
+    assert [what for what, _ in log.entries if "begins" in what] == [f"{i} begins" for i in range(9)]
+
+
+@simulated
+async def test_a_limit_and_branches_that_never_wait() -> None:
+    log = Log()
+    assert await Parallel(*[Step(log, str(i), 0) for i in range(5)], limit=1)(0) == tuple("01234")
+    assert tasks() == 1
+
+
+@simulated
+async def test_after_a_failure_under_a_limit_nothing_more_begins() -> None:
+    log = Log()
+    steps = [Step(log, "a", 1, fail="no"), Step(log, "b", 2), Step(log, "c", 2), Step(log, "d", 2)]
+    with pytest.raises(ValueError, match="no"):
+        await Parallel(*steps, limit=2)(0)
+    assert log.entries == [("a begins", 0), ("b begins", 0), ("b cancelled", 1), ("b is over", 1)]
+
+
+@simulated
+async def test_with_collect_a_limit_goes_on_after_failures() -> None:
+    log = Log()
+    steps = [Step(log, "a", 1, fail="no"), Step(log, "b", 1), Step(log, "c", 0, fail="also"), Step(log, "d", 1)]
+    values = await Parallel(*steps, limit=1, on_error="collect")(0)
+    assert [value if isinstance(value, str) else str(value) for value in values] == ["no", "b", "also", "d"]
+
+
+# ---------------------------------------------------------------- giving back a place
+
+
+def begun(log: Log) -> dict[str, float]:
+    return {what.split()[0]: when for what, when in log.entries if what.endswith("begins")}
+
+
+@simulated
+async def test_a_blocking_delay_keeps_its_place_and_a_non_blocking_one_gives_it_back() -> None:
+    log = Log()
+    for delay, total, second in ((BlockingDelay(4), 10, 5), (NonBlockingDelay(4), 6, 0)):
+        log.entries.clear()
+        log.began = loop_of().time()
+        line = Parallel(delay >> Step(log, "a"), Step(log, "x", 0) >> delay >> Step(log, "b"), limit=1)
+        assert await line(0) == ("a", "b")
+        assert begun(log)["x"] == second
+        assert loop_of().time() - log.began == total
+
+
+@simulated
+async def test_places_are_taken_again_in_the_order_in_which_the_delays_end() -> None:
+    log = Log()
+    line = Parallel(
+        NonBlockingDelay(3) >> Step(log, "c"),
+        NonBlockingDelay(1) >> Step(log, "a", 5),
+        NonBlockingDelay(2) >> Step(log, "b"),
+        limit=1,
+    )
+    assert await line(0) == ("c", "a", "b")
+    assert begun(log) == {"a": 1, "b": 6, "c": 7}
+
+
+@simulated
+async def test_a_strand_that_comes_back_does_not_overtake_one_that_was_just_called() -> None:
+    log = Log()
+    line = Parallel(
+        NonBlockingDelay(1) >> Step(log, "first"),
+        NonBlockingDelay(5 + 5e-10) >> Step(log, "second"),  # in the same turn of the loop, after the place is free
+        Step(log, "works", 5),
+        limit=1,
+    )
+    await line(0)
+    assert begun(log) == {"works": 0, "first": 5, "second": 6}
+
+
+@simulated
+async def test_a_branch_that_waits_for_its_place_goes_before_one_that_has_not_begun() -> None:
+    log = Log()
+    parked = NonBlockingDelay(1) >> Step(log, "parked")
+    await Parallel(parked, Step(log, "a", 2), Step(log, "b", 2), limit=1)(0)
+    assert begun(log) == {"a": 0, "parked": 2, "b": 3}
+
+
+@simulated
+async def test_the_limit_holds_with_delays_of_all_kinds() -> None:
+    running = most = 0
+
+    class Count(Module):
+        async def forward(self, x: Any) -> Any:
+            nonlocal running, most
+            running += 1
+            most = max(most, running)
+            await asyncio.sleep(1)
+            running -= 1
+            return x
+
+    lines = [NonBlockingDelay(i % 4) >> Count() >> NonBlockingDelay(i % 3) >> Count() for i in range(12)]
+    await Parallel(*lines, limit=3)(0)
+    assert most == 3
+
+
+@pytest.mark.parametrize("delay", [0, 1])
+@simulated
+async def test_the_limit_holds_after_inner_parallels_too(delay: float) -> None:
+    running = most = 0
+
+    class Count(Module):
+        async def forward(self, x: Any) -> Any:
+            nonlocal running, most
+            running += 1
+            most = max(most, running)
+            await asyncio.sleep(1)
+            running -= 1
+            return x
+
+    inner = Parallel(NonBlockingDelay(delay), NonBlockingDelay(delay) >> NonBlockingDelay(1), lambda x: x)
+    await Parallel(*[inner >> Count() >> inner >> Count()] * 6, limit=2)(0)
+    assert most == 2
+
+
+@simulated
+async def test_an_inner_parallel_without_a_limit_gives_the_place_back_when_all_its_branches_are_parked() -> None:
+    log = Log()
+    inner = Parallel(NonBlockingDelay(4) >> Step(log, "a"), NonBlockingDelay(2) >> Step(log, "b"))
+    assert await Parallel(inner, Step(log, "other", 1), limit=1)(0) == (("a", "b"), "other")
+    assert begun(log) == {"other": 0, "b": 2, "a": 4}
+
+
+@simulated
+async def test_an_inner_parallel_keeps_the_place_while_one_of_its_branches_works() -> None:
+    log = Log()
+    inner = Parallel(NonBlockingDelay(4), Step(log, "works", 3))
+    await Parallel(inner, Step(log, "other", 1), limit=1)(0)
+    assert begun(log) == {"works": 0, "other": 3}
+    assert loop_of().time() - log.began == 4
+
+
+@simulated
+async def test_an_inner_parallel_whose_last_worker_ends_gives_the_place_to_who_waits() -> None:
+    log = Log()
+    inner = Parallel(Step(log, "works", 1), NonBlockingDelay(5) >> Step(log, "later", 1))
+    await Parallel(inner, Step(log, "x", 2), Step(log, "y", 2), limit=1)(0)
+    assert begun(log) == {"works": 0, "x": 1, "y": 3, "later": 5}
+
+
+@simulated
+async def test_an_inner_limit_is_the_nearest_one() -> None:
+    log = Log()
+    inner = Parallel(NonBlockingDelay(2) >> Step(log, "a", 1), Step(log, "b", 1), limit=1)
+    await Parallel(inner, Step(log, "other", 1), limit=1)(0)
+    assert begun(log)["b"] == 0
+    assert begun(log)["a"] == 2
+    assert begun(log)["other"] == 3
+
+
+@simulated
+async def test_a_call_below_a_branch_gives_back_the_branchs_place() -> None:
+    log = Log()
+
+    @module
+    async def around(x: int) -> int:
+        await NonBlockingDelay(3)(x)
+        return x
+
+    await Parallel(around >> Step(log, "a"), Step(log, "b"), limit=1)(0)
+    assert begun(log) == {"b": 0, "a": 3}
+
+
+@simulated
+async def test_strands_of_one_branch_that_park_one_after_the_other_come_back_in_order() -> None:
+    log = Log()
+    later, late = NonBlockingDelay(1) >> Step(log, "first"), NonBlockingDelay(2) >> Step(log, "second")
+    await Parallel(Parallel(later, late), Step(log, "other", 5), limit=1)(0)
+    assert begun(log)["other"] == 0
+    assert begun(log)["first"] == 5
+    assert begun(log)["second"] in (5, 6)
+
+
+@pytest.mark.parametrize("when", [0.5, 1.5, 2.5])
+@simulated
+async def test_a_cancel_of_a_parked_or_waiting_branch_leaves_the_rest_their_places(when: float) -> None:
+    log = Log()
+
+    class Cancels(Module):
+        async def forward(self, x: int) -> str:
+            try:
+                with Context.scope(timeout=when):
+                    return await (NonBlockingDelay(1) >> Step(log, "a", 1))(x)
+            except DeadlineExceeded:
+                await asyncio.sleep(1)
+                return "late"
+
+    values = await Parallel(Cancels(), Step(log, "b", 2), Step(log, "c", 2), limit=1)(0)
+    assert values[1:] == ("b", "c")
+    assert values[0] == "late"
+    assert begun(log)["c"] == {0.5: 2, 1.5: 2.5, 2.5: 3.5}[when]  # clean-up counts, beyond the limit if need be
+    assert tasks() == 1
+
+
+@simulated
+async def test_a_failure_while_branches_are_parked_and_waiting_joins_them() -> None:
+    log = Log()
+    line = Parallel(
+        NonBlockingDelay(9), NonBlockingDelay(1) >> Step(log, "waits"), Step(log, "fails", 3, fail="no"), limit=1
+    )
+    with pytest.raises(ValueError, match="no"):
+        await line(0)
+    assert "waits" not in begun(log)
+    assert loop_of().time() - log.began == 3
+    assert tasks() == 1
+
+
+@simulated
+async def test_cleanup_after_a_parked_delay_does_not_wait_for_a_place() -> None:
+    log = Log()
+
+    class Tidy(Module):
+        async def forward(self, x: int) -> int:
+            try:
+                await NonBlockingDelay(9)(x)
+            finally:
+                log.add("clean")
+            return x
+
+    with pytest.raises(DeadlineExceeded):
+        await Parallel(Tidy(), Step(log, "b", 9), limit=1).with_(timeout=2)(0)
+    assert ("clean", 2) in log.entries
+
+
+@simulated
+async def test_a_non_blocking_delay_without_a_limit_is_a_pause() -> None:
+    began = loop_of().time()
+    assert await NonBlockingDelay(3)("x") == "x"
+    assert await Parallel(NonBlockingDelay(3), NonBlockingDelay(2))("x") == ("x", "x")
+    assert loop_of().time() == began + 6
+
+
+def test_the_simulation_is_a_loop_of_asyncio() -> None:
+    assert issubclass(Simulation, asyncio.SelectorEventLoop)
+
+
+# ---------------------------------------------------------------- isolation of what makes room
+
+
+@simulated
+async def test_a_parked_branch_does_not_hand_its_contextvars_to_the_branch_that_takes_its_place() -> None:
+    mark: contextvars.ContextVar[str] = contextvars.ContextVar("mark", default="clean")
+
+    @module
+    async def parks(x: int) -> str:
+        mark.set("secret")
+        await NonBlockingDelay(1)(x)
+        return mark.get()
+
+    @module
+    async def looks(x: int) -> str:
+        return mark.get()
+
+    assert await Parallel(parks, looks, looks, limit=1)(0) == ("secret", "clean", "clean")

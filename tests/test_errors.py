@@ -1,0 +1,85 @@
+"""The exceptions: one tree, each the builtin that fits, with facts, and picklable."""
+
+import pickle
+from typing import Any
+
+import pytest
+
+import mai
+from mai import (
+    CastError,
+    ConfigError,
+    DeadlineExceeded,
+    MaiError,
+    PayloadError,
+    WiringError,
+    WouldDeadlock,
+    errors,
+    module,
+)
+from tests.support import simulated
+
+BUILTINS = [
+    (ConfigError, TypeError),
+    (WiringError, TypeError),
+    (CastError, ValueError),
+    (PayloadError, ValueError),
+    (DeadlineExceeded, TimeoutError),
+    (WouldDeadlock, RuntimeError),
+]
+EXAMPLES: list[tuple[MaiError, dict[str, Any]]] = [
+    (MaiError("m"), {}),
+    (ConfigError("m"), {}),
+    (WiringError("m"), {}),
+    (CastError("m", step_id="rag/Search", where="query", expected="str"),
+     {"step_id": "rag/Search", "where": "query", "expected": "str"}),
+    (PayloadError("m", expected="int"), {"expected": "int"}),
+    (DeadlineExceeded("m", step_id="rag", timeout=2.5), {"step_id": "rag", "timeout": 2.5}),
+    (WouldDeadlock("m"), {}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("error", "builtin"), BUILTINS)
+def test_every_error_is_a_mai_error_and_the_builtin_that_fits(error: type[MaiError], builtin: type) -> None:
+    assert issubclass(error, MaiError)
+    assert issubclass(error, builtin)
+
+
+def test_the_tree_is_the_public_list_and_stands_in_the_docstring() -> None:
+    assert {error.__name__ for error, _ in BUILTINS} | {"MaiError"} == set(errors.__all__)
+    assert errors.__doc__ is not None
+    for error, builtin in BUILTINS:
+        assert f"{error.__name__} " in errors.__doc__
+        assert f"({builtin.__name__})" in errors.__doc__
+    assert all(getattr(mai, name) is getattr(errors, name) for name in errors.__all__)
+
+
+@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize(("error", "facts"), EXAMPLES)
+def test_every_error_can_be_pickled_with_its_facts(error: MaiError, facts: dict[str, Any], protocol: int) -> None:
+    error.add_note("mai: in rag")
+    again = pickle.loads(pickle.dumps(error, protocol))
+    assert type(again) is type(error)
+    assert str(again) == "m"
+    assert {key: getattr(again, key) for key in facts} == facts
+    assert again.__notes__[-1] == "mai: in rag"
+
+
+def test_facts_that_are_not_known_are_empty() -> None:
+    cast, payload, late = CastError("m"), PayloadError("m"), DeadlineExceeded("m")
+    assert (cast.step_id, cast.where, cast.expected) == ("", "", "")
+    assert payload.expected == ""
+    assert (late.step_id, late.timeout) == ("", None)
+
+
+@simulated
+async def test_an_error_that_went_through_a_call_can_still_be_pickled() -> None:
+    @module
+    async def fails(text: str) -> str:
+        raise ConfigError(text)
+
+    with pytest.raises(ConfigError) as caught:
+        await (fails >> fails)("why")
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert str(again) == "why"
+    assert again.__notes__ == caught.value.__notes__
