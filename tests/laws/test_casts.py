@@ -1,0 +1,78 @@
+"""Casts: what may be wired agrees with what pydantic's lax mode can do, and a right value is left alone."""
+
+from collections import deque
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
+
+from mai import CastError
+from mai.core.casts import caster, fits
+
+from .typed import Row, identical, types, values
+
+MANY = settings(max_examples=settings.default.max_examples * 2)
+
+
+@st.composite
+def edges(draw: Any) -> tuple[Any, Any, Any]:
+    """A source type, a target type, a value of the source type (no empty container, for that fits everywhere)."""
+    src, dst = draw(types), draw(types)
+    return src, dst, draw(values(src, smallest=1))
+
+
+def pydantic(tp: Any) -> TypeAdapter[Any]:
+    try:
+        return TypeAdapter(tp, config=ConfigDict(arbitrary_types_allowed=True))
+    except PydanticUserError:  # it brings a configuration of its own
+        return TypeAdapter(tp)
+
+
+@MANY
+@example((deque[int], list[int], deque([0])))
+@example((list[None], Sequence[int | None], [None]))
+@example((Decimal, int, Decimal(0)))
+@given(edges())
+def test_where_no_cast_is_thought_possible_pydantic_finds_none_either(edge: tuple[Any, Any, Any]) -> None:
+    src, dst, value = edge
+    if fits(src, dst) is None:
+        with pytest.raises(ValidationError):
+            pydantic(dst).validate_python(value)
+
+
+@MANY
+@example((str, bytes, "abcd"))
+@example((list[str], list[bytes], ["red"]))
+@given(edges())
+def test_a_cast_is_what_pydantic_makes_of_it_or_a_cast_error(edge: tuple[Any, Any, Any]) -> None:
+    src, dst, value = edge
+    try:
+        out = caster(dst)(value, "x")
+    except CastError:
+        assert fits(src, dst) != "same" or "Sequence" in repr(dst)  # for which pydantic takes no str
+        with pytest.raises(ValidationError):
+            pydantic(dst).validate_python(value)
+        return
+    assert fits(src, dst) is not None
+    assert out is value or identical(out, pydantic(dst).validate_python(value))
+    again = caster(dst)(out, "x")
+    assert again is out or identical(again, out)
+
+
+@MANY
+@example((Row, int, {"b": "", "a": 0}))
+@example((list[Row], list[Row | None], [{"b": "", "a": 0}]))
+@given(edges())
+def test_what_fits_as_it_is_stays_the_very_object(edge: tuple[Any, Any, Any]) -> None:
+    src, dst, value = edge
+    assert fits(src, src) == "same"
+    assert caster(src)(value, "x") is value
+    if "Sequence" in repr(dst):  # pydantic takes no str for one, and has no strict look at a deque
+        return
+    if fits(src, dst) == "same":
+        out = caster(dst)(value, "x")
+        assert out is value or (out == value and "bool" in repr(src))  # of which pydantic makes an int, among ints
