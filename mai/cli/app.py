@@ -1,0 +1,91 @@
+"""The commands and options of `mai`, declared with typer."""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+import mai
+from mai.cli.run import Options, run_target
+
+__all__ = ["app", "options_first"]
+
+app: typer.Typer = typer.Typer(name="mai", add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+
+_RUN_HELP = (
+    "Run a Module and print its result.\n\n"
+    "mai run TARGET --help shows the parameters of the target itself. A parameter that is called like one of the "
+    "options below is given as JSON. Words after -- are input even if they begin with a dash.\n\n"
+    "Exit codes: 0 ok, 1 the run failed, 2 bad usage, 130 interrupted."
+)
+_FLAGS = ("--trace", "--json", "--traceback")
+_VALUED = ("--timeout",)
+
+
+def options_first(words: Sequence[str]) -> list[str]:
+    """Return the words after ``run`` with mai's own options in front, as typer wants them; the target's stay in order.
+
+    They are options wherever they stand, up to a ``--``; all else after the target belongs to the target.
+
+    Example:
+        >>> options_first(["flow.py:rag", "hello", "--timeout", "5", "--k", "3", "--trace"])
+        ['--timeout', '5', '--trace', 'flow.py:rag', 'hello', '--k', '3']
+    """
+    own: list[str] = []
+    others: list[str] = []
+    rest = list(reversed(words))
+    while rest and rest[-1] != "--":
+        word = rest.pop()
+        if word in _VALUED and rest:
+            own += [word, rest.pop()]
+        elif word.partition("=")[0] in (*_VALUED, *_FLAGS):
+            own.append(word)
+        else:
+            others.append(word)
+    return own + others + rest[::-1]
+
+
+def _version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it so
+    if wanted:
+        typer.echo(f"mai {mai.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _mai(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    """Run and inspect mai modules."""
+    del version
+
+
+@app.command("run", help=_RUN_HELP, context_settings={"allow_interspersed_args": False})
+def _run(
+    target: Annotated[
+        str, typer.Argument(metavar="TARGET", help="The Module to run: file.py:name or package.module:name.")
+    ],
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="INPUT",
+            help="Plain words, JSON, @file, - for standard input, or --NAME VALUE for each parameter of the target.",
+        ),
+    ] = None,
+    *,
+    timeout: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="Cancel the run after so many seconds.")
+    ] = None,
+    trace: Annotated[
+        bool, typer.Option("--trace", help="Print the trace tree to standard error after the run.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    traceback: Annotated[
+        bool, typer.Option("--traceback", help="Print the whole Python traceback if the run fails.")
+    ] = False,
+) -> None:
+    options = Options(timeout=timeout, trace=trace, as_json=as_json, traceback=traceback)
+    raise typer.Exit(run_target(target, words or [], options))

@@ -1,0 +1,182 @@
+"""Live progress of a run on a terminal: what runs, how many calls are done, how long it takes.
+
+The display polls the handles that ``capture()`` fills while the run goes on. A refresh looks at a bounded number of
+them, however many there are: the census remembers where it was, counts what has ended, and keeps only what still runs.
+"""
+
+import heapq
+import sys
+from collections import deque
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from mai.core.clock import clock
+from mai.core.names import PARALLEL_WIDTH
+from mai.types import TraceHandle
+from mai.views.text import safe, seconds_text
+
+__all__ = ["Census", "live", "picture"]
+
+_PER_REFRESH = 2_000
+_PER_SECOND = 8
+_MOST_STEPS = 8
+_MOST_FANS = 4
+_SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
+
+
+class _Open:
+    """A call that still runs, or whose children have not all been looked at."""
+
+    __slots__ = ("children_done", "children_seen", "handle", "parent")
+
+    def __init__(self, handle: TraceHandle[Any], parent: "_Open | None") -> None:
+        self.handle = handle
+        self.parent = parent
+        self.children_seen = 0
+        self.children_done = 0
+
+
+class Census:
+    """Counts the calls of a run while they begin and end.
+
+    Args:
+        runs: The handles of the outermost calls; more may come while the census is taken.
+        budget: Number of handles to look at in one :meth:`update`, at least 1.
+
+    Attributes:
+        done: Number of calls that have ended, as far as they were looked at.
+        steps: The calls seen running in the last update, without those that wait for a call inside; the 8 oldest.
+        running: How many such calls the last update saw.
+        complete: Whether the last update looked at all that there was.
+    """
+
+    def __init__(self, runs: Sequence[TraceHandle[Any]], budget: int = _PER_REFRESH) -> None:
+        self.done: int = 0
+        self.running: int = 0
+        self.complete: bool = True
+        self.steps: list[TraceHandle[Any]] = []
+        self._runs = runs
+        self._budget = budget
+        self._runs_seen = 0
+        self._open: deque[_Open] = deque()
+
+    def update(self) -> None:
+        """Look at what runs, and at what came since the last update, in turn and within the budget."""
+        new = self._runs[self._runs_seen :]
+        self._runs_seen += len(new)
+        self._open.extendleft(_Open(handle, None) for handle in new)
+        ahead = len(self._open)
+        room = self._budget
+        steps: list[TraceHandle[Any]] = []
+        while ahead and room > 0:
+            entry = self._open.popleft()
+            children = self._look(entry, room)
+            ahead += children - 1
+            room -= children + 1
+            if entry.handle.outcome == "running" and entry.children_done == entry.children_seen:
+                steps.append(entry.handle)
+        self.complete = not ahead
+        self.running = len(steps)
+        self.steps = heapq.nsmallest(_MOST_STEPS, steps, key=_start)
+
+    def fans(self) -> list[tuple[str, int, int]]:
+        """Return name, children done and children in all of running calls that know their width, the oldest few.
+
+        Children that were dropped from the trace count as done.
+        """
+        known = (entry for entry in islice(self._open, self._budget) if PARALLEL_WIDTH in entry.handle.attributes)
+        oldest = heapq.nsmallest(_MOST_FANS, known, key=lambda entry: _start(entry.handle))
+        return [
+            (entry.handle.name, entry.children_done + entry.handle.dropped, _width(entry.handle)) for entry in oldest
+        ]
+
+    def _look(self, entry: _Open, room: int) -> int:
+        """Look at one call; put at most *room* of its new children in front of the queue and return how many."""
+        ended = entry.handle.outcome != "running"  # asked first: a call that has ended gets no more children
+        new = entry.handle.children[entry.children_seen : entry.children_seen + room]
+        entry.children_seen += len(new)
+        if ended and entry.children_seen == len(entry.handle.children):
+            self.done += 1 + entry.handle.dropped
+            if entry.parent is not None:
+                entry.parent.children_done += 1
+        else:
+            self._open.append(entry)
+        self._open.extendleft(_Open(child, entry) for child in new)
+        return len(new)
+
+
+def _width(handle: TraceHandle[Any]) -> int:
+    return int(handle.attributes[PARALLEL_WIDTH])
+
+
+def _start(handle: TraceHandle[Any]) -> int:
+    return handle.start_ns or 0
+
+
+@contextmanager
+def live(runs: Sequence[TraceHandle[Any]], name: str) -> Generator[None]:
+    """Show the progress of *runs* on standard error until the block ends, then one line that sums it up.
+
+    What the run itself prints appears above the display.
+
+    Args:
+        runs: The handles of the outermost calls, as in ``capture().runs``; filled while the block runs.
+        name: What to call the run.
+    """
+    console = Console(stderr=True)
+    census = Census(runs)
+    began = clock.ticks()
+
+    def render() -> Text:
+        census.update()
+        return picture(census, safe(name), (clock.ticks() - began) / 1e9)
+
+    with Live(
+        get_renderable=render,
+        console=console,
+        refresh_per_second=_PER_SECOND,
+        transient=True,
+        redirect_stdout=sys.stdout.isatty(),
+    ):
+        yield
+    console.print(_summary(runs, census, safe(name), (clock.ticks() - began) / 1e9))
+
+
+def picture(census: Census, name: str, elapsed: float) -> Text:
+    """Return the display: a line for the run, one for each fan-out, one for each of the steps that run longest."""
+    more = "" if census.complete else "+"
+    spinner = _SPINNER[int(elapsed * _PER_SECOND) % len(_SPINNER)]
+    text = Text(no_wrap=True, overflow="ellipsis")
+    text.append(f"{spinner} {name}", style="bold")
+    text.append(f"  {census.done:,} done, {census.running:,}{more} running, {_elapsed(elapsed)}")
+    for fan, done, width in census.fans():
+        text.append(f"\n  {safe(fan)} {done:,}/{width:,}")
+    now = clock.ticks()
+    for handle in census.steps:
+        if handle.parent is not None:
+            text.append(f"\n  • {safe(handle.name)}", style="cyan")
+            text.append(f"  {_elapsed((now - _start(handle)) / 1e9)}", style="dim")
+    if census.running > len(census.steps):
+        text.append(f"\n  … and {census.running - len(census.steps):,}{more} more", style="dim")
+    return text
+
+
+def _elapsed(seconds: float) -> str:
+    """Return a time that is still running, in a unit that does not change from moment to moment."""
+    return f"{seconds:.1f} s" if seconds < 60 else seconds_text(seconds)
+
+
+def _summary(runs: Sequence[TraceHandle[Any]], census: Census, name: str, elapsed: float) -> Text:
+    """Return the line that stays: how it ended, how long it took, how many calls it was."""
+    census.update()
+    while not census.complete:
+        census.update()
+    ok = all(handle.ok for handle in runs)
+    calls = "1 call" if census.done == 1 else f"{census.done:,} calls"
+    return Text(f"{'✓' if ok else '✗'} {name}  {seconds_text(elapsed)}, {calls}", style="green" if ok else "red")

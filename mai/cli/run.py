@@ -1,0 +1,134 @@
+"""One `mai run`: load the target, read the input, run, show what came of it, and give the exit code."""
+
+import asyncio
+import math
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+from mai import capture, views
+from mai.cli.about import about
+from mai.cli.inputs import arguments, call_arguments, input_model
+from mai.cli.interrupt import Interrupt, handling_sigint
+from mai.cli.output import failure_text, result_text, say, write_result
+from mai.cli.progress import live
+from mai.cli.target import import_paths, load
+from mai.cli.usage import BadUsage
+from mai.errors import DeadlineExceeded, PayloadError
+from mai.layers import Module
+from mai.types import Context, TraceHandle
+
+__all__ = ["BAD_USAGE", "FAILED", "INTERRUPTED", "OK", "Options", "run_target"]
+
+OK, FAILED, BAD_USAGE, INTERRUPTED = 0, 1, 2, 130
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The options of `mai run` itself.
+
+    Attributes:
+        timeout: Deadline of the run [s]; ``None`` means none.
+        trace: Print the trace tree to standard error after the run.
+        as_json: Print the result as JSON.
+        traceback: Print Python's whole traceback where the run fails or the target cannot be imported.
+    """
+
+    timeout: float | None = None
+    trace: bool = False
+    as_json: bool = False
+    traceback: bool = False
+
+
+def run_target(written: str, tokens: Sequence[str], options: Options) -> int:
+    """Run the target *written* with the input *tokens* and return the exit code."""
+    try:
+        if options.timeout is not None and not 0 < options.timeout < math.inf:
+            raise BadUsage(f"--timeout {options.timeout:g}: give a positive number of seconds")
+        with import_paths(written):
+            module = load(written)
+            if _asks_for_help(tokens):
+                say_about(module, written)
+                return OK
+            return _run(module, tokens, options)
+    except BadUsage as problem:
+        say(f"mai run: {problem}")
+        if options.traceback and problem.__cause__ is not None:
+            say(failure_text(problem.__cause__, with_traceback=True))
+        return BAD_USAGE
+    except KeyboardInterrupt:
+        say("mai run: interrupted")
+        return INTERRUPTED
+
+
+def _asks_for_help(tokens: Sequence[str]) -> bool:
+    before = tokens[: tokens.index("--")] if "--" in tokens else tokens
+    return "--help" in before
+
+
+def say_about(module: Module[Any, Any], written: str) -> None:
+    """Print the target's own help to standard output."""
+    write_result(about(module, written))
+
+
+def _run(module: Module[Any, Any], tokens: Sequence[str], options: Options) -> int:
+    given = arguments(input_model(module), tokens, _read_stdin)
+    args, kwargs = call_arguments(module, given)
+    interrupt = Interrupt()
+    with capture() as traced:
+        display = live(traced.runs, str(module.settings.name)) if sys.stderr.isatty() else nullcontext()
+        try:
+            with display, handling_sigint(interrupt):
+                value = asyncio.run(interrupt.drive(_call(module, args, kwargs, options.timeout)))
+            code = _show(value, module.Out, options)
+        except KeyboardInterrupt:
+            code = INTERRUPTED
+        except SystemExit as error:
+            code = _failed(RuntimeError(f"a step called sys.exit({error.code!r})"), options)
+        except asyncio.CancelledError:
+            code = INTERRUPTED if interrupt.heard else _failed(RuntimeError("a step cancelled the run"), options)
+        except Exception as error:  # noqa: BLE001 - the boundary where a failure becomes an exit code
+            code = _failed(error, options)
+    if options.trace:
+        say(_trees(traced.runs))
+    return code
+
+
+async def _call(module: Module[Any, Any], args: Sequence[Any], kwargs: dict[str, Any], timeout: float | None) -> Any:
+    with Context.scope(timeout=timeout) if timeout is not None else nullcontext():
+        return await module(*args, **kwargs)
+
+
+def _show(value: object, out: Any, options: Options) -> int:
+    try:
+        write_result(result_text(value, out, as_json=options.as_json))
+    except PayloadError as error:
+        return _failed(error, options)
+    return OK
+
+
+def _failed(error: BaseException, options: Options) -> int:
+    say(failure_text(error, with_traceback=options.traceback))
+    if options.timeout is not None and isinstance(error, DeadlineExceeded) and error.timeout is None:
+        say(f"  (the deadline is that of --timeout {options.timeout:g})")
+    return FAILED
+
+
+def _trees(handles: Sequence[TraceHandle[Any]]) -> str:
+    """Return the trace trees, as wide as the terminal that standard error is, if it is one."""
+    width = None
+    if sys.stderr.isatty() and "COLUMNS" not in os.environ:
+        width = os.get_terminal_size(sys.stderr.fileno()).columns
+    return views.runs(handles, width)
+
+
+def _read_stdin() -> bytes | None:
+    """Return all of standard input, or ``None`` if it is a terminal or closed."""
+    stdin = sys.stdin
+    try:
+        return None if stdin is None or stdin.isatty() else stdin.buffer.read()
+    except (OSError, ValueError):
+        return None
