@@ -1,0 +1,83 @@
+"""All of mai's face on one screen; ``python docs/examples/face.py`` runs it and prints what came of it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from pydantic import BaseModel
+
+from mai import BlockingDelay, Conditional, Context, Module, NonBlockingDelay, Parallel, Payload, capture, module
+
+
+class Doc(BaseModel):
+    text: str
+
+
+class Search(Module):  # In and Out are inferred from forward; a sync forward runs in a worker thread
+    def forward(self, query: str, k: int = 3) -> list[Doc]:
+        return [Doc(text=f"{query} {i}") for i in range(k)]
+
+
+class Summarise(Module[list[Doc], str], timeout=5.0):  # brackets are optional (then checked); class keywords: settings
+    async def forward(self, docs: list[Doc]) -> str:
+        return ", ".join(doc.text for doc in docs)
+
+
+class Write(Module):  # a generator streams; its value is the joined str or bytes, else the list
+    async def forward(self, topic: str) -> AsyncIterator[str]:
+        for word in ("On ", topic, "."):
+            yield word
+
+
+@module
+def length(text: str) -> int:
+    return len(text)
+
+
+@module(timeout=1.0)  # a function becomes a Module and keeps its exact signature
+async def shout(text: str, mark: str = "!") -> str:
+    return text.upper() + mark
+
+
+@module
+async def report(number: int, loud: str, text: str) -> str:
+    return f"{number} {loud} {text}"
+
+
+@module
+async def whoami(greeting: str) -> str:
+    context = Context.get()
+    return f"{greeting} {context.metadata['user']}, {context.deadline is not None and 'in time'}: {context.step_id}"
+
+
+search, summarise, write = Search(), Summarise(), Write()
+
+p = search >> summarise >> str.upper  # Sequential; a plain function may stand on the right of >>
+t = length & shout & write  # Parallel -> tuple[int, str, str]
+d = Parallel(plain=write, loud=shout, limit=1)  # named branches -> dict[str, str]; at most one at a time
+spread = t >> report  # a tuple is spread over the parameters of a step that requires several
+c = Conditional(lambda s: len(s) > 3, then=shout, otherwise=length)
+polite = search >> BlockingDelay(0.01) >> summarise >> NonBlockingDelay(0.01)  # the second holds no place under a limit
+brief = search.with_(k=1, name="brief")  # a configured copy; search itself never changes
+
+
+async def main() -> None:
+    print("call:", await search("x", k=2))  # list[Doc], known to mypy and pyright
+    print("copy:", await brief("x"), "of", search)
+    print("sequence:", await p("hello"))
+    print("branches:", await t("mai"), await d("mai"))
+    print("spread:", await spread("mai"))
+    print("condition:", await c("hey"), await c("hello"))
+    with Context.scope(timeout=5, user="ann"):  # for everything called inside
+        print("context:", await whoami("hello"))
+    with capture() as trace:
+        print("polite:", await polite("x"))
+    print("trace:", [handle.step_id for handle in trace.runs[0].walk()])
+    print(trace.runs[0])  # a tree with times
+    payload = Payload.of([Doc(text="a")], list[Doc])  # the typed envelope of what leaves the process
+    print("payload:", payload.json(), payload.size, Payload.load(list[Doc], payload.json()) == payload)
+    print("types:", search.schema()["required"], Summarise.Out, search.payload(query="x").json())
+
+
+if __name__ == "__main__":
+    print("sync door:", summarise.run([Doc(text="a"), Doc(text="b")]))
+    asyncio.run(main())
