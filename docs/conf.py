@@ -1,0 +1,124 @@
+"""Configuration of Sphinx: `sphinx-build -W -n -b html docs docs/_build/html`."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, get_type_hints
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout that this file is in, installed or not
+
+from pydantic import BaseModel
+from sphinx.util.inspect import stringify_signature
+
+import mai
+
+if TYPE_CHECKING:
+    from docutils import nodes
+    from sphinx.addnodes import pending_xref
+    from sphinx.application import Sphinx
+    from sphinx.environment import BuildEnvironment
+
+project = "mai"
+author = "the mai contributors"
+copyright = "2026, the mai contributors"  # noqa: A001 - the name that Sphinx reads
+release = mai.__version__
+version = release
+
+extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+exclude_patterns = ["_build", "changes", "examples"]
+html_theme = "furo"
+html_title = f"mai {release}"
+
+# A `::` block is plain text: only a block that says it is Python is highlighted as such, and those the tests run.
+highlight_language = "text"
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_default_options = {"members": True}
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+napoleon_custom_sections = ["Source"]
+
+nitpicky = True
+nitpick_ignore_regex = [
+    # Other libraries: links to them need their inventories from the network, and the build must work without one.
+    (r"py:.*", r"(annotated_types|anyio|asyncio|collections|contextlib|contextvars|datetime|enum|inspect|types)\..*"),
+    (r"py:.*", r"(opentelemetry|pydantic|pydantic_core|typing|typing_extensions)\..*"),
+    # Shown in signatures, not documented: what is private, the mark of a keyword not given, a ParamSpec's parts, and
+    # the keywords of a class and of the decorator, which are those of `Module.with_`.
+    (r"py:.*", r"mai\.[\w.]*\._\w+"),
+    (r"py:class", r"mai\.core\.settings\.Unset"),
+    (r"py:class", r"mai\.layers\.checks\.Keywords"),
+    (r"py:class", r"P"),
+]
+
+PUBLIC = ("mai.errors", "mai.types", "mai.layers", "mai")
+
+
+def documented_name(target: str) -> str | None:
+    """Return the reference's name for *target*, ``Module.run`` or ``mai.core.module.Module.run``, if it has one."""
+    parts = target.split(".")
+    for room in PUBLIC:
+        for at, part in enumerate(parts):
+            if part in importlib.import_module(room).__all__:
+                return ".".join([room, *parts[at:]])
+    return None
+
+
+def is_plain_name(target: str) -> bool:
+    """Whether *target* is a type variable or an alias, which a signature names and the reference need not list."""
+    module, _, name = target.rpartition(".")
+    value = getattr(sys.modules.get(module), name, None)
+    return value is not None and not isinstance(value, type)
+
+
+def resolve_public(
+    app: Sphinx, env: BuildEnvironment, node: pending_xref, contnode: nodes.Element
+) -> nodes.Element | None:
+    """Link what a signature names by the module that defines it, or by its bare name, to where the reference has it."""
+    target = node.get("reftarget", "")
+    if node.get("refdomain") != "py":
+        return None
+    name = documented_name(target)
+    if name is not None and name != target:
+        return env.domains["py"].resolve_xref(env, node["refdoc"], app.builder, "obj", name, node, contnode)
+    return contnode if target.startswith("mai.") and is_plain_name(target) else None
+
+
+def keep_colon(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
+    """Keep napoleon from reading the words before a colon in a property's first line as its type."""
+    if what in {"attribute", "property"}:
+        lines[:0] = ["..", ""]
+
+
+def readable_signature(
+    app: Sphinx, what: str, name: str, obj: object, options: object, signature: str | None, returns: str | None
+) -> tuple[str | None, str | None]:
+    """Show what a reader would write.
+
+    A field of a pydantic model has its plain type, without the constraints and validators in ``Annotated``: those are
+    no types, and the description says them in words. A composite is shown with its ``__init__``, not with the
+    ``__new__`` of Module. A default that is no Python when printed, and would spoil the signature, is ``...``.
+    """
+    found: inspect.Signature | None = None
+    if isinstance(obj, type) and issubclass(obj, BaseModel):
+        found, types = inspect.signature(obj), get_type_hints(obj)
+        found = found.replace(parameters=[p.replace(annotation=types[key]) for key, p in found.parameters.items()])
+    elif isinstance(obj, type) and issubclass(obj, mai.Module):
+        written = list(inspect.signature(obj.__init__).parameters.values())[1:]
+        found = inspect.Signature([] if obj.__init__ is object.__init__ else written)
+    if found is not None:
+        signature = stringify_signature(found, show_return_annotation=False, unqualified_typehints=True)
+    for unprintable in ("<factory>", "<object object>"):
+        signature = signature and signature.replace(unprintable, "...")
+    return signature, returns
+
+
+def setup(app: Sphinx) -> None:
+    """Register what this file adds to Sphinx."""
+    app.connect("autodoc-process-docstring", keep_colon, priority=400)
+    app.connect("autodoc-process-signature", readable_signature)
+    app.connect("missing-reference", resolve_public)
