@@ -1,0 +1,5 @@
+"""``python -m benchmarks``: run all benchmarks and print one table."""
+
+from .harness import main
+
+raise SystemExit(main())
