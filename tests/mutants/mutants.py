@@ -159,7 +159,7 @@ MUTANTS = (
         "mai/core/gather.py",
         "                self.live -= 1  # the next turn",
         "                self.live -= 0  # the next turn",
-        (LAWS + "test_limits.py",),
+        (CORE + "test_gather.py",),
     ),
     Mutant(
         "a parked branch holds no place",
