@@ -12,6 +12,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import mai
+
 from .harness import Row, Scale, Times, main, ratio
 from .promises import promise
 
@@ -42,7 +44,7 @@ class Import:
 
 def _statements(modules: list[str]) -> str:
     """Return the statements by which *modules* of mai import what mai depends on, as they run at import time."""
-    root = Path(__file__).resolve().parents[1]
+    root = Path(mai.__file__).resolve().parents[1]
     found: set[str] = set()
     for name in modules:
         path = root.joinpath(*name.split("."))
