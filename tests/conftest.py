@@ -1,6 +1,7 @@
 """Settings for all tests: the event loop, and how hard Hypothesis looks."""
 
 import os
+import signal
 from typing import Any
 
 import pytest
@@ -18,6 +19,11 @@ settings.register_profile(
 settings.register_profile("mutants", settings.get_profile("ci"), phases=[Phase.explicit, Phase.generate])
 settings.register_profile("deep", deadline=None, max_examples=2_000, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+# A shell without job control starts what runs in its background with SIGINT ignored, and every program that the tests
+# start would inherit that: a Ctrl-C would reach nobody, and the tests of it would wait for ever.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
