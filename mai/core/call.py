@@ -17,7 +17,7 @@ from opentelemetry import context as otel
 from . import names
 from .casts import Caster, caster, is_open
 from .clock import clock
-from .drive import DONE, Body, failed, finish, late, start
+from .drive import DONE, Body, apart, failed, finish, late, start
 from .engine import current_run, new_run
 from .frame import PENDING, ROOT, Frame, Scope, current, set_current
 from .settings import Settings
@@ -27,7 +27,7 @@ from .threads import offload
 from .trace import begun, open_handle, size_of, succeeded
 
 # What composites need of the core, from one place.
-__all__ = ["DONE", "Spec", "begin", "current", "current_run", "finish", "launch", "names"]
+__all__ = ["DONE", "Spec", "apart", "begin", "current", "current_run", "finish", "launch", "names"]
 
 
 class Spec:

@@ -70,6 +70,26 @@ def finish(f: Frame, task: "asyncio.Task[Any] | None" = None) -> Body:
         raise swallowed
 
 
+async def apart(fn: Any, *args: Any) -> Any:
+    """Return what *fn* makes of *args*, awaited if need be; what it does to a contextvar stays with it."""
+    ctx = copy_context()
+    out = ctx.run(fn, *args)
+    if not hasattr(type(out), "__await__"):
+        return out
+    f = Frame()
+    f.timer = f.handle = None
+    f.y = ctx.run(next, body := _kept(f, out), DONE)
+    if f.y is not DONE:
+        f.body, f.ctx = body, ctx
+        await finish(f)
+    return f.out
+
+
+@types.coroutine
+def _kept(f: Frame, awaitable: Any) -> Body:
+    f.out = yield from awaitable.__await__()
+
+
 def late(f: Frame) -> DeadlineExceeded:
     """Return the error of a call that ran past its deadline."""
     own = f.mod._mai_spec.limit

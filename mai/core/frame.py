@@ -41,6 +41,8 @@ class Env(NamedTuple):
     sink: Any = None  # the innermost `capture` around, if any
     slot: "Slot | None" = None  # the nearest enclosing place under a `limit`
     door: Any = None  # the blocked worker thread that serves nested jobs, if any
+    bus: Any = None  # the Bus of the started run, if it is one
+    doubles: Mapping[Any, Any] = _NONE  # what stands in for a module and its copies, by their common identity
 
 
 @dataclass(slots=True, init=False, eq=False, repr=False)
@@ -48,7 +50,8 @@ class Frame:
     """One call. Plain slots, all set by the call itself: there is no ``__init__`` on the hot path.
 
     ``quiet`` says that nothing observes the call; ``lost`` holds the handles of failed calls inside, for the case that
-    the failure goes on to the top; ``y``, ``body`` and ``ctx`` are the suspended rest of its body.
+    the failure goes on to the top; ``y``, ``body`` and ``ctx`` are the suspended rest of its body. ``n`` says how often
+    the caller had called it by then, from 1 (0: not counted); in an attempt it is minus the number of the attempt.
     """
 
     mod: Any  # a Module, None in ROOT

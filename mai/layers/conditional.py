@@ -1,10 +1,9 @@
 """Conditional: one of two branches."""
 
 from collections.abc import Awaitable, Callable
-from contextvars import copy_context
 from typing import Any, Union, overload
 
-from ..core.call import DONE, current, finish, launch, names
+from ..core.call import DONE, apart, current, finish, launch, names
 from ..core.casts import is_open
 from ..core.signature import Signature
 from ..errors import WiringError
@@ -61,9 +60,7 @@ class Conditional(Module[X, Y]):
 
     async def forward(self, x: X, /) -> Y:
         """Run the branch that the test chooses."""
-        p, truth = current(), copy_context().run(self.test, x)  # what it does to a contextvar stays with it
-        if hasattr(type(truth), "__await__"):  # pyright: ignore[reportUnknownArgumentType]
-            truth = await truth
+        p, truth = current(), await apart(self.test, x)
         branch, key = (self.then, self._then_key) if truth else (self.otherwise, self._otherwise_key)
         if p.handle is not None:
             decision = "then" if truth else "pass" if branch is None else "otherwise"

@@ -194,3 +194,17 @@ async def test_the_same_module_may_be_both_branches_and_the_test() -> None:
     with capture() as trace:
         await Conditional(shout, then=shout, otherwise=shout)("a")
     assert [h.step_id for h in trace.runs[0].children] == ["Conditional/shout", "Conditional/shout~2"]
+
+
+async def test_an_async_test_leaks_no_contextvar_into_its_branch() -> None:
+    async def test(text: str) -> bool:
+        mark.set("leaked")
+        await asyncio.sleep(0)
+        return text == "x"
+
+    @module
+    async def look(text: str) -> str:
+        return mark.get()
+
+    assert await Conditional(test, then=look, otherwise=look)("x") == "clean"
+    assert mark.get() == "clean"

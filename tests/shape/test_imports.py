@@ -115,3 +115,29 @@ def test_planted_imports_are_seen(tmp_path: Path) -> None:
         "core/call.py:5: mai.Module",
         "core/call.py:7: mai.Context",
     ]
+
+
+MECHANISM = ("asyncio", "contextvars", "random", "threading", "time")
+
+
+def mechanical(package: Path) -> list[str]:
+    """Return each import in ``layers`` of what belongs to ``core`` alone."""
+    return [
+        f"{path.relative_to(package).as_posix()}:{line} imports {name}"
+        for path in sorted((package / "layers").glob("*.py"))
+        for line, name in imported(path, package)
+        if name.partition(".")[0] in MECHANISM
+    ]
+
+
+def test_composites_hold_no_mechanism(package: Path) -> None:
+    assert mechanical(package) == []
+
+
+def test_planted_mechanism_is_seen(tmp_path: Path) -> None:
+    (tmp_path / "layers").mkdir()
+    (tmp_path / "layers" / "x.py").write_text("import asyncio\nfrom contextvars import copy_context\n")
+    assert mechanical(tmp_path) == [
+        "layers/x.py:1 imports asyncio",
+        "layers/x.py:2 imports contextvars.copy_context",
+    ]
