@@ -14,13 +14,12 @@ from .core.engine import LocalEngine
 from .core.trace import capture
 from .errors import CastError, ConfigError, DeadlineExceeded, MaiError, PayloadError, WiringError, WouldDeadlock
 from .layers import BlockingDelay, Conditional, Module, NonBlockingDelay, Parallel, Sequential, module
-from .types import Context, Payload, TraceHandle
+from .types import Call, Context, Payload, Retry, TraceHandle
 
 __version__ = "0.1.0.dev0"
 
 __all__ = [
-    "BlockingDelay", "CastError", "Conditional", "ConfigError", "Context", "DeadlineExceeded", "LocalEngine",
-    "MaiError",
-    "Module", "NonBlockingDelay", "Parallel", "Payload", "PayloadError", "Sequential", "TraceHandle", "WiringError",
-    "WouldDeadlock", "capture", "module",
+    "BlockingDelay", "Call", "CastError", "Conditional", "ConfigError", "Context", "DeadlineExceeded", "LocalEngine",
+    "MaiError", "Module", "NonBlockingDelay", "Parallel", "Payload", "PayloadError", "Retry", "Sequential",
+    "TraceHandle", "WiringError", "WouldDeadlock", "capture", "module",
 ]  # fmt: skip

@@ -8,68 +8,27 @@ both keep the same promises.
 import copy
 import types
 from asyncio import CancelledError
-from collections.abc import Mapping
 from contextlib import aclosing
 from typing import Any
 
 from opentelemetry import context as otel
 
 from . import names
-from .casts import Caster, caster, is_open
 from .clock import clock
 from .drive import DONE, Body, apart, failed, finish, late, start
 from .engine import current_run, new_run
-from .frame import PENDING, ROOT, Frame, Scope, current, set_current
-from .settings import Settings
-from .signature import Signature
+from .events import Retrying
+from .frame import PENDING, ROOT, Frame, Scope, current, scoped, set_current
+from .hop import hopped
+from .middleware import Call, through
+from .signature import colour_of
 from .spans import close_span, has_provider, open_span
+from .spec import Spec
 from .threads import offload
 from .trace import begun, open_handle, size_of, succeeded
 
 # What composites need of the core, from one place.
-__all__ = ["DONE", "Spec", "apart", "begin", "current", "current_run", "finish", "launch", "names"]
-
-
-class Spec:
-    """What a call needs to know of a module with its settings; made once for each configured copy.
-
-    ``simple`` says that one positional value of exactly the class ``tin`` (None: any) needs no binding and no cast.
-    """
-
-    def __init__(
-        self,
-        what: tuple[str, str, str],
-        function: str,
-        settings: Settings,
-        signature: Signature,
-        facts: Mapping[str, Any],
-    ) -> None:
-        name, kind, module = what
-        composite = kind != "module"  # its children cast for it
-        self.what: tuple[str, str, str] = what
-        self.signature: Signature = signature
-        self.key: str = f"/{name}"
-        self.params: Mapping[str, object] = settings.params
-        self.limit: float | None = min((t for t in (settings.timeout, settings.total_timeout) if t), default=None)
-        self.deep: bool = settings.isolate
-        self.takes: Any = signature.first.annotation
-        self.cast_out: Caster = caster(object if composite else signature.returns)
-        self.gives: Any = self.cast_out.tp
-        self.tin: type | None = None if composite or is_open(self.takes) else caster(self.takes).exact or _Never
-        self.tout: type | None = None if self.cast_out.free else self.cast_out.exact or _Never
-        self.colour: str = signature.colour
-        if self.colour in ("plain", "inline") and settings.inline is not None:
-            self.colour = "inline" if settings.inline else "plain"
-        needed = [p for p in signature.params.values() if p.default is p.empty]
-        one = signature.first in signature.positional and needed in ([], [signature.first])
-        self.simple: bool = self.colour == "coroutine" and one and not self.params and not self.deep
-        self.facts: dict[str, Any] = {**({names.TAGS: settings.tags} if settings.tags else {}), **facts}
-        static = {names.KIND: kind, names.MODULE: module, names.CODE_FUNCTION: function}
-        self.attributes: dict[str, Any] = {**static, names.OPENINFERENCE_KIND: "CHAIN", **self.facts}
-
-
-class _Never:
-    """No value has this class: for a type that takes more than one look at a value's class."""
+__all__ = ["DONE", "apart", "begin", "current", "current_run", "finish", "launch", "names"]
 
 
 # ---------------------------------------------------------------- starting a call
@@ -89,11 +48,12 @@ def launch(m: Any, p: Frame, key: str, value: Any, n: int = 0, attrs: dict[str, 
         if spec.limit is not None and (deadline is None or since + spec.limit < deadline):
             deadline, timer = since + spec.limit, PENDING
     f = Frame()
-    f.mod, f.parent, f.key, f.n = m, p, key, n
+    f.mod, f.parent, f.key, f.n, f.depth = m, p, key, n, p.depth + 1
     f.env, f.run, f.deadline, f.since, f.timer = p.env, run or new_run(p.env), deadline, since, timer
     f.seen = f.lost = f.handle = f.span = None
     f.quiet = True
-    return start(f, quick(f, m, value, spec))  # pyright: ignore[reportArgumentType]
+    body: Any = quick(f, m, value, spec)
+    return start(f, body if f.depth & 63 else hopped(body))
 
 
 def begin(
@@ -103,10 +63,11 @@ def begin(
     spec: Spec = m._mai_spec or m._mai_compile()
     owner, armed = (p.owner, p.armed) if isinstance(p, Scope) else (p, p.deadline)
     f = Frame()
-    f.mod, f.parent, f.key, f.n = m, owner, key, n
+    f.mod, f.parent, f.key, f.n, f.depth = m, owner, key, n, owner.depth + 1
     f.env, f.run, f.deadline = p.env, owner.run or new_run(p.env), p.deadline
     f.seen = f.lost = f.handle = f.span = f.timer = f.since = f.out = f.y = None
-    overdue = _set_deadline(f, p, spec, armed) if p.deadline is not None or spec.limit is not None else False
+    timed = p.deadline is not None or spec.limit is not None or spec.attempts
+    overdue = _set_deadline(f, p, spec, armed) if timed else False
     context = None
     if owner.span is not None or (owner is ROOT and has_provider()):
         context = open_span(f, owner, spec, attrs)
@@ -118,9 +79,11 @@ def begin(
         while sink is not None and sink is not owner.env.sink:
             sink.runs.append(h)
             sink = sink.outer
-    f.quiet = f.handle is None
+    doubled = bool(f.env.doubles)
+    f.quiet = f.handle is None and not doubled
     simple = spec.simple and len(args) == 1 and not kwargs and (spec.tin is None or type(args[0]) is spec.tin)
-    return start(f, _whole(f, m, args, kwargs, spec, context, simple=simple, overdue=overdue))  # pyright: ignore[reportArgumentType]
+    body: Any = _whole(f, m, args, kwargs, spec, context, simple=simple and not doubled, overdue=overdue)
+    return start(f, body if f.depth & 63 else hopped(body))
 
 
 def _set_deadline(f: Frame, p: Frame, spec: Spec, armed: float | None) -> bool:
@@ -163,8 +126,9 @@ def _whole(f: Frame, m: Any, args: Any, kwargs: Any, spec: Spec, context: Any, *
             begun(h)
         if overdue:
             raise late(f)  # nothing starts
+        given = args, kwargs
         args, kwargs = _prepared(f, args, kwargs, spec, simple=simple)
-        out: Any = yield from m.forward(*args) if simple else _invoke(spec.colour, spec, m.forward, args, kwargs)  # type: ignore[misc]  # pyright: ignore[reportGeneralTypeIssues, reportUnknownVariableType]
+        out: Any = yield from m.forward(*args) if simple else _answer(f, m, spec, given, (args, kwargs))  # type: ignore[misc]  # pyright: ignore[reportGeneralTypeIssues, reportUnknownVariableType]
         if type(out) is not spec.tout and spec.tout is not None:  # pyright: ignore[reportUnknownArgumentType]
             out = spec.cast_out(out, "return", f)
         if f.y is not None and f.y[0].cancelling() > f.y[1]:
@@ -181,11 +145,97 @@ def _whole(f: Frame, m: Any, args: Any, kwargs: Any, spec: Spec, context: Any, *
 
 def _prepared(f: Frame, args: Any, kwargs: Any, spec: Spec, *, simple: bool) -> Any:
     """Return the arguments for ``forward``: bound, cast, measured, and copied if they are to be isolated."""
-    if not simple:
+    if not simple and not spec.attempts:  # an attempt gets what the call around it has bound
         args, kwargs = spec.signature.bind(args, kwargs, spec.params, f)
     if f.handle is not None and len(args) == 1 and not kwargs:
         f.handle.input_size = size_of(args[0], spec.takes, f.env.sink)
     return copy.deepcopy((args, kwargs)) if spec.deep else (args, kwargs)
+
+
+async def _answer(f: Frame, m: Any, spec: Spec, given: Any, bound: Any) -> Any:
+    """Return what ``forward``, or what stands in for it, answers through middleware, fallbacks and attempts."""
+    forward, colour = m.forward, m.colour if spec.attempts else spec.colour
+    double = f.env.doubles.get(m._mai_identity) if f.env.doubles else None
+    if double is not None:
+        forward, colour = double, colour_of(double).replace("plain", "inline")
+    if spec.inner is None and not spec.middleware:
+        return await _invoke(colour, spec, forward, *bound)
+
+    async def innermost(call: Call) -> Any:
+        same = call is first
+        args, kwargs = bound if same else spec.signature.bind(call.args, dict(call.kwargs), {}, f)
+        if spec.inner is None:
+            return await _invoke(colour, spec, forward, args, kwargs)
+        raw = given if same else (call.args, dict(call.kwargs))
+        return await _attempts(f, spec, Attempt(spec.inner, forward, colour), (args, kwargs), raw)
+
+    first = Call(spec.what[0], f.path, *bound)
+    return await through(spec.middleware, innermost)(first)
+
+
+class Attempt:
+    """What stands for the module in the call of an attempt."""
+
+    _mai_identity = None
+
+    def __init__(self, spec: Spec, forward: Any, colour: str) -> None:
+        self._mai_spec: Spec = spec
+        self.forward: Any = forward
+        self.colour: str = colour
+
+
+async def _attempts(f: Frame, spec: Spec, attempt: Attempt, bound: Any, given: Any) -> Any:
+    """Return what the first attempt to succeed answers, or else the first fallback."""
+    count, delay = 1, 0.0
+    while True:
+        facts = {names.RETRY_ATTEMPT: count, **({names.RETRY_DELAY: delay} if count > 1 else {})}
+        try:
+            return await _ended(begin(attempt, current(), "", -count, bound[0], bound[1], facts))
+        except Exception as error:  # noqa: BLE001 (the policy says whether it is the call's outcome)
+            pause = spec.retry.pause(count, error)
+            if pause is None or not _in_time(pause):
+                return await _fallen_back(f, spec, given, error)
+            delay, text = pause, str(error)
+        if f.env.bus is not None:
+            f.env.bus.post(Retrying(f.path, count, text, delay))
+        if f.handle is not None:
+            f.handle.attributes = {**f.handle.attributes, names.RETRY_COUNT: count}
+        await current_run().sleep(f.path, delay)
+        count += 1
+
+
+async def _fallen_back(f: Frame, spec: Spec, given: Any, error: Exception) -> Any:
+    """Return what the first fallback to succeed answers; with none, raise the last error."""
+    for i, other in enumerate(spec.fallback):
+        if not _in_time(0.0):
+            break
+        p = current()
+        if spec.timeout is not None:
+            fresh = clock.now() + spec.timeout
+            p = scoped(p, deadline=fresh if p.deadline is None else min(fresh, p.deadline))
+        try:
+            key = (other._mai_spec or other._mai_compile()).key
+            out = await _ended(begin(other, p, f"!fallback[{i}]{key}", 0, given[0], given[1]))
+        except Exception as failure:  # noqa: BLE001 (the next one is asked)
+            failure.__context__ = failure.__context__ or error
+            error = failure
+            continue
+        if f.handle is not None:
+            f.handle.attributes = {**f.handle.attributes, names.FALLBACK_INDEX: i}
+        return out
+    raise error
+
+
+async def _ended(f: Frame) -> Any:
+    if f.y is not DONE:
+        await finish(f)
+    return f.out
+
+
+def _in_time(pause: float) -> bool:
+    """Whether there is time for *pause* and for something after it."""
+    deadline = current().deadline
+    return deadline is None or clock.now() + pause < deadline
 
 
 async def _invoke(colour: str, spec: Spec, forward: Any, args: Any, kwargs: Any) -> Any:

@@ -74,11 +74,12 @@ async def apart(fn: Any, *args: Any) -> Any:
     """Return what *fn* makes of *args*, awaited if need be; what it does to a contextvar stays with it."""
     ctx = copy_context()
     out = ctx.run(fn, *args)
-    if not hasattr(type(out), "__await__"):
+    if not hasattr(type(out), "__await__"):  # pyright: ignore[reportUnknownArgumentType]
         return out
     f = Frame()
     f.timer = f.handle = None
-    f.y = ctx.run(next, body := _kept(f, out), DONE)
+    body: Any = _kept(f, out)
+    f.y = ctx.run(next, body, DONE)
     if f.y is not DONE:
         f.body, f.ctx = body, ctx
         await finish(f)
@@ -131,7 +132,12 @@ def _explain(f: Frame, error: Exception) -> None:
     with suppress(Exception):  # an exception that is frozen, has slots, or is odd in another way
         if innermost:
             took = clock.now() - f.since if h.duration is None and f.since is not None else h.duration
-            error.add_note(f"mai: in {f.path}" + ("" if took is None else f" (after {took:.3f} s)"))
+            facts = [] if took is None else [f"after {took:.3f} s"]
+            if f.mod._mai_spec.attempts > 1:
+                facts.insert(0, f"attempt {-f.n}/{f.mod._mai_spec.attempts}")
+            if notes := getattr(error, "__notes__", None):  # one object may be raised again and again
+                notes[:] = [note for note in notes if not note.startswith("mai: in ")]
+            error.add_note(f"mai: in {f.path}" + (f" ({', '.join(facts)})" if facts else ""))
         error.__mai_trace__ = h  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
     if owner.mod is not None:
         if owner.lost is None:

@@ -58,6 +58,7 @@ class Frame:
     parent: "Frame"
     key: str
     n: int
+    depth: int  # of calls around; every 64 of them, the body goes on in a task of its own
     env: Env
     run: "Run | None"
     deadline: float | None
@@ -115,7 +116,7 @@ class Timer:
 PENDING: Any = object()  # in the place of a timer that is still to be armed: a call that never waits needs none
 ROOT = Frame()
 ROOT.mod = ROOT.run = ROOT.deadline = ROOT.since = ROOT.timer = ROOT.handle = ROOT.span = ROOT.seen = ROOT.lost = None
-ROOT.quiet, ROOT.key, ROOT.n, ROOT.env, ROOT.parent = True, "", 0, Env(), ROOT
+ROOT.quiet, ROOT.key, ROOT.n, ROOT.depth, ROOT.env, ROOT.parent = True, "", 0, 0, Env(), ROOT
 _frame: ContextVar[Frame] = ContextVar("mai.frame", default=ROOT)
 current: Callable[[], Frame] = _frame.get
 set_current: Callable[[Frame], Token[Frame]] = _frame.set
@@ -126,7 +127,7 @@ def scoped(frame: Frame, *, deadline: Any = UNSET, armed: Any = UNSET, **env: An
     owner, serves = (frame.owner, frame.armed) if isinstance(frame, Scope) else (frame, frame.deadline)
     scope = Scope()
     scope.owner, scope.armed = owner, serves if armed is UNSET else armed
-    scope.mod, scope.parent, scope.key, scope.n = owner.mod, owner.parent, owner.key, owner.n
+    scope.mod, scope.parent, scope.key, scope.n, scope.depth = owner.mod, owner.parent, owner.key, owner.n, owner.depth
     scope.run, scope.handle, scope.span = owner.run, owner.handle, owner.span
     scope.seen = scope.lost = scope.timer = scope.since = None
     scope.env = frame.env._replace(**env)
@@ -193,7 +194,7 @@ class Context(BaseModel, frozen=True, arbitrary_types_allowed=True, revalidate_i
         frame = current()
         env, path, run_id = frame.env, frame.path, None if frame.run is None else frame.run.run_id
         key = None if run_id is None else blake2b(f"{run_id}\0{path}".encode(), digest_size=16).hexdigest()
-        values: Any = (frame.deadline, env.metadata, env.auth, 0, path, frame.span, run_id, key)
+        values: Any = (frame.deadline, env.metadata, env.auth, max(0, -frame.n - 1), path, frame.span, run_id, key)
         return cls.model_construct(**dict(zip(cls.model_fields, values, strict=True)))
 
     @classmethod

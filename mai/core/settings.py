@@ -8,9 +8,10 @@ import difflib
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
 
-from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field, TypeAdapter, ValidationError
 
 from ..errors import ConfigError
+from .retry import Retry
 
 UNSET: Any = object()  # tells "not given" from None
 _Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
@@ -22,13 +23,29 @@ COUNT: TypeAdapter[int] = TypeAdapter(Annotated[int, Field(ge=1, strict=True)])
 NAME: TypeAdapter[str] = TypeAdapter(_Name)
 
 
-class Settings(BaseModel, frozen=True):
+def _policy(value: Any) -> Any:
+    """Return a number of attempts as a Retry."""
+    return Retry(value) if type(value) is int and value > 0 else value
+
+
+def _many(value: Any) -> Any:
+    """Return one thing, several or None as a tuple of callables."""
+    listed: tuple[Any, ...] = tuple(value) if isinstance(value, list | tuple) else () if value is None else (value,)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+    if not all(map(callable, listed)):
+        raise ValueError("give one that can be called, or several in a tuple")
+    return listed
+
+
+class Settings(BaseModel, frozen=True, arbitrary_types_allowed=True):
     """The settings of one module; frozen.
 
     Attributes:
         name: Name of the step in paths, traces and errors; None means the class's or function's name.
         timeout: Limit of each attempt [s]; None means none.
         total_timeout: Limit of the whole call [s]; None means none.
+        retry: How often a failure is tried again: attempts in all, or a `Retry`; None means one attempt.
+        fallback: Modules that are tried in order after the last failure.
+        middleware: What runs around each call, the first one outermost; each is ``async (call, next) -> value``.
         inline: Run a plain ``forward`` on the event loop instead of a worker thread; None means that the kernel
             decides (only builtins and types run inline).
         isolate: Give each call, branch and attempt a deep copy of its input.
@@ -39,6 +56,9 @@ class Settings(BaseModel, frozen=True):
     name: _Name | None = None
     timeout: _Seconds | None = None
     total_timeout: _Seconds | None = None
+    retry: Annotated[Retry | None, BeforeValidator(_policy)] = None
+    fallback: Annotated[tuple[Any, ...], BeforeValidator(_many)] = ()
+    middleware: Annotated[tuple[Any, ...], BeforeValidator(_many)] = ()
     inline: _Flag | None = None
     isolate: _Flag = False
     tags: tuple[Annotated[str, Field(strict=True)], ...] = ()

@@ -59,7 +59,7 @@ class Signature:
         listed = list(_inspect(fn, owner).parameters.values())[1 if method else 0 :]
         if not listed:
             raise ConfigError(f"{owner}: forward takes no input; a step needs at least one parameter besides self")
-        colour, returns = _colour(fn), hints.get("return", _EMPTY)
+        colour, returns = colour_of(fn), hints.get("return", _EMPTY)
         params = [p.replace(annotation=hints.get(p.name, _EMPTY)) for p in listed]
         return cls(owner, params, _joined(returns) if "generator" in colour else returns, colour)
 
@@ -166,7 +166,8 @@ def _hints(fn: Any, owner: str, names: Mapping[str, Any] | None) -> dict[str, An
         raise ConfigError(f"{owner}: its annotations cannot be read: {error}") from error
 
 
-def _colour(fn: Any) -> Colour:
+def colour_of(fn: Any) -> Colour:
+    """Return how *fn* has to be called."""
     target = _target(fn)
     for test, colour in _COLOURS:
         if test(target):

@@ -7,14 +7,19 @@ import dis
 import inspect
 import typing
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from types import FrameType
 from typing import Any, TypedDict
 
 from ..core.casts import caster, fits, is_open, show
+from ..core.middleware import Middleware
+from ..core.retry import Retry
 from ..core.settings import SETTINGS, near
 from ..core.signature import Signature
 from ..errors import CastError, ConfigError, WiringError
+
+Fallback = Callable[..., object] | Sequence[Callable[..., object]] | None  # a module can be called, too
+Around = Middleware | Sequence[Middleware] | None
 
 
 class Keywords(TypedDict, total=False):
@@ -23,6 +28,9 @@ class Keywords(TypedDict, total=False):
     name: str | None
     timeout: float | None
     total_timeout: float | None
+    retry: int | Retry | None
+    fallback: Fallback
+    middleware: Around
     inline: bool | None
     isolate: bool
     tags: tuple[str, ...]
@@ -65,6 +73,42 @@ def check_branches(owner: str, modules: Iterable[Any]) -> None:
         if fits(last, takes) is None and fits(takes, last) is None:
             raise WiringError(f"{owner}: {name_of(module)} takes {show(takes)}, another branch {show(last)}")
         last = takes
+
+
+def check_fallback(module: Any) -> None:
+    """Raise WiringError if a fallback cannot take the input of *module* (or module class), or give its output."""
+    owner, signature = name_of(module), signature_of(module)
+    for other in module._mai_settings.fallback:
+        have = signature_of(other)
+        if len(wants := needed(other)) > len(signature.positional):
+            names = ", ".join(p.name for p in wants)
+            raise WiringError(f"{owner}: its fallback {name_of(other)} needs {len(wants)} values ({names})")
+        takes, gets = have.first.annotation, signature.first.annotation
+        if fits(gets, takes) is None:
+            raise WiringError(f"{owner} takes {show(gets)}, but its fallback {name_of(other)} takes {show(takes)}")
+        if fits(have.returns, signature.returns) is None:
+            gives = f"its fallback {name_of(other)} returns {show(have.returns)}"
+            raise WiringError(f"{owner} returns {show(signature.returns)}, but {gives}")
+
+
+def check_double(module: Any, double: Any) -> None:
+    """Raise ConfigError if *double* cannot be called in each way in which ``forward`` of *module* can."""
+    owner, signature = name_of(module), signature_of(module)
+    own = inspect.signature(double.forward if hasattr(double, "_mai_settings") else double)
+    params = [p for p in signature.params.values() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    few = [p for p in params if p.default is p.empty]
+    for chosen in (params, few):
+        named = {p.name: None for p in chosen if p.kind is p.KEYWORD_ONLY}
+        keywords = {p.name: None for p in chosen if p.kind is not p.POSITIONAL_ONLY}
+        places = [p for p in chosen if p.kind is not p.KEYWORD_ONLY]
+        alone = [p for p in places if p.kind is p.POSITIONAL_ONLY]
+        for args, kwargs in ((places, named), (alone, keywords)):
+            try:
+                own.bind(*args, **kwargs)
+            except TypeError as error:
+                raise ConfigError(
+                    f"{owner}{signature} cannot be overridden by one that takes {own}: {error}"
+                ) from error
 
 
 def check_brackets(cls: type, signature: Signature) -> None:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Generic, Unpack, overload
 
 from ..core.signature import Signature
 from ..errors import ConfigError
-from .checks import Keywords
-from .module import Module, P, R
+from .checks import Keywords, check_fallback
+from .module import Module, P, R, lifted
 
 
 class FunctionModule(Module[Any, Any], Generic[P, R]):
@@ -17,7 +17,7 @@ class FunctionModule(Module[Any, Any], Generic[P, R]):
     def __init__(self, fn: Callable[P, R], **settings: Unpack[Keywords]) -> None:
         inner = getattr(fn, "func", fn)  # a partial is called like its function
         self._mai_label = str(getattr(inner, "__name__", type(inner).__name__))
-        self._mai_settings = self._mai_settings.merged(self._mai_label, settings)
+        self._mai_settings = self._mai_settings.merged(self._mai_label, lifted(self._mai_label, settings))
         self.__wrapped__: Callable[P, R] = fn
         self.__doc__, self.__module__ = fn.__doc__, getattr(fn, "__module__", None) or "builtins"
         self._mai_sign = partial(Signature.of, fn, self._mai_label)  # type: ignore[method-assign]
@@ -26,6 +26,7 @@ class FunctionModule(Module[Any, Any], Generic[P, R]):
             self.forward = fn
         with suppress(NameError):  # an annotation of something that is defined later: looked at again when first used
             self._mai_signature = self._mai_sign()
+            check_fallback(self)
 
     def forward(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the function; each instance has its own function in this place."""
@@ -55,7 +56,7 @@ def module(fn: Any = None, /, **settings: Any) -> Any:
         'HELLO?'
     """
     if fn is None:
-        Module._mai_settings.merged("@module", settings)  # before there is a function
+        Module._mai_settings.merged("@module", lifted("@module", settings))  # before there is a function
         return partial(FunctionModule, **settings)
     if isinstance(fn, Module):
         return fn  # pyright: ignore[reportUnknownVariableType]

@@ -4,20 +4,23 @@ import copy
 import inspect
 import sys
 import warnings
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, Protocol, Self, TypeVar, Unpack, overload
 
 from pydantic import BaseModel
 
-from ..core.call import DONE, Spec, begin, current, finish, launch
+from ..core.call import DONE, begin, current, finish, launch
 from ..core.engine import run_sync
-from ..core.frame import Scope
+from ..core.frame import Scope, restore, scoped, set_current
 from ..core.payload import Payload
+from ..core.retry import Retry
 from ..core.settings import SETTINGS, UNSET, Settings
 from ..core.signature import Signature
+from ..core.spec import Spec
 from ..errors import CastError, ConfigError, WiringError
-from .checks import Keywords, check_brackets, is_thrown_away, name_of, signature_of, sort_params
+from . import checks
+from .checks import Around, Fallback, Keywords, name_of, signature_of
 
 if TYPE_CHECKING:
     from typing import TypeVarTuple
@@ -103,17 +106,21 @@ class Module(Generic[In, Out]):
     _mai_signature: Signature | None = None
     _mai_settings: Settings = Settings()
     _mai_spec: Spec | None = None
+    _mai_identity: object = None  # of an instance and all its copies
     _mai_facts: Mapping[str, Any] = {}  # attributes that every span and handle of the module has
 
     def __init_subclass__(cls, **settings: Unpack[Keywords]) -> None:
         super().__init_subclass__()
         cls._mai_root = False
-        cls._mai_settings = cls._mai_settings.merged(cls.__name__, settings)
+        cls._mai_settings = cls._mai_settings.merged(cls.__name__, lifted(cls.__name__, settings))
         if "forward" in vars(cls):
             cls._mai_signature, cls._mai_names = None, dict(sys._getframe(1).f_locals)
             with suppress(NameError):  # an annotation of something that is defined later is looked at again when used
-                check_brackets(cls, signature_of(cls))
+                checks.check_brackets(cls, signature_of(cls))
                 cls._mai_names = None
+        if cls._mai_settings.fallback:
+            with suppress(NameError):
+                checks.check_fallback(cls)
 
     if not TYPE_CHECKING:
 
@@ -121,7 +128,9 @@ class Module(Generic[In, Out]):
             """Refuse a class that has no forward."""
             if cls.forward is Module.forward:
                 raise ConfigError(f"{cls.__name__} has no forward; write one, it is what a module does")
-            return super().__new__(cls)
+            made = super().__new__(cls)
+            object.__setattr__(made, "_mai_identity", object())
+            return made
 
     def forward(self, x: In, /, *args: Any, **kwargs: Any) -> Out | Awaitable[Out]:
         """Do the work of this step; to be written by the subclass. Called directly it is untraced and unisolated."""
@@ -179,6 +188,9 @@ class Module(Generic[In, Out]):
         name: str | None = UNSET,
         timeout: float | None = UNSET,
         total_timeout: float | None = UNSET,
+        retry: int | Retry | None = UNSET,
+        fallback: Fallback = UNSET,
+        middleware: Around = UNSET,
         inline: bool | None = UNSET,
         isolate: bool = UNSET,
         tags: tuple[str, ...] = UNSET,
@@ -190,27 +202,66 @@ class Module(Generic[In, Out]):
             name: Name of the step in paths, traces and errors; None: the class's or function's name.
             timeout: Limit of each attempt [s], above 0; None: none.
             total_timeout: Limit of the whole call [s], above 0; None: none.
+            retry: Attempts in all, at least 1, or a `Retry`; None: one attempt.
+            fallback: A module or function, or several in order, to ask after the last failure; each gets the call's
+                own arguments and a fresh *timeout*.
+            middleware: An ``async (call, next) -> value``, or several, the first one outermost; see `Call`.
             inline: Run a plain ``forward`` on the event loop instead of in a worker thread.
-            isolate: Give the call (a composite: each branch too) a deep copy of its input.
+            isolate: Give the call (a composite: each branch too; each attempt) a deep copy of its input.
             tags: Labels for traces.
             params: Defaults for parameters of ``forward`` or for attributes declared on the class.
 
         Raises:
             ConfigError: If a name is unknown, could mean two things, or a value does not fit.
+            WiringError: If a fallback does not fit the types of ``forward``.
         """
         given = {key: value for key, value in locals().items() if key in SETTINGS and value is not UNSET}
         owner = name_of(self)
         for key in given:
             if key in signature_of(self).params:
                 raise ConfigError(f"{owner}: {key!r} is a setting and a parameter of forward; give it at the call")
-        defaults, attributes = sort_params(self, params)
-        settings = self._mai_settings.merged(owner, given, defaults)
-        if is_thrown_away(sys._getframe(1)):
+        defaults, attributes = checks.sort_params(self, params)
+        settings = self._mai_settings.merged(owner, lifted(owner, given), defaults)
+        if checks.is_thrown_away(sys._getframe(1)):
             warnings.warn(f"{owner}.with_() returns a copy, which is thrown away here", RuntimeWarning, stacklevel=2)
         clone = copy.copy(self)
         for key, value in {**attributes, "_mai_settings": settings, "_mai_spec": None}.items():
             object.__setattr__(clone, key, value)
+        if "fallback" in given:
+            checks.check_fallback(clone)
         return clone
+
+    @contextmanager
+    def override(self: Callable[P, Awaitable[R]], double: "Callable[P, R | Awaitable[R]]") -> Generator[None]:
+        """Let *double* stand in for ``forward``, for this module and all its copies, until the block ends.
+
+        Settings, traces and casts stay as they are, so that a test sees the module as it is used. Only the calls made
+        inside the block are concerned, wherever in a pipeline they happen; calls that run elsewhere at the same time
+        are not.
+
+        Args:
+            double: A function, async function or module that can be called like ``forward``; a plain function runs on
+                the event loop.
+
+        Raises:
+            ConfigError: If its signature is another one.
+
+        Example:
+            >>> from mai import module
+            >>> @module
+            ... async def ask_server(question: str) -> str:
+            ...     raise ConnectionError("no network in tests")
+            >>> with ask_server.override(lambda question: question.upper()):
+            ...     ask_server.run("who?")
+            'WHO?'
+        """
+        checks.check_double(self, double)
+        doubles = current().env.doubles
+        token = set_current(scoped(current(), doubles={**doubles, getattr(self, "_mai_identity", None): double}))
+        try:
+            yield
+        finally:
+            restore(token)
 
     # ---------------------------------------------------------------- composing
 
@@ -286,6 +337,7 @@ class Module(Generic[In, Out]):
             signature = signature_of(self)
         except NameError as error:
             raise ConfigError(f"{name_of(self)}: forward names an unknown type: {error}") from error
+        checks.check_fallback(self)
         name, code = name_of(self), getattr(self, "__wrapped__", type(self))
         qualified = f"{getattr(code, '__module__', None) or 'builtins'}.{getattr(code, '__qualname__', name)}"
         function = f"{qualified}.forward" if code is type(self) else qualified
@@ -298,6 +350,15 @@ class Module(Generic[In, Out]):
         """Read the signature of the class; composites and functions have one of their own in each instance."""
         cls._mai_signature = Signature.of(cls.forward, cls.__name__, method=True, names=cls._mai_names)
         return cls._mai_signature
+
+
+def lifted(owner: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings *given* with each fallback as a Module."""
+    made = dict(given)
+    if (listed := made.get("fallback")) is not None:
+        several: Any = listed if isinstance(listed, list | tuple) else (listed,)  # pyright: ignore[reportUnknownVariableType]
+        made["fallback"] = tuple(lift(one, f"{owner}: fallback") for one in several)
+    return made
 
 
 def lift(value: Any, where: str) -> "Module[Any, Any]":

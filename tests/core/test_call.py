@@ -663,8 +663,9 @@ async def test_a_wrapped_error_gains_its_own_note() -> None:
 
 
 @simulated
-async def test_an_exception_object_that_is_raised_by_two_runs_names_both() -> None:
+async def test_an_exception_object_that_is_raised_again_and_again_carries_one_note_the_newest() -> None:
     shared = KeyError("shared")
+    shared.add_note("the user's own")
 
     @module
     async def first(x: int) -> int:
@@ -673,7 +674,7 @@ async def test_an_exception_object_that_is_raised_by_two_runs_names_both() -> No
     for step in (first, first.with_(name="second")):
         with pytest.raises(KeyError):
             await step(1)
-    assert shared.__notes__ == ["mai: in first", "mai: in second"]
+    assert shared.__notes__ == ["the user's own", "mai: in second"]
 
 
 # ---------------------------------------------------------------- what a forward may be
@@ -867,7 +868,7 @@ async def test_one_module_may_run_many_times_at_once() -> None:
 
 
 @simulated
-async def test_a_hundred_nested_modules_do_not_overflow_the_stack() -> None:
+async def test_two_thousand_nested_modules_do_not_overflow_the_stack() -> None:
     @module
     async def deeper(n: int) -> int:
         if not n:
@@ -875,13 +876,13 @@ async def test_a_hundred_nested_modules_do_not_overflow_the_stack() -> None:
             return 0
         return 1 + await deeper(n - 1)
 
-    assert await deeper(100) == 100
+    assert await deeper(2_000) == 2_000
 
 
 @simulated
-async def test_a_hundred_nested_composites_do_not_overflow_the_stack() -> None:
+async def test_four_hundred_nested_composites_do_not_overflow_the_stack() -> None:
     nested: Any = shout
-    for _ in range(100):
+    for _ in range(400):
         nested = (nested >> str.lower).with_(name="line")
     assert await nested("A") == "a"
 

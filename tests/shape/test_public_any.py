@@ -15,6 +15,8 @@ ANY_CALL = "the handles of calls of all types stand side by side"
 NO_TYPE_FORM = "any type expression (`int | None`, `list[int]`), for which typing has no type before TypeForm"
 MADE_FROM_FORWARD = "made from forward, when the program runs"
 REASONS = {
+    "Call.args": "the arguments of any forward",
+    "Call.kwargs": "the arguments of any forward",
     "Conditional.otherwise": ANY_MODULE,
     "Conditional.test": "a function or a module, of any input",
     "Conditional.then": ANY_MODULE,
@@ -41,7 +43,9 @@ REASONS = {
     "Sequential.__init__(f)": "from six steps on, types are checked when the sequence is made",
     "Sequential.__init__(self)": "from six steps on, the type of the value is left open",
     "Sequential.steps": ANY_MODULE,
+    "Settings.fallback": ANY_MODULE,
     "Settings.merged(given)": "values that are still to be checked",
+    "Settings.middleware": "functions around calls of any type",
     "Settings.params": OPAQUE,
     "TraceHandle.attributes": "facts of several types that steps recorded",
     "TraceHandle.children": ANY_CALL,
