@@ -1,9 +1,10 @@
-"""Simulated time: exchange the readings of the kernel's clock seam for the length of a block."""
+"""Simulated time and chance: exchange what the kernel's seams give for the length of a block."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from mai.core.clock import clock
+from mai.core.ids import chance
 
 
 @contextmanager
@@ -16,3 +17,13 @@ def replaced(now: Callable[[], float]) -> Iterator[None]:
     finally:
         vars(clock).clear()
         vars(clock).update(before)
+
+
+@contextmanager
+def drawn(value: float) -> Iterator[None]:
+    """Let every random number be *value* until the block ends."""
+    vars(chance)["draw"] = lambda: value
+    try:
+        yield
+    finally:
+        vars(chance).clear()

@@ -96,6 +96,11 @@ class TraceHandle(Generic[R_co]):
             handle = handle.parent
 
     @property
+    def attempt(self) -> int:
+        """The number of the attempt, from 1; calls that are no attempt of another have 1."""
+        return max(1, -self._n)
+
+    @property
     def started_at(self) -> float | None:
         """Wall-clock time of the beginning [s since the epoch]; None where ``start_ns`` is."""
         root: TraceHandle[Any] = self

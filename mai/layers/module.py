@@ -222,13 +222,13 @@ class Module(Generic[In, Out]):
                 raise ConfigError(f"{owner}: {key!r} is a setting and a parameter of forward; give it at the call")
         defaults, attributes = checks.sort_params(self, params)
         settings = self._mai_settings.merged(owner, lifted(owner, given), defaults)
-        if checks.is_thrown_away(sys._getframe(1)):
-            warnings.warn(f"{owner}.with_() returns a copy, which is thrown away here", RuntimeWarning, stacklevel=2)
         clone = copy.copy(self)
         for key, value in {**attributes, "_mai_settings": settings, "_mai_spec": None}.items():
             object.__setattr__(clone, key, value)
         if "fallback" in given:
             checks.check_fallback(clone)
+        if checks.is_thrown_away(sys._getframe(1)):
+            warnings.warn(f"{owner}.with_() returns a copy, which is thrown away here", RuntimeWarning, stacklevel=2)
         return clone
 
     @contextmanager

@@ -1,0 +1,125 @@
+"""Deep nests: every 64 calls the body goes on in a joined task, and all promises hold across it."""
+
+import asyncio
+import contextvars
+from typing import Any
+
+import pytest
+
+from mai import DeadlineExceeded, capture, module
+from tests.support import loop_of, simulated
+
+mark: contextvars.ContextVar[str] = contextvars.ContextVar("mark", default="clean")
+DEPTH = 200
+log: list[str] = []
+
+
+@module
+async def deep(n: int) -> Any:
+    mark.set(f"{n}")
+    if n:
+        return await deep(n - 1)
+    return await bottom(0)
+
+
+@module
+async def bottom(n: int) -> Any:
+    log.append(mark.get())
+    try:
+        await asyncio.sleep(5)
+    finally:
+        await asyncio.sleep(1)
+        log.append("cleaned up")
+
+
+@module
+async def fails(n: int) -> Any:
+    if n:
+        return await fails(n - 1)
+    raise ValueError("at the bottom")
+
+
+@simulated
+async def test_a_cancel_reaches_the_bottom_and_waits_for_its_clean_up() -> None:
+    log.clear()
+    task = asyncio.ensure_future(deep(DEPTH))
+    await asyncio.sleep(2)
+    assert len(asyncio.all_tasks()) == 2 + (DEPTH + 2) // 64
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert log == ["0", "cleaned up"]
+    assert loop_of().time() == 1003
+    assert mark.get() == "clean"
+
+
+@simulated
+async def test_a_deadline_reaches_the_bottom_and_is_told_from_a_cancel() -> None:
+    for n in (62, 63, 64, 65, DEPTH):
+        log.clear()
+        with pytest.raises(DeadlineExceeded):
+            await deep.with_(timeout=2.0)(n)
+        assert log == ["0", "cleaned up"]
+    current = asyncio.current_task()
+    assert current is not None
+    assert current.cancelling() == 0
+
+
+@simulated
+async def test_a_deadline_just_below_a_hop_is_told_from_a_cancel() -> None:
+    @module
+    async def nest(n: int) -> Any:
+        inner = nest.with_(timeout=2.0) if n == 1 else nest
+        return await inner(n - 1) if n else await asyncio.sleep(5)
+
+    for n in (61, 62, 63, 64, 65, 66):
+        with pytest.raises(DeadlineExceeded):
+            await nest(n)
+
+
+@simulated
+async def test_an_error_from_the_bottom_names_its_step_once() -> None:
+    with pytest.raises(ValueError, match="at the bottom") as caught:
+        await fails(DEPTH)
+    assert caught.value.__notes__ == ["mai: in " + "/".join(["fails"] * (DEPTH + 1))]
+
+
+@simulated
+async def test_the_trace_has_every_level() -> None:
+    with capture() as trace, pytest.raises(ValueError, match="at the bottom"):
+        await fails(DEPTH)
+    handles = [*trace.runs[0].walk()]
+    assert len(handles) == DEPTH + 1
+    assert {h.outcome for h in handles} == {"error"}
+
+
+@simulated
+async def test_a_step_below_a_hop_that_cancels_itself_is_no_success() -> None:
+    @module
+    async def nest(n: int) -> Any:
+        if n:
+            return await nest(n - 1)
+        raise asyncio.CancelledError
+
+    with pytest.raises(asyncio.CancelledError):
+        await nest(DEPTH)
+
+
+@simulated
+async def test_a_step_below_a_hop_that_swallows_a_cancel_does_not_win() -> None:
+    @module
+    async def nest(n: int) -> Any:
+        if n:
+            return await nest(n - 1)
+        try:
+            await asyncio.sleep(5)
+        except asyncio.CancelledError:
+            return "swallowed"
+
+    task = asyncio.ensure_future(nest(DEPTH))
+    await asyncio.sleep(1)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    with pytest.raises(DeadlineExceeded):
+        await nest.with_(timeout=1.0)(DEPTH)
