@@ -3,6 +3,7 @@
 A call costs some Python frames and some of the C stack, so that a nest of a few hundred would overflow both.
 """
 
+import asyncio
 from typing import Any
 
 from .drive import Body, start
@@ -16,6 +17,7 @@ class _Lone:
     def __init__(self, body: Body) -> None:
         self.body: Body | None = body
         self.error: BaseException | None = None
+        self.late: bool = False  # it failed after a cancel had come to it
 
     def more(self) -> bool:
         return self.body is not None
@@ -30,7 +32,7 @@ class _Lone:
             return 0, None, error
 
     def done(self, key: Any, value: Any, error: BaseException | None) -> bool:
-        self.error = error
+        self.error, self.late = error, _cancels() > 0
         return error is None
 
 
@@ -40,8 +42,14 @@ def hopped(body: Body) -> Any:
 
 
 async def _hop(work: _Lone) -> None:
+    before = _cancels()
     try:
         await gather(work)
-    finally:
-        if work.error is not None:  # a deadline that passed, say, which the body has told from a cancel already
+    finally:  # a failure wins over a cancel where it is what the body made of it: a deadline that passed, clean-up
+        if work.error is not None and (work.late or _cancels() == before):
             raise work.error
+
+
+def _cancels() -> int:
+    task = asyncio.current_task()
+    return 0 if task is None else task.cancelling()

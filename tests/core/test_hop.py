@@ -15,6 +15,14 @@ log: list[str] = []
 
 
 @module
+async def late(n: int) -> Any:
+    if n:
+        return await late(n - 1)
+    await asyncio.sleep(1)
+    raise ValueError("in the tick of the cancel")
+
+
+@module
 async def deep(n: int) -> Any:
     mark.set(f"{n}")
     if n:
@@ -51,6 +59,16 @@ async def test_a_cancel_reaches_the_bottom_and_waits_for_its_clean_up() -> None:
     assert log == ["0", "cleaned up"]
     assert loop_of().time() == 1003
     assert mark.get() == "clean"
+
+
+@simulated
+async def test_a_cancel_in_the_tick_of_a_failure_wins_below_a_hop_as_it_does_above() -> None:
+    for n in (10, 63, 64, DEPTH):
+        task = asyncio.ensure_future(late(n))
+        await asyncio.sleep(1)  # which ends in one tick with that of the step, and after it
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
 
 
 @simulated

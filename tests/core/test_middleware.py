@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
@@ -9,6 +10,8 @@ import pytest
 from mai import Call, CastError, ConfigError, Context, DeadlineExceeded, Module, Retry, capture, module
 from mai.core.middleware import Next
 from tests.support import simulated
+
+mark: ContextVar[str] = ContextVar("mark", default="clean")
 
 
 def noting(log: list[str], name: str) -> Any:
@@ -133,6 +136,26 @@ async def test_what_it_sets_reaches_the_step_and_nobody_else() -> None:
     assert await who.with_(middleware=user, retry=2)(1) == "ann"
     assert await who.with_(middleware=user, fallback=who)(1) == "ann"
     assert await who(1) is None
+
+
+@pytest.mark.parametrize("settings", [{}, {"retry": 2}, {"timeout": 5.0}])
+@simulated
+async def test_what_the_step_sets_reaches_neither_it_nor_the_next_try(settings: Any) -> None:
+    seen: list[str] = []
+
+    async def twice(call: Call, next_: Any) -> Any:
+        await next_(call)
+        seen.append(mark.get())
+        return await next_(call)
+
+    @module(middleware=twice, **settings)
+    async def step(x: int) -> int:
+        seen.append(mark.get())
+        mark.set("dirty")
+        return x
+
+    await step(1)
+    assert seen == ["clean"] * 3
 
 
 @simulated

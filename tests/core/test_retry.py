@@ -190,6 +190,34 @@ def test_a_step_that_raises_a_cancel_or_an_interrupt_is_neither_tried_again_nor_
     assert tries == [1]
 
 
+@pytest.mark.parametrize("depth", [0, 62, 63])
+@simulated
+async def test_a_cancel_whose_clean_up_fails_is_followed_by_no_attempt_and_no_fallback(depth: int) -> None:
+    tries: list[str] = []
+
+    @module
+    async def step(x: int) -> int:
+        tries.append("step")
+        try:
+            await asyncio.sleep(60)
+        finally:
+            raise ConnectionError("the clean-up failed")
+
+    async def other(x: int) -> int:
+        tries.append("fallback")
+        return x
+
+    whole: Module[int, int] = step.with_(retry=Retry(3, base=0.001), fallback=other)
+    for _ in range(depth):
+        whole = module(whole.__call__)
+    task = asyncio.ensure_future(whole(1))
+    await asyncio.sleep(1)
+    task.cancel()
+    with pytest.raises(ConnectionError):
+        await task
+    assert tries == ["step"]
+
+
 @simulated
 async def test_a_cancel_during_the_pause_ends_the_call() -> None:
     flaky = Flaky(9)
