@@ -43,7 +43,11 @@ class Signature:
         self.params: dict[str, inspect.Parameter] = {p.name: p for p in params}
         self.first: inspect.Parameter = params[0]
         self.positional: list[_P] = [p for p in params if p.kind in (_P.POSITIONAL_ONLY, _P.POSITIONAL_OR_KEYWORD)]
-        self._casts = {p.name: caster(p.annotation) for p in params}
+        slots = [(p.name, p.kind, caster(p.annotation)) for p in params]
+        self._places = slots[: len(self.positional)]
+        self._only = [slot for slot in slots if slot[1] is _P.KEYWORD_ONLY]
+        self._rest = next((slot for slot in slots if slot[1] is _P.VAR_POSITIONAL), None)
+        self._more = next((slot for slot in slots if slot[1] is _P.VAR_KEYWORD), None)
         self._native = inspect.Signature(params, return_annotation=returns)
         self._model: type[BaseModel] | None = None
 
@@ -87,27 +91,37 @@ class Signature:
                 hint = f": it is a setting; for one call write await m.with_({key}=...)(x)"
                 hint = hint if key in SETTINGS else near(key, self.params)
                 raise ConfigError(f"{self.owner} has no parameter {key!r}{hint}")
-        try:
-            bound = self._native.bind_partial(*args, **kwargs)
-        except TypeError as error:
-            raise ConfigError(f"{self.owner}{self._native}: {error}") from error
-        given = bound.arguments
-        for key, value in given.items():
-            kind, cast = self.params[key].kind, self._casts[key]
-            if kind is _P.VAR_POSITIONAL:
-                given[key] = tuple(cast(item, key, frame) for item in value)
-            elif kind is _P.VAR_KEYWORD:
-                given[key] = {name: cast(item, name, frame) for name, item in value.items()}
-            else:
-                given[key] = cast(value, key, frame)
-        for p in self.params.values():
-            if p.name not in given and p.name in defaults:
-                given[p.name] = defaults[p.name]
-            if p.name not in given and p.default is _EMPTY and p.kind not in _VARIABLE:
-                raise ConfigError(f"{self.owner} is missing its argument {p.name!r} ({show(p.annotation)})")
-        extra = {key: value for key, value in defaults.items() if key not in self.params}
-        bound.apply_defaults()  # a positional-only one may stand before one that was given
-        return bound.args, {**extra, **bound.kwargs}
+        left, n, here = dict(kwargs), len(args), len(self.positional)
+        out = [cast(value, name, frame) for value, (name, _, cast) in zip(args, self._places, strict=False)]
+        out += [self._by_name(slot, left, defaults, frame) for slot in self._places[n:here]]
+        if n > here:
+            if self._rest is None:
+                raise self._misfit("too many positional arguments")
+            name, _, cast = self._rest
+            out += [cast(value, name, frame) for value in args[here:]]
+        named = {slot[0]: self._by_name(slot, left, defaults, frame) for slot in self._only}
+        if left:
+            twice = [key for key in left if key in self.params and self.params[key].kind is _P.POSITIONAL_OR_KEYWORD]
+            if twice or self._more is None:
+                raise self._misfit(f"{(twice or [*left])[0]!r} is given twice, or by name though it is positional only")
+        if self._more is not None:
+            named |= {key: value for key, value in defaults.items() if key not in self.params}
+            named |= {key: self._more[2](value, key, frame) for key, value in left.items()}
+        return tuple(out), named
+
+    def _by_name(self, slot: Any, left: dict[str, Any], defaults: Mapping[str, Any], frame: Any) -> Any:
+        """Return the value of a parameter that is not given by position."""
+        name, kind, cast = slot
+        if name in left and kind is not _P.POSITIONAL_ONLY:
+            return cast(left.pop(name), name, frame)
+        p = self.params[name]
+        value = defaults.get(name, p.default)
+        if value is _EMPTY:
+            raise ConfigError(f"{self.owner} is missing its argument {name!r} ({show(p.annotation)})")
+        return value
+
+    def _misfit(self, what: str) -> ConfigError:
+        return ConfigError(f"{self.owner}{self._native}: {what}")
 
     def model(self, defaults: Mapping[str, Any]) -> type[BaseModel]:
         """Return the pydantic model with a field for each parameter (``In``), with *defaults* of ``with_``."""
