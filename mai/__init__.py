@@ -12,7 +12,16 @@ This page is the face: what most programs import.
 
 from .core.engine import LocalEngine
 from .core.trace import capture
-from .errors import CastError, ConfigError, DeadlineExceeded, MaiError, PayloadError, WiringError, WouldDeadlock
+from .errors import (
+    CastError,
+    ConfigError,
+    DeadlineExceeded,
+    MaiError,
+    PayloadError,
+    TooManyAbandoned,
+    WiringError,
+    WouldDeadlock,
+)
 from .layers import BlockingDelay, Conditional, Module, NonBlockingDelay, Parallel, Sequential, module
 from .types import Context, Payload, TraceHandle
 
@@ -21,6 +30,6 @@ __version__ = "0.1.0.dev0"
 __all__ = [
     "BlockingDelay", "CastError", "Conditional", "ConfigError", "Context", "DeadlineExceeded", "LocalEngine",
     "MaiError",
-    "Module", "NonBlockingDelay", "Parallel", "Payload", "PayloadError", "Sequential", "TraceHandle", "WiringError",
-    "WouldDeadlock", "capture", "module",
+    "Module", "NonBlockingDelay", "Parallel", "Payload", "PayloadError", "Sequential", "TooManyAbandoned",
+    "TraceHandle", "WiringError", "WouldDeadlock", "capture", "module",
 ]  # fmt: skip
