@@ -19,6 +19,7 @@ from .gather import Work, gather
 from .ids import new_id
 from .settings import COUNT, checked
 from .threads import Door, Threads, start_thread, worker_loop
+from .watch import watchdog
 
 
 class Run:
@@ -117,6 +118,8 @@ def _portal() -> asyncio.AbstractEventLoop:
 def new_run(env: Env) -> Run:
     """Begin a run on the engine chosen around, or on the default one."""
     run, pid = Run(), os.getpid()
+    if watchdog.resting:
+        watchdog.wake()
     run.engine = env.engine or _engines.get(pid) or _engines.setdefault(pid, LocalEngine())
     return run
 

@@ -27,6 +27,7 @@ from .frame import current
 from .names import THREAD_ABANDONED
 
 _here = threading.local()  # .loop: the loop that waits for what this worker thread does now
+thread_owners: WeakSet[Any] = WeakSet()  # which must `forget` their threads in a forked child
 
 
 def worker_loop() -> asyncio.AbstractEventLoop | None:
@@ -37,6 +38,17 @@ def worker_loop() -> asyncio.AbstractEventLoop | None:
 def start_thread(target: Callable[[], None], name: str) -> None:
     """Start a daemon thread, which never keeps the interpreter from ending."""
     threading.Thread(target=target, name=name, daemon=True).start()
+
+
+def _forget() -> None:
+    """Begin anew in a forked child, which has none of its parent's threads."""
+    _here.loop = None
+    for owner in thread_owners:
+        owner.forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
 
 
 class Job:
@@ -90,7 +102,7 @@ class Threads:
         self.most: int = most
         self.closed: bool = False  # then an idle thread ends
         self.forget()
-        _pools.add(self)
+        thread_owners.add(self)
 
     def forget(self) -> None:
         """Begin without threads and jobs."""
@@ -223,20 +235,6 @@ class Threads:
                 self._next()
                 return job
         return None
-
-
-_pools: WeakSet[Threads] = WeakSet()
-
-
-def _forget() -> None:
-    """Begin anew in a forked child, which has none of its parent's threads."""
-    _here.loop = None
-    for pool in _pools:
-        pool.forget()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget)
 
 
 async def offload(call: Callable[[], Any]) -> Any:
