@@ -137,20 +137,17 @@ class _Group:
             self.outer.join()
 
     async def worker(self) -> None:
-        task: Any = None
         try:
-            try:
-                await asyncio.sleep(0)
-            finally:
-                task, self.coming = asyncio.current_task(), False
-            await self.drain(task)
+            await asyncio.sleep(0)
+            self.coming = False
+            await self.drain()
         except asyncio.CancelledError as error:  # in a pause between two branches: by `stop`, or from outside
             self.outside = self.outside if self.stopped else error.args
             self.stop()
         except BaseException as error:  # noqa: BLE001 (raised by `gather`, once everything has ended)
             self.crash = self.crash or error
             self.stop()
-        self.tasks.pop(task)
+        self.tasks.pop(asyncio.current_task())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
         last = not self.tasks
         if self.outer is not None and not last:
             self.outer.leave()  # the last one hands its strand to the caller that waits for it
@@ -163,7 +160,7 @@ class _Group:
             self.stopped = True
             self.loop.call_soon(lambda: [task.cancel() for task in self.tasks])
 
-    async def drain(self, task: _Task) -> None:
+    async def drain(self) -> None:
         """Run branches until there are none, or until another task has taken over and our own branch has ended."""
         work, limit, count, mark = self.work, self.limit, 0, clock.ticks()
         slot = None
@@ -176,7 +173,7 @@ class _Group:
             if frame is not None and frame.y is not DONE:
                 if not self.coming and work.more() and not self.full():
                     self.spawn()
-                await self.follow(key, frame, task)
+                await self.follow(key, frame)
             elif not work.done(key, None if frame is None else frame.out, error):
                 self.stop()
             if slot is not None:
@@ -186,9 +183,10 @@ class _Group:
                 await asyncio.sleep(0)
                 mark = clock.ticks()
 
-    async def follow(self, key: Any, frame: Frame, task: _Task) -> None:
+    async def follow(self, key: Any, frame: Frame) -> None:
         """Drive a branch that has suspended, in this task, to its end."""
-        value, error = None, None
+        value, error, task = None, None, asyncio.current_task()
+        assert task is not None
         try:
             await finish(frame, task)
             value = frame.out

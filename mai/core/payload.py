@@ -109,18 +109,18 @@ def _written(plain: Any, *, sort_keys: bool = False) -> str:
 
 def _ordered(value: Any, plain: Any) -> Any:
     """Return *plain*, what JSON makes of *value*, with the members of its sets sorted."""
-    if isinstance(value, RootModel):
-        return _ordered(value.root, plain)  # pyright: ignore[reportUnknownArgumentType, reportUnknownMemberType]
-    if isinstance(plain, dict):
-        fields: dict[str, Any] = plain
-        known: Any = getattr(value, "__pydantic_fields__", {})
-        aliases = {info.serialization_alias: name for name, info in known.items()}
-        attributes = [getattr(value, aliases.get(key, key), None) for key in fields]
-        parts = zip(fields, value.values() if isinstance(value, Mapping) else attributes, strict=False)
-        return {**fields, **{key: _ordered(part, fields[key]) for key, part in parts}}
-    if isinstance(plain, list) and isinstance(value, Collection) and len(value) == len(plain):
-        members = [_ordered(*pair) for pair in zip(value, plain, strict=False)]
-        return sorted(members, key=partial(_written, sort_keys=True)) if isinstance(value, Set) else members
+    made: Any = type(plain)
+    cls: Any = type(value)  # looked at in the place of the value, whose type is to stay open
+    if issubclass(cls, RootModel):
+        return _ordered(value.root, plain)
+    if made is dict:
+        names = {info.serialization_alias: name for name, info in getattr(value, "__pydantic_fields__", {}).items()}
+        mapping = issubclass(cls, Mapping)
+        parts: Any = value.values() if mapping else [getattr(value, names.get(key, key), None) for key in plain]
+        return {**plain, **dict(zip(plain, map(_ordered, parts, plain.values()), strict=False))}
+    if made is list and issubclass(cls, Collection) and len(value) == len(plain):
+        members = list(map(_ordered, value, plain))
+        return sorted(members, key=partial(_written, sort_keys=True)) if issubclass(cls, Set) else members
     return plain
 
 
