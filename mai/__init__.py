@@ -12,7 +12,16 @@ This page is the face: what most programs import.
 
 from .core.engine import LocalEngine
 from .core.trace import capture
-from .errors import CastError, ConfigError, DeadlineExceeded, MaiError, PayloadError, WiringError, WouldDeadlock
+from .errors import (
+    CastError,
+    ConfigError,
+    DeadlineExceeded,
+    MaiError,
+    PayloadError,
+    TooManyAbandoned,
+    WiringError,
+    WouldDeadlock,
+)  # fmt: skip
 from .layers import BlockingDelay, Conditional, Module, NonBlockingDelay, Parallel, Sequential, module
 from .types import Call, Context, Payload, Retry, TraceHandle
 
@@ -21,5 +30,5 @@ __version__ = "0.1.0.dev0"
 __all__ = [
     "BlockingDelay", "Call", "CastError", "Conditional", "ConfigError", "Context", "DeadlineExceeded", "LocalEngine",
     "MaiError", "Module", "NonBlockingDelay", "Parallel", "Payload", "PayloadError", "Retry", "Sequential",
-    "TraceHandle", "WiringError", "WouldDeadlock", "capture", "module",
+    "TooManyAbandoned", "TraceHandle", "WiringError", "WouldDeadlock", "capture", "module",
 ]  # fmt: skip

@@ -12,6 +12,7 @@ from mai import (
     DeadlineExceeded,
     MaiError,
     PayloadError,
+    TooManyAbandoned,
     WiringError,
     WouldDeadlock,
     errors,
@@ -25,6 +26,7 @@ BUILTINS = [
     (CastError, ValueError),
     (PayloadError, ValueError),
     (DeadlineExceeded, TimeoutError),
+    (TooManyAbandoned, RuntimeError),
     (WouldDeadlock, RuntimeError),
 ]
 EXAMPLES: list[tuple[MaiError, dict[str, Any]]] = [
@@ -35,6 +37,7 @@ EXAMPLES: list[tuple[MaiError, dict[str, Any]]] = [
      {"step_id": "rag/Search", "where": "query", "expected": "str"}),
     (PayloadError("m", expected="int"), {"expected": "int"}),
     (DeadlineExceeded("m", step_id="rag", timeout=2.5), {"step_id": "rag", "timeout": 2.5}),
+    (TooManyAbandoned("m", count=3, limit=3), {"count": 3, "limit": 3}),
     (WouldDeadlock("m"), {}),
 ]  # fmt: skip
 
@@ -70,6 +73,7 @@ def test_facts_that_are_not_known_are_empty() -> None:
     assert (cast.step_id, cast.where, cast.expected) == ("", "", "")
     assert payload.expected == ""
     assert (late.step_id, late.timeout) == ("", None)
+    assert (TooManyAbandoned("m").count, TooManyAbandoned("m").limit) == (0, 0)
 
 
 @simulated

@@ -34,41 +34,69 @@ class Work(Protocol):
 
 
 class Slot:
-    """One place under a `limit`, held by a branch.
+    """One place under a `limit`, held by a branch until it ends.
 
     A branch may run several strands at once (an inner Parallel without a limit); the place is given back while all of
-    them are parked, and is taken again, in arrival order, before the first of them goes on.
+    them are parked, and is taken again, in arrival order, before they go on. Tasks that user code made are strands
+    that were not counted: of them, too, as many come back as were parked.
     """
 
     def __init__(self, group: "_Group") -> None:
-        self._group = group
+        self.group: _Group = group
         self.strands: int = 0
+        self.held = self.ended = False
+        self.turn: asyncio.Event | None = None  # while it waits for the place: set when it may look
         self.join()
 
     def join(self) -> None:
         """Count one strand more, at once, even beyond the limit: clean-up does not wait for a place."""
-        self._group.live += not self.strands
         self.strands += 1
+        if not (self.held or self.ended):
+            self.held = True
+            self.group.live += 1
 
     def leave(self) -> None:
         """Park one strand, or end it."""
         self.strands -= 1
-        if not self.strands:
-            self._group.live -= 1
-            self._group.wake()
+        if self.held and self.strands <= 0:
+            self.held = False
+            self.group.live -= 1
+            self.group.wake()
+
+    def end(self) -> None:
+        """Give the place up for good: what user code left behind goes on without one."""
+        self.ended = True
+        self.group.live -= self.held  # the next turn of this loop takes the place, unless somebody waits for it
+        self.held = False
+        if self.turn is not None:
+            self.turn.set()
+        if self.group.waiting:
+            self.group.wake()
 
     async def enter(self) -> None:
         """Go on with a strand that was parked, as soon as there is a place."""
-        group, turn = self._group, asyncio.get_running_loop().create_future()
-        group.waiting.append(turn)
+        waiting = self.group.waiting
         try:
-            while not self.strands and (group.full() or group.waiting[0] is not turn):
-                await turn
-                group.waiting[group.waiting.index(turn)] = turn = asyncio.get_running_loop().create_future()
+            while not (self.held or self.ended) and (self.group.full() or (waiting and waiting[0] is not self)):
+                if self.turn is None:
+                    self.turn = asyncio.Event()
+                    waiting.append(self)
+                self.turn.clear()
+                await self.turn.wait()
         finally:
-            group.waiting.remove(turn)
+            if self.turn is not None:  # the first strand to go on takes the others of this place along
+                waiting.remove(self)
+                self.turn.set()
+                self.turn = None
             self.join()
-            group.wake()
+            self.group.wake()
+
+
+def held_slot() -> Slot | None:
+    """Return the place that the current call holds, if any: of this very loop, and of a branch that has not ended."""
+    slot = current().env.slot
+    here = slot is not None and not slot.ended and slot.group.loop is asyncio.get_running_loop()
+    return slot if here else None
 
 
 class _Group:
@@ -79,14 +107,14 @@ class _Group:
         self.limit: int | None = limit
         self.live: int = 0  # places taken
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
-        self.waiting: deque[asyncio.Future[None]] = deque()  # strands that wait for a place
+        self.waiting: deque[Slot] = deque()  # parked branches that want to go on
         self.tasks: dict[_Task, None] = {}  # in the order in which they began
-        self.fresh: set[_Task] = set()  # have not begun: a cancel then would pass our own code by
+        self.coming: bool = False  # one of them has not begun
         self.idle: asyncio.Future[None] = self.loop.create_future()
         self.crash: BaseException | None = None
         self.outside: tuple[Any, ...] | None = None  # what a cancel from outside said
         self.stopped: bool = False  # nothing new begins
-        self.outer: Slot | None = current().env.slot
+        self.outer: Slot | None = held_slot()
         self.context: Context = copy_context()  # of the caller: a branch may be the one that makes room for another
 
     def full(self) -> bool:
@@ -95,33 +123,32 @@ class _Group:
     def wake(self) -> None:
         """Give a free place to the first strand that waits to go on, else to a branch that has not begun."""
         if self.waiting:
-            if not self.full() and not self.waiting[0].done():
-                self.waiting[0].set_result(None)
-        elif self.limit is not None and not self.stopped and not self.full() and not self.fresh and self.work.more():
+            if not self.full() and (turn := self.waiting[0].turn) is not None:
+                turn.set()
+        elif self.limit is not None and not self.stopped and not self.full() and not self.coming and self.work.more():
             self.spawn()
 
     def spawn(self) -> None:
         """Let a new task take over what has not begun."""
-        cell: list[_Task] = []
-        cell.append(asyncio.Task(self.worker(cell), loop=self.loop, context=self.context.copy()))
-        self.fresh.add(cell[0])
+        worker, self.coming = self.worker(), True
+        worker.send(None)  # up to its first pause: a cancel before the task's first step must not pass our code by
+        self.tasks[asyncio.Task(worker, loop=self.loop, context=self.context.copy())] = None
         if self.outer is not None:
             self.outer.join()
 
-    async def worker(self, cell: list[_Task]) -> None:
-        task = cell[0]
-        self.fresh.discard(task)
-        self.tasks[task] = None
+    async def worker(self) -> None:
         try:
-            await self.drain(task)
+            await asyncio.sleep(0)
+            self.coming = False
+            await self.drain()
         except asyncio.CancelledError as error:  # in a pause between two branches: by `stop`, or from outside
             self.outside = self.outside if self.stopped else error.args
             self.stop()
         except BaseException as error:  # noqa: BLE001 (raised by `gather`, once everything has ended)
             self.crash = self.crash or error
             self.stop()
-        self.tasks.pop(task)
-        last = not self.tasks and not self.fresh
+        self.tasks.pop(asyncio.current_task())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        last = not self.tasks
         if self.outer is not None and not last:
             self.outer.leave()  # the last one hands its strand to the caller that waits for it
         if last and not self.idle.done():
@@ -133,7 +160,7 @@ class _Group:
             self.stopped = True
             self.loop.call_soon(lambda: [task.cancel() for task in self.tasks])
 
-    async def drain(self, task: _Task) -> None:
+    async def drain(self) -> None:
         """Run branches until there are none, or until another task has taken over and our own branch has ended."""
         work, limit, count, mark = self.work, self.limit, 0, clock.ticks()
         slot = None
@@ -144,24 +171,22 @@ class _Group:
                 slot = Slot(self)
             key, frame, error = work.take(slot)
             if frame is not None and frame.y is not DONE:
-                if not self.fresh and work.more() and not self.full():
+                if not self.coming and work.more() and not self.full():
                     self.spawn()
-                await self.follow(key, frame, task)
+                await self.follow(key, frame)
             elif not work.done(key, None if frame is None else frame.out, error):
                 self.stop()
             if slot is not None:
-                slot.strands -= 1
-                self.live -= 1  # the next turn of this loop takes the place, unless somebody waits for it
-                if self.waiting:
-                    self.wake()
+                slot.end()
             count += 1
             if not count & 63 and clock.ticks() - mark > 1_000_000:  # let the loop run about every millisecond
                 await asyncio.sleep(0)
                 mark = clock.ticks()
 
-    async def follow(self, key: Any, frame: Frame, task: _Task) -> None:
+    async def follow(self, key: Any, frame: Frame) -> None:
         """Drive a branch that has suspended, in this task, to its end."""
-        value, error = None, None
+        value, error, task = None, None, asyncio.current_task()
+        assert task is not None
         try:
             await finish(frame, task)
             value = frame.out
@@ -180,7 +205,7 @@ class _Group:
     async def join(self) -> None:
         """Wait until every task has ended, through any further cancel."""
         waits: Any = self.idle
-        while left := [task for task in (*self.tasks, *self.fresh) if not task.done()]:
+        while left := [task for task in self.tasks if not task.done()]:
             try:
                 with anyio.CancelScope(shield=self.outside is not None):  # anyio repeats its cancels
                     await (waits or asyncio.wait(left))

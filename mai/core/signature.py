@@ -64,8 +64,10 @@ class Signature:
         if not listed:
             raise ConfigError(f"{owner}: forward takes no input; a step needs at least one parameter besides self")
         colour, returns = colour_of(fn), hints.get("return", _EMPTY)
+        if "generator" in colour or "generator" in _kind(_target(fn)):
+            returns = _joined(returns) if "generator" in colour else _EMPTY  # what a wrapper makes of one, who knows
         params = [p.replace(annotation=hints.get(p.name, _EMPTY)) for p in listed]
-        return cls(owner, params, _joined(returns) if "generator" in colour else returns, colour)
+        return cls(owner, params, returns, colour)
 
     @classmethod
     def single(cls, owner: str, first: inspect.Parameter, returns: Any) -> "Signature":
@@ -157,12 +159,18 @@ def _inspect(fn: Callable[..., Any], owner: str) -> inspect.Signature:
         raise ConfigError(f"{owner}: {fn!r} cannot be a step's forward: {error}") from error
 
 
-def _target(fn: Any) -> Any:
-    """Look through partials, wrappers and callable objects at the function behind."""
+def _called(fn: Any) -> Any:
+    """Look through partials and callable objects at the function that a call runs."""
     while isinstance(fn, functools.partial):
         fn = fn.func
-    fn = inspect.unwrap(fn)
     return fn if inspect.isroutine(fn) or isinstance(fn, type) else type(fn).__call__
+
+
+def _target(fn: Any) -> Any:
+    """Look through wrappers, too, at the function that has the annotations."""
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    return _called(inspect.unwrap(fn))
 
 
 def _hints(fn: Any, owner: str, names: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -181,10 +189,18 @@ def _hints(fn: Any, owner: str, names: Mapping[str, Any] | None) -> dict[str, An
 
 
 def colour_of(fn: Any) -> Colour:
-    """Return how *fn* has to be called."""
-    target = _target(fn)
+    """Return how *fn* itself is run, whatever it wraps.
+
+    Two kinds of wrappers pass on what they wrap: one that is not written in Python, such as that of `functools.cache`,
+    and a plain function around a generator.
+    """
+    own, wrapped = _kind(_called(fn)), _kind(_target(fn))
+    return wrapped if own == "inline" or (own == "plain" and "generator" in wrapped) else own
+
+
+def _kind(fn: Any) -> Colour:
     for test, colour in _COLOURS:
-        if test(target):
+        if test(fn):
             return colour
     return "inline"
 

@@ -207,8 +207,13 @@ class capture:  # noqa: N801 (used like a function, as those of contextlib)
         self._tokens = list[Token[Frame]]()
 
     def __enter__(self) -> Self:
-        self.outer: capture | None = current().env.sink  # which gets the same runs
-        self._tokens.append(set_current(scoped(current(), sink=self)))
+        inner = around = current().env.sink
+        while around is not None and around is not self:
+            around = around.outer
+        if around is None:  # else it is inside its own block, and gets the runs already
+            self.outer: capture | None = inner  # which gets the same runs
+            inner = self
+        self._tokens.append(set_current(scoped(current(), sink=inner)))
         return self
 
     def __exit__(self, *exc: object) -> None:

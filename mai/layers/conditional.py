@@ -18,13 +18,13 @@ class Conditional(Module[X, Y]):
 
     Args:
         test: Decides. A function, plain or async, is called directly (it should be quick and pure), a Module is a
-            step of its own.
+            step of its own, which must take what the branches take.
         then: Called where the test is true.
         otherwise: Called where it is false; without it the input passes through.
 
     Raises:
         WiringError: If *test*, *then* or *otherwise* is no module or function, a branch needs more than one value, or
-            the branches take types that no value can both be.
+            two of them take types that no value can both be.
 
     Example:
         >>> from mai import Conditional, module
@@ -49,10 +49,11 @@ class Conditional(Module[X, Y]):
         self.then: Module[Any, Any] = lift(then, "Conditional")
         self.otherwise: Module[Any, Any] | None = None if otherwise is None else lift(otherwise, "Conditional")
         branches = [m for m in (self.then, self.otherwise) if m is not None]
-        keys = keys_of("Conditional", [*([test] if isinstance(test, Module) else []), *branches])
+        calls: list[Any] = [*([test] if isinstance(test, Module) else []), *branches]
+        keys = keys_of("Conditional", calls)
         self._then_key, self._otherwise_key = keys[-len(branches)], keys[-1]
         self._label = name_of(test) if isinstance(test, Module) else getattr(test, "__qualname__", type(test).__name__)
-        check_branches("Conditional", branches)
+        check_branches("Conditional", calls)
         then = signature_of(self.then)
         other: Any = then.first.annotation if self.otherwise is None else signature_of(self.otherwise).returns
         either: Any = Any if is_open(then.returns) or is_open(other) else Union[then.returns, other]  # noqa: UP007

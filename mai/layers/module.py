@@ -113,6 +113,8 @@ class Module(Generic[In, Out]):
         super().__init_subclass__()
         cls._mai_root = False
         cls._mai_settings = cls._mai_settings.merged(cls.__name__, lifted(cls.__name__, settings))
+        if len(cls.__bases__) > 1:  # forward may be that of any of them
+            cls._mai_signature = None
         if "forward" in vars(cls):
             cls._mai_signature, cls._mai_names = None, dict(sys._getframe(1).f_locals)
             with suppress(NameError):  # an annotation of something that is defined later is looked at again when used
@@ -348,7 +350,8 @@ class Module(Generic[In, Out]):
     @classmethod
     def _mai_sign(cls) -> Signature:
         """Read the signature of the class; composites and functions have one of their own in each instance."""
-        cls._mai_signature = Signature.of(cls.forward, cls.__name__, method=True, names=cls._mai_names)
+        method = not isinstance(inspect.getattr_static(cls, "forward"), staticmethod | classmethod)
+        cls._mai_signature = Signature.of(cls.forward, cls.__name__, method=method, names=cls._mai_names)
         return cls._mai_signature
 
 
