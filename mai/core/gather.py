@@ -8,6 +8,7 @@ caller's own task runs none of them: it only waits, so a cancel from outside rea
 
 import asyncio
 from collections import deque
+from collections.abc import Awaitable, Callable
 from contextvars import Context, copy_context
 from typing import Any, Protocol
 
@@ -21,7 +22,14 @@ _Task = asyncio.Task[Any]
 
 
 class Work(Protocol):
-    """A source of branches: what Parallel, and later Map, Race and Graph, are to the runner."""
+    """A source of branches: what Parallel, Map, Race, and later Graph, are to the runner.
+
+    ``feed``, where there is one, makes branches ready that ``more`` does not know yet: a coroutine function that has a
+    task of its own. It is given a function that waits until there is a place for one branch more (False: stop), and
+    says whether all went well. It needs a limit.
+    """
+
+    feed: "Callable[[Callable[[], Awaitable[bool]]], Awaitable[bool]] | None"
 
     def more(self) -> bool:  # pyright: ignore[reportReturnType]
         """Say whether a branch is ready to be taken."""
@@ -87,6 +95,7 @@ class _Group:
         self.outside: tuple[Any, ...] | None = None  # what a cancel from outside said
         self.stopped: bool = False  # nothing new begins
         self.outer: Slot | None = current().env.slot
+        self.hungry: asyncio.Future[None] | None = None  # on which the feed waits for a place
         self.context: Context = copy_context()  # of the caller: a branch may be the one that makes room for another
 
     def full(self) -> bool:
@@ -97,23 +106,41 @@ class _Group:
         if self.waiting:
             if not self.full() and not self.waiting[0].done():
                 self.waiting[0].set_result(None)
-        elif self.limit is not None and not self.stopped and not self.full() and not self.fresh and self.work.more():
-            self.spawn()
+        elif self.limit is not None and not self.stopped and not self.full():
+            if not self.fresh and self.work.more():
+                self.spawn()
+            self.ask()
 
-    def spawn(self) -> None:
-        """Let a new task take over what has not begun."""
+    def ask(self) -> None:
+        """Let the feed see whether there is a place now."""
+        if self.hungry is not None and not self.hungry.done():
+            self.hungry.set_result(None)
+
+    async def room(self) -> bool:
+        """Wait until all that is ready has begun and there is a place for more; False where nothing new may begin."""
+        self.wake()
+        while not self.stopped and (self.full() or self.waiting or self.work.more()):
+            self.hungry = self.loop.create_future()
+            await self.hungry
+        return not self.stopped
+
+    def spawn(self, feed: Any = None) -> None:
+        """Let a new task take over what has not begun, or let it feed the others."""
         cell: list[_Task] = []
-        cell.append(asyncio.Task(self.worker(cell), loop=self.loop, context=self.context.copy()))
+        cell.append(asyncio.Task(self.worker(cell, feed), loop=self.loop, context=self.context.copy()))
         self.fresh.add(cell[0])
         if self.outer is not None:
             self.outer.join()
 
-    async def worker(self, cell: list[_Task]) -> None:
+    async def worker(self, cell: list[_Task], feed: Any) -> None:
         task = cell[0]
         self.fresh.discard(task)
         self.tasks[task] = None
         try:
-            await self.drain(task)
+            if feed is None:
+                await self.drain(task)
+            elif not await feed(self.room):
+                self.stop()
         except asyncio.CancelledError as error:  # in a pause between two branches: by `stop`, or from outside
             self.outside = self.outside if self.stopped else error.args
             self.stop()
@@ -144,8 +171,9 @@ class _Group:
                 slot = Slot(self)
             key, frame, error = work.take(slot)
             if frame is not None and frame.y is not DONE:
-                if not self.fresh and work.more() and not self.full():
+                if not self.fresh and not self.full() and work.more():
                     self.spawn()
+                self.ask()
                 await self.follow(key, frame, task)
             elif not work.done(key, None if frame is None else frame.out, error):
                 self.stop()
@@ -154,6 +182,7 @@ class _Group:
                 self.live -= 1  # the next turn of this loop takes the place, unless somebody waits for it
                 if self.waiting:
                     self.wake()
+                self.ask()
             count += 1
             if not count & 63 and clock.ticks() - mark > 1_000_000:  # let the loop run about every millisecond
                 await asyncio.sleep(0)
@@ -197,7 +226,7 @@ async def gather(work: Work, limit: int | None = None) -> None:
         asyncio.CancelledError: If the caller was cancelled; all branches have ended by then.
     """
     group = _Group(work, limit)
-    group.spawn()
+    group.spawn(work.feed)
     if group.outer is not None:
         group.outer.leave()
     await group.join()
