@@ -9,14 +9,19 @@
     ├── PayloadError       (ValueError)    a value that cannot be written to or read from JSON without loss
     ├── DeadlineExceeded   (TimeoutError)  a call that ran past its timeout or its inherited deadline
     ├── TooManyAbandoned   (RuntimeError)  so many threads hang after a timeout that no step gets another one
+    ├── UnknownCase        (LookupError)   a Switch whose selector gave a key that has no case
+    ├── LoopExhausted      (RuntimeError)  a Loop whose ``until`` was not met in ``max_iters`` turns
     └── WouldDeadlock      (RuntimeError)  ``run`` where the event loop would wait for itself
 
 A user's own exception is never wrapped in one of these: it keeps its type and identity and gains one note that names
 the step. All of them can be pickled and keep their facts as attributes.
 """
 
+from typing import Any
+
 __all__ = [
-    "CastError", "ConfigError", "DeadlineExceeded", "MaiError", "PayloadError", "TooManyAbandoned", "WiringError",
+    "CastError", "ConfigError", "DeadlineExceeded", "LoopExhausted", "MaiError", "PayloadError", "TooManyAbandoned",
+    "UnknownCase", "WiringError",
     "WouldDeadlock",
 ]  # fmt: skip
 
@@ -125,6 +130,38 @@ class TooManyAbandoned(MaiError, RuntimeError):
         super().__init__(message)
         self.count: int = count
         self.limit: int = limit
+
+
+class UnknownCase(MaiError, LookupError):
+    """The selector of a Switch gave a key that has no case, and there is no ``otherwise``.
+
+    Attributes:
+        step_id: Lexical path of the Switch.
+        key: The key.
+        cases: The keys that have a case.
+    """
+
+    def __init__(self, message: str, *, step_id: str = "", key: Any = None, cases: tuple[Any, ...] = ()) -> None:
+        super().__init__(message)
+        self.step_id: str = step_id
+        self.key: Any = key
+        self.cases: tuple[Any, ...] = cases
+
+
+class LoopExhausted(MaiError, RuntimeError):
+    """The ``until`` of a Loop was still not met after ``max_iters`` turns.
+
+    Attributes:
+        step_id: Lexical path of the Loop.
+        iterations: How many turns it made.
+        state: What the last turn gave, so that nothing is lost.
+    """
+
+    def __init__(self, message: str, *, step_id: str = "", iterations: int = 0, state: Any = None) -> None:
+        super().__init__(message)
+        self.step_id: str = step_id
+        self.iterations: int = iterations
+        self.state: Any = state
 
 
 class WouldDeadlock(MaiError, RuntimeError):

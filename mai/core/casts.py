@@ -16,6 +16,7 @@ from enum import Enum
 from typing import Annotated, Any, Literal, NewType, TypeVar, get_args, get_origin
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic_core import core_schema
 
 from ..errors import CastError, WiringError
 
@@ -41,7 +42,8 @@ def show(tp: Any) -> str:
     if get_origin(tp) in _UNIONS:
         return " | ".join(map(show, get_args(tp)))
     text = tp.__name__ if isinstance(tp, type | NewType) and not get_args(tp) else repr(tp)
-    return re.sub(r"[A-Za-z_<][\w.<>]*\.(?=\w)", "", text).replace("NoneType", "None")
+    text = re.sub(r"[A-Za-z_<][\w.<>]*\.(?=\w)", "", text).replace("NoneType", "None")
+    return re.sub(rf"Annotated\[(.+), {_MARK!r}\]", r"\1", text)
 
 
 def _plain(tp: Any) -> Any:
@@ -137,6 +139,26 @@ def _cached(tp: Any, _text: str) -> Caster:
 # ---------------------------------------------------------------- may an edge be wired?
 
 
+class _Many:
+    """Marks the type of what a Map takes: any iterable of items, sync or async; from JSON a list."""
+
+    def __repr__(self) -> str:
+        return "Many"
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        listed = handler(list.__class_getitem__(get_args(get_args(source)[0])))
+        return core_schema.json_or_python_schema(listed, core_schema.any_schema())
+
+
+_MARK = _Many()
+
+
+def many(item: Any) -> Any:
+    """Return the type of an iterable of *item*, sync or async, that is not a text."""
+    one: Any = Any if is_open(item) else item
+    return Annotated[abc.Iterable[one] | abc.AsyncIterable[one], _MARK]
+
+
 def fits(src: Any, dst: Any) -> Fit:
     """Say whether a value of type *src* can go where *dst* is expected.
 
@@ -148,7 +170,8 @@ def fits(src: Any, dst: Any) -> Fit:
         >>> fits(bool, int), fits(str, int), fits(int, list[int])
         ('same', 'cast', None)
     """
-    best = [max(_rank(one, other) for other in _options(dst)) for one in _options(src)]
+    text = (str, bytes, bytearray) if any(mark is _MARK for mark in getattr(dst, "__metadata__", ())) else ()
+    best = [0 if _is_subclass(one, text) else max(_rank(one, o) for o in _options(dst)) for one in _options(src)]
     return "same" if min(best) == 2 else "cast" if max(best) else None
 
 
@@ -173,7 +196,8 @@ def _rank(src: Any, dst: Any) -> int:
         given = [v in get_args(dst) if want is Literal else _is_subclass(type(v), want) for v in get_args(src)]
         return 2 if all(given) else int(any(given) or _converts(src, dst, have, want))
     if _is_subclass(have, want):
-        return _compare(get_args(src), get_args(dst), fixed=want is tuple)
+        first = want in (abc.Iterable, abc.AsyncIterable) and have is not tuple  # a dict gives keys, a generator yields
+        return _compare(get_args(src)[: 1 if first else None], get_args(dst), fixed=want is tuple)
     if all(any(_is_subclass(kind, one) or _is_subclass(one, kind) for one in _MANY) for kind in (have, want)):
         return min(1, _compare(get_args(src), get_args(dst), fixed=have is want is tuple))
     return int(_is_subclass(want, have) or _converts(src, dst, have, want))

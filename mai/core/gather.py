@@ -8,6 +8,7 @@ caller's own task runs none of them: it only waits, so a cancel from outside rea
 
 import asyncio
 from collections import deque
+from collections.abc import Awaitable, Callable
 from contextvars import Context, copy_context
 from typing import Any, Protocol
 
@@ -21,7 +22,16 @@ _Task = asyncio.Task[Any]
 
 
 class Work(Protocol):
-    """A source of branches: what Parallel, and later Map, Race and Graph, are to the runner."""
+    """A source of branches: what Parallel, Map, Race, and later Graph, are to the runner.
+
+    ``feed``, where there is one, makes branches ready that ``more`` does not know yet: a coroutine function that has a
+    task of its own. It is given a function that waits until there is a place for one branch more (False: stop), and
+    says whether all went well. It needs a limit.
+    """
+
+    @property
+    def feed(self) -> "Callable[[Callable[[], Awaitable[bool]]], Awaitable[bool]] | None":
+        """What makes branches ready, if anything has to."""
 
     def more(self) -> bool:  # pyright: ignore[reportReturnType]
         """Say whether a branch is ready to be taken."""
@@ -115,6 +125,7 @@ class _Group:
         self.outside: tuple[Any, ...] | None = None  # what a cancel from outside said
         self.stopped: bool = False  # nothing new begins
         self.outer: Slot | None = held_slot()
+        self.hungry: asyncio.Future[None] | None = None  # on which the feed waits for a place
         self.context: Context = copy_context()  # of the caller: a branch may be the one that makes room for another
 
     def full(self) -> bool:
@@ -125,22 +136,41 @@ class _Group:
         if self.waiting:
             if not self.full() and (turn := self.waiting[0].turn) is not None:
                 turn.set()
-        elif self.limit is not None and not self.stopped and not self.full() and not self.coming and self.work.more():
-            self.spawn()
+        elif self.limit is not None and not self.stopped and not self.full():
+            if not self.coming and self.work.more():
+                self.spawn()
+            self.ask()
 
-    def spawn(self) -> None:
-        """Let a new task take over what has not begun."""
-        worker, self.coming = self.worker(), True
+    def ask(self) -> None:
+        """Let the feed see whether there is a place now."""
+        if self.hungry is not None and not self.hungry.done():
+            self.hungry.set_result(None)
+
+    async def room(self) -> bool:
+        """Wait until all that is ready has begun and there is a place for more; False where nothing new may begin."""
+        self.wake()
+        while not self.stopped and (self.full() or self.waiting or self.work.more()):
+            self.hungry = self.loop.create_future()
+            await self.hungry
+        return not self.stopped
+
+    def spawn(self, feed: Any = None) -> None:
+        """Let a new task take over what has not begun, or let it feed the others."""
+        worker = self.worker(feed)
+        self.coming = self.coming or feed is None
         worker.send(None)  # up to its first pause: a cancel before the task's first step must not pass our code by
         self.tasks[asyncio.Task(worker, loop=self.loop, context=self.context.copy())] = None
         if self.outer is not None:
             self.outer.join()
 
-    async def worker(self) -> None:
+    async def worker(self, feed: Any) -> None:
         try:
             await asyncio.sleep(0)
-            self.coming = False
-            await self.drain()
+            if feed is None:
+                self.coming = False
+                await self.drain()
+            elif not await feed(self.room):
+                self.stop()
         except asyncio.CancelledError as error:  # in a pause between two branches: by `stop`, or from outside
             self.outside = self.outside if self.stopped else error.args
             self.stop()
@@ -171,13 +201,15 @@ class _Group:
                 slot = Slot(self)
             key, frame, error = work.take(slot)
             if frame is not None and frame.y is not DONE:
-                if not self.coming and work.more() and not self.full():
+                if not self.coming and not self.full() and work.more():
                     self.spawn()
+                self.ask()
                 await self.follow(key, frame)
             elif not work.done(key, None if frame is None else frame.out, error):
                 self.stop()
             if slot is not None:
                 slot.end()
+                self.ask()
             count += 1
             if not count & 63 and clock.ticks() - mark > 1_000_000:  # let the loop run about every millisecond
                 await asyncio.sleep(0)
@@ -222,7 +254,7 @@ async def gather(work: Work, limit: int | None = None) -> None:
         asyncio.CancelledError: If the caller was cancelled; all branches have ended by then.
     """
     group = _Group(work, limit)
-    group.spawn()
+    group.spawn(work.feed)
     if group.outer is not None:
         group.outer.leave()
     await group.join()

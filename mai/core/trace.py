@@ -259,6 +259,12 @@ def succeeded(h: TraceHandle[Any], value: Any, tp: Any, sink: capture | None) ->
             h.items = len(value)
 
 
+def noted(frame: Frame, facts: Mapping[str, Any]) -> None:
+    """Add *facts* to the handle of the call *frame*, if it has one."""
+    if frame.handle is not None:
+        frame.handle.attributes = {**frame.handle.attributes, **facts}
+
+
 def ended(h: TraceHandle[Any], outcome: Outcome) -> None:
     """Close *h* now, without a value."""
     h.outcome = outcome

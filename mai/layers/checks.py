@@ -36,6 +36,13 @@ class Keywords(TypedDict, total=False):
     tags: tuple[str, ...]
 
 
+class MapKeywords(TypedDict, total=False):
+    """What `Map` and `Module.map` take beside ``on_error``."""
+
+    concurrency: int
+    progress: bool
+
+
 def name_of(module: Any) -> str:
     """Return the name of a module (or module class): given, or that of its class or function."""
     label = module.__name__ if isinstance(module, type) else getattr(module, "_mai_label", type(module).__name__)

@@ -6,7 +6,7 @@ import sys
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, Protocol, Self, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, ParamSpec, Protocol, Self, TypeVar, Unpack, overload
 
 from pydantic import BaseModel
 
@@ -20,13 +20,14 @@ from ..core.signature import Signature
 from ..core.spec import Spec
 from ..errors import CastError, ConfigError, WiringError
 from . import checks
-from .checks import Around, Fallback, Keywords, name_of, signature_of
+from .checks import Around, Fallback, Keywords, MapKeywords, name_of, signature_of
 
 if TYPE_CHECKING:
     from typing import TypeVarTuple
 
     from typing_extensions import TypeVar as _TypeVar  # with default=; at run time Python 3.11's own is enough
 
+    from .map import Map
     from .parallel import Parallel
     from .sequential import Sequential
 
@@ -286,6 +287,18 @@ class Module(Generic[In, Out]):
         from .parallel import Parallel  # noqa: PLC0415 (a Parallel is a Module)
 
         return Parallel(self, other)
+
+    @overload
+    def map(self: Call[A, B], *, on_error: Literal["cancel"] = ..., **how: Unpack[MapKeywords]) -> "Map[A, B]": ...
+    @overload
+    def map(
+        self: Call[A, B], *, on_error: Literal["collect"], **how: Unpack[MapKeywords]
+    ) -> "Map[A, B | Exception]": ...
+    def map(self: Any, **how: Any) -> Any:
+        """Return a Module that calls this one with each item of an iterable, many at once: a `Map`, same arguments."""
+        from .map import Map  # noqa: PLC0415 (a Map is a Module)
+
+        return Map(self, **how)
 
     if not TYPE_CHECKING:  # for a type checker there is no | at all
 
