@@ -7,11 +7,10 @@ import collections.abc as abc
 import functools
 import inspect
 import typing
-import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, create_model
+from pydantic import BaseModel
 
 from ..errors import ConfigError
 from .casts import caster, show
@@ -48,8 +47,8 @@ class Signature:
         self._only = [slot for slot in slots if slot[1] is _P.KEYWORD_ONLY]
         self._rest = next((slot for slot in slots if slot[1] is _P.VAR_POSITIONAL), None)
         self._more = next((slot for slot in slots if slot[1] is _P.VAR_KEYWORD), None)
+        self.model: type[BaseModel] | None = None  # of the input, once somebody has asked for it
         self._native = inspect.Signature(params, return_annotation=returns)
-        self._model: type[BaseModel] | None = None
 
     @classmethod
     def of(cls, fn: Callable[..., Any], owner: str, *, method: bool = False, names: Any = None) -> "Signature":
@@ -124,27 +123,6 @@ class Signature:
 
     def _misfit(self, what: str) -> ConfigError:
         return ConfigError(f"{self.owner}{self._native}: {what}")
-
-    def model(self, defaults: Mapping[str, Any]) -> type[BaseModel]:
-        """Return the pydantic model with a field for each parameter (``In``), with *defaults* of ``with_``."""
-        if self._model is not None and not defaults:
-            return self._model
-        fields: dict[str, Any] = {}
-        for p in self.params.values():
-            tp: Any = Any if p.annotation is _EMPTY else p.annotation
-            default = defaults.get(p.name, ... if p.default is _EMPTY else p.default)
-            if p.kind is _P.VAR_POSITIONAL:
-                tp, default = tuple.__class_getitem__((tp, ...)), ()
-            if p.kind is not _P.VAR_KEYWORD:
-                alias = p.name.startswith("_")  # pydantic keeps such names to itself
-                fields[f"p{p.name}" if alias else p.name] = (tp, Field(default, alias=p.name) if alias else default)
-        extra: Any = "forbid" if self.parameter("") is None else "allow"
-        config = ConfigDict(arbitrary_types_allowed=True, extra=extra, protected_namespaces=(), title=self.owner)
-        with warnings.catch_warnings():  # a parameter may well be called like a method of BaseModel
-            warnings.simplefilter("ignore", UserWarning)
-            made: type[BaseModel] = create_model(f"{self.owner}.In", __config__=config, **fields)
-        self._model = self._model if defaults else made
-        return made
 
     def __str__(self) -> str:
         return show(self._native)[len("<Signature ") : -1]

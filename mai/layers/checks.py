@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterable, Sequence
 from types import FrameType
 from typing import Any, TypedDict
 
-from ..core.casts import caster, fits, is_open, show
+from ..core.casts import caster, is_open, show
 from ..core.middleware import Middleware
 from ..core.retry import Retry
 from ..core.settings import SETTINGS, near
 from ..core.signature import Signature
 from ..errors import CastError, ConfigError, WiringError
+from .edges import fits
 
 Fallback = Callable[..., object] | Sequence[Callable[..., object]] | None  # a module can be called, too
 Around = Middleware | Sequence[Middleware] | None

@@ -4,7 +4,6 @@ from collections.abc import Awaitable, Callable
 from typing import Any, overload
 
 from ..core.call import DONE, apart, current, finish, launch, names
-from ..core.casts import wire
 from ..core.drive import breathe
 from ..core.frame import Frame
 from ..core.settings import COUNT, UNSET, checked
@@ -13,6 +12,7 @@ from ..core.trace import noted
 from ..errors import ConfigError, LoopExhausted
 from .checks import check_branches, keys_of, name_of, signature_of
 from .conditional import label_of
+from .edges import wire
 from .module import A, Module, Step, X, lift
 
 _Until = Callable[[A], bool] | Callable[[A], Awaitable[bool]]

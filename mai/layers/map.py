@@ -5,7 +5,7 @@ from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Sized
 from typing import Any, Generic, Literal, Union, Unpack, overload
 
 from ..core.call import current, current_run, launch, names
-from ..core.casts import is_open, many
+from ..core.casts import is_open
 from ..core.drive import enclosed
 from ..core.events import Progress, post
 from ..core.frame import Frame, scoped
@@ -15,6 +15,7 @@ from ..core.signature import Signature
 from ..core.trace import noted
 from ..errors import CastError, ConfigError
 from .checks import MapKeywords, check_branches, name_of, signature_of
+from .edges import many
 from .module import A, B, Module, Step, X, Y, lift
 from .parallel import Branches
 

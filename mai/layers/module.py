@@ -21,6 +21,7 @@ from ..core.spec import Spec
 from ..errors import CastError, ConfigError, WiringError
 from . import checks
 from .checks import Around, Fallback, Keywords, MapKeywords, name_of, signature_of
+from .schema import model_of
 
 if TYPE_CHECKING:
     from typing import TypeVarTuple
@@ -317,7 +318,7 @@ class Module(Generic[In, Out]):
     @_Derived
     def In(self: Any) -> type[BaseModel]:
         """The input as a pydantic model with a field for each parameter of ``forward``; made from it."""
-        return signature_of(self).model(self._mai_settings.params)
+        return model_of(signature_of(self), self._mai_settings.params)
 
     @_Derived
     def Out(self: Any) -> Any:

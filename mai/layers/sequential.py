@@ -4,10 +4,10 @@ import typing
 from typing import Any, overload
 
 from ..core.call import DONE, begin, current, finish, launch
-from ..core.casts import wire
 from ..core.signature import Signature
 from ..errors import WiringError
 from .checks import check_one, keys_of, name_of, needed, signature_of
+from .edges import wire
 from .module import A, B, C, D, Module, Step, X, Y, lift
 
 

@@ -6,12 +6,13 @@ from enum import Enum
 from typing import Any, Literal, TypeVar, overload
 
 from ..core.call import DONE, apart, current, finish, launch, names
-from ..core.casts import fits, show
+from ..core.casts import show
 from ..core.signature import Signature
 from ..core.trace import noted
 from ..errors import UnknownCase, WiringError
 from .checks import check_branches, keys_of, signature_of
 from .conditional import label_of, union_of
+from .edges import fits
 from .module import A, B, C, Module, Step, X, Y, lift
 
 K = TypeVar("K", bound=Hashable)
