@@ -109,8 +109,8 @@ def _written(plain: Any, *, sort_keys: bool = False) -> str:
 
 def _ordered(value: Any, plain: Any) -> Any:
     """Return *plain*, what JSON makes of *value*, with the members of its sets sorted."""
-    made: Any = type(plain)  # pyright: ignore[reportUnknownVariableType]
-    cls: Any = type(value)  # pyright: ignore[reportUnknownVariableType]
+    made: Any = plain.__class__
+    cls: Any = value.__class__  # looked at in the place of the value, whose type is to stay open
     if issubclass(cls, RootModel):
         return _ordered(value.root, plain)
     if made is dict:

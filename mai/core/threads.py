@@ -16,6 +16,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from contextvars import Context, copy_context
 from functools import partial
 from queue import SimpleQueue
@@ -40,14 +41,15 @@ def start_thread(target: Callable[[], None], name: str) -> None:
     threading.Thread(target=target, name=name, daemon=True).start()
 
 
-def _forget() -> None:
+# Runs in forked children only, of which the measurement of coverage hears nothing.
+def _forget() -> None:  # pragma: no cover
     """Begin anew in a forked child, which has none of its parent's threads."""
     _here.loop = None
     for owner in thread_owners:
         owner.forget()
 
 
-if hasattr(os, "register_at_fork"):
+with suppress(AttributeError):  # there is no fork on Windows
     os.register_at_fork(after_in_child=_forget)
 
 
