@@ -211,7 +211,7 @@ class _Group:
                 slot.end()
                 self.ask()
             count += 1
-            if not count & 63 and clock.ticks() - mark > 1_000_000:  # let the loop run about every millisecond
+            if not count & 15 and clock.ticks() - mark > 1_000_000:  # let the loop run about every millisecond
                 await asyncio.sleep(0)
                 mark = clock.ticks()
 

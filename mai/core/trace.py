@@ -231,15 +231,17 @@ def size_of(value: Any, tp: Any, sink: capture | None) -> int | None:
     kind = type(value)  # pyright: ignore[reportUnknownVariableType]
     if kind is str:
         return len(value) if value.isascii() else len(value.encode("utf-8", "surrogatepass"))
+    if kind is int and -_LONG < value < _LONG:
+        return len(str(value))
+    if kind not in _SCALARS and (sink is None or not sink.sizes):
+        return None
     with suppress(ValueError):  # not serialisable, or too long an int: there is no size to tell
-        if kind is int:
-            return len(str(value))
-        if kind in _SCALARS or (sink is not None and sink.sizes):
-            return Payload(value, kind if kind in _SCALARS else tp).size
+        return Payload(value, kind if kind in _SCALARS else tp).size
     return None
 
 
-_SCALARS = (bytes, float, bool, type(None))
+_SCALARS = (bytes, float, bool, int, type(None))
+_LONG = 10**99  # Python refuses to write numbers of several thousand digits
 
 
 def begun(h: TraceHandle[Any]) -> None:

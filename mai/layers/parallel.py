@@ -3,7 +3,7 @@
 import copy
 from typing import Any, Literal, TypedDict, TypeVarTuple, Union, Unpack, overload
 
-from ..core.call import current, current_run, launch, names
+from ..core.call import DONE, current, current_run, launch, names
 from ..core.casts import is_open
 from ..core.frame import Frame, scoped
 from ..core.gather import Slot
@@ -115,6 +115,7 @@ class Branches:
     """The branches of one call of a Parallel, as work for the branch runner."""
 
     feed: Any = None
+    batch: int = 16  # so many that end at once are started together
 
     def __init__(self, parent: Frame, x: Any, line: tuple[Any, ...], *, collect: bool = False, copies: bool) -> None:
         self._parent, self._x, self._line, self._next = parent, x, line, 0
@@ -127,14 +128,19 @@ class Branches:
         return self._next < len(self._line)
 
     def take(self, slot: Slot | None) -> tuple[Any, Frame | None, BaseException | None]:
-        """Start the next branch."""
+        """Start the next branch, and more as long as they end at once; the last one is still to be done."""
         i = self._next
-        self._next = i + 1
-        m, key, facts = self._line[i]
-        x = copy.deepcopy(self._x) if self._copies else self._x
+        last = i + 1 if slot is not None else min(i + self.batch, len(self._line))
         p = self._parent if slot is None else scoped(self._parent, slot=slot)
         try:
-            return i, launch(m, p, key, x, 0, facts), None
+            while True:
+                self._next = i + 1
+                m, key, facts = self._line[i]
+                f = launch(m, p, key, copy.deepcopy(self._x) if self._copies else self._x, 0, facts)
+                if f.y is not DONE or i + 1 >= last:
+                    return i, f, None
+                self._values[i] = f.out
+                i += 1
         except BaseException as error:  # noqa: BLE001 (becomes the outcome of the branch)
             return i, None, error
 

@@ -74,6 +74,7 @@ class Race(Module[X, Y]):
 class _Runners(Branches):
     """The steps of one call of a Race, as work for the branch runner."""
 
+    batch = 1
     winner: int | None = None
     value: Any = None
     fatal: BaseException | None = None
