@@ -1,7 +1,7 @@
 """mai: compose AI agents and workflows out of ordinary Python.
 
 Subclass one `Module` with a ``forward`` (or decorate a function with `module`), configure it with ``with_``, compose it
-with ``>>``, ``&``, `Conditional` and delays, and call it like a function::
+with ``>>``, ``&``, `Conditional`, `Switch`, `Loop`, `Map`, `Race` and delays, and call it like a function::
 
     mai.layers   Module and the composites          mai.types   Context, Payload, TraceHandle
     mai.errors   the tree of exceptions             mai.views   a trace as text
@@ -12,14 +12,38 @@ This page is the face: what most programs import.
 
 from .core.engine import LocalEngine
 from .core.trace import capture
-from .errors import CastError, ConfigError, DeadlineExceeded, MaiError, PayloadError, WiringError, WouldDeadlock
-from .layers import BlockingDelay, Conditional, Module, NonBlockingDelay, Parallel, Sequential, module
+from .errors import (
+    CastError,
+    ConfigError,
+    DeadlineExceeded,
+    LoopExhausted,
+    MaiError,
+    PayloadError,
+    TooManyAbandoned,
+    UnknownCase,
+    WiringError,
+    WouldDeadlock,
+)
+from .layers import (
+    BlockingDelay,
+    Conditional,
+    Loop,
+    Map,
+    Module,
+    NonBlockingDelay,
+    Parallel,
+    Race,
+    Sequential,
+    Switch,
+    module,
+)
 from .types import Call, Context, Payload, Retry, TraceHandle
 
 __version__ = "0.1.0.dev0"
 
 __all__ = [
     "BlockingDelay", "Call", "CastError", "Conditional", "ConfigError", "Context", "DeadlineExceeded", "LocalEngine",
-    "MaiError", "Module", "NonBlockingDelay", "Parallel", "Payload", "PayloadError", "Retry", "Sequential",
-    "TraceHandle", "WiringError", "WouldDeadlock", "capture", "module",
+    "Loop", "LoopExhausted", "MaiError", "Map", "Module", "NonBlockingDelay", "Parallel", "Payload", "PayloadError",
+    "Race", "Retry", "Sequential", "Switch", "TooManyAbandoned", "TraceHandle", "UnknownCase", "WiringError",
+    "WouldDeadlock", "capture", "module",
 ]  # fmt: skip

@@ -8,13 +8,22 @@
     ├── CastError          (ValueError)    a value that does not fit the declared type of a step
     ├── PayloadError       (ValueError)    a value that cannot be written to or read from JSON without loss
     ├── DeadlineExceeded   (TimeoutError)  a call that ran past its timeout or its inherited deadline
+    ├── TooManyAbandoned   (RuntimeError)  so many threads hang after a timeout that no step gets another one
+    ├── UnknownCase        (LookupError)   a Switch whose selector gave a key that has no case
+    ├── LoopExhausted      (RuntimeError)  a Loop whose ``until`` was not met in ``max_iters`` turns
     └── WouldDeadlock      (RuntimeError)  ``run`` where the event loop would wait for itself
 
 A user's own exception is never wrapped in one of these: it keeps its type and identity and gains one note that names
 the step. All of them can be pickled and keep their facts as attributes.
 """
 
-__all__ = ["CastError", "ConfigError", "DeadlineExceeded", "MaiError", "PayloadError", "WiringError", "WouldDeadlock"]
+from typing import Any
+
+__all__ = [
+    "CastError", "ConfigError", "DeadlineExceeded", "LoopExhausted", "MaiError", "PayloadError", "TooManyAbandoned",
+    "UnknownCase", "WiringError",
+    "WouldDeadlock",
+]  # fmt: skip
 
 
 class MaiError(Exception):
@@ -104,6 +113,55 @@ class DeadlineExceeded(MaiError, TimeoutError):
         super().__init__(message)
         self.step_id: str = step_id
         self.timeout: float | None = timeout
+
+
+class TooManyAbandoned(MaiError, RuntimeError):
+    """A plain step was refused a thread, because too many hang whose callers were freed by a timeout or a cancel.
+
+    Such a thread cannot be stopped; it counts until its work returns. Give what hangs a timeout of its own, or raise
+    ``max_abandoned`` of the `LocalEngine`.
+
+    Attributes:
+        count: Threads that hang abandoned.
+        limit: The engine's ``max_abandoned``.
+    """
+
+    def __init__(self, message: str, *, count: int = 0, limit: int = 0) -> None:
+        super().__init__(message)
+        self.count: int = count
+        self.limit: int = limit
+
+
+class UnknownCase(MaiError, LookupError):
+    """The selector of a Switch gave a key that has no case, and there is no ``otherwise``.
+
+    Attributes:
+        step_id: Lexical path of the Switch.
+        key: The key.
+        cases: The keys that have a case.
+    """
+
+    def __init__(self, message: str, *, step_id: str = "", key: Any = None, cases: tuple[Any, ...] = ()) -> None:
+        super().__init__(message)
+        self.step_id: str = step_id
+        self.key: Any = key
+        self.cases: tuple[Any, ...] = cases
+
+
+class LoopExhausted(MaiError, RuntimeError):
+    """The ``until`` of a Loop was still not met after ``max_iters`` turns.
+
+    Attributes:
+        step_id: Lexical path of the Loop.
+        iterations: How many turns it made.
+        state: What the last turn gave, so that nothing is lost.
+    """
+
+    def __init__(self, message: str, *, step_id: str = "", iterations: int = 0, state: Any = None) -> None:
+        super().__init__(message)
+        self.step_id: str = step_id
+        self.iterations: int = iterations
+        self.state: Any = state
 
 
 class WouldDeadlock(MaiError, RuntimeError):

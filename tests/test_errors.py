@@ -10,8 +10,11 @@ from mai import (
     CastError,
     ConfigError,
     DeadlineExceeded,
+    LoopExhausted,
     MaiError,
     PayloadError,
+    TooManyAbandoned,
+    UnknownCase,
     WiringError,
     WouldDeadlock,
     errors,
@@ -25,6 +28,9 @@ BUILTINS = [
     (CastError, ValueError),
     (PayloadError, ValueError),
     (DeadlineExceeded, TimeoutError),
+    (TooManyAbandoned, RuntimeError),
+    (UnknownCase, LookupError),
+    (LoopExhausted, RuntimeError),
     (WouldDeadlock, RuntimeError),
 ]
 EXAMPLES: list[tuple[MaiError, dict[str, Any]]] = [
@@ -35,6 +41,11 @@ EXAMPLES: list[tuple[MaiError, dict[str, Any]]] = [
      {"step_id": "rag/Search", "where": "query", "expected": "str"}),
     (PayloadError("m", expected="int"), {"expected": "int"}),
     (DeadlineExceeded("m", step_id="rag", timeout=2.5), {"step_id": "rag", "timeout": 2.5}),
+    (TooManyAbandoned("m", count=3, limit=3), {"count": 3, "limit": 3}),
+    (UnknownCase("m", step_id="rag/Switch", key=3, cases=("a", "b")),
+     {"step_id": "rag/Switch", "key": 3, "cases": ("a", "b")}),
+    (LoopExhausted("m", step_id="Loop", iterations=3, state=[1, 2]),
+     {"step_id": "Loop", "iterations": 3, "state": [1, 2]}),
     (WouldDeadlock("m"), {}),
 ]  # fmt: skip
 
@@ -70,6 +81,10 @@ def test_facts_that_are_not_known_are_empty() -> None:
     assert (cast.step_id, cast.where, cast.expected) == ("", "", "")
     assert payload.expected == ""
     assert (late.step_id, late.timeout) == ("", None)
+    assert (TooManyAbandoned("m").count, TooManyAbandoned("m").limit) == (0, 0)
+    unknown, exhausted = UnknownCase("m"), LoopExhausted("m")
+    assert (unknown.step_id, unknown.key, unknown.cases) == ("", None, ())
+    assert (exhausted.step_id, exhausted.iterations, exhausted.state) == ("", 0, None)
 
 
 @simulated

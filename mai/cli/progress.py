@@ -17,7 +17,7 @@ from rich.live import Live
 from rich.text import Text
 
 from mai.core.clock import clock
-from mai.core.names import PARALLEL_WIDTH
+from mai.core.names import LOOP_LIMIT, LOOP_TURNS, PARALLEL_LIMIT, PARALLEL_WIDTH
 from mai.types import TraceHandle
 from mai.views.text import safe, seconds_text
 
@@ -85,16 +85,15 @@ class Census:
         self.running = len(steps)
         self.steps = heapq.nsmallest(_MOST_STEPS, steps, key=_start)
 
-    def fans(self) -> list[tuple[str, int, int]]:
-        """Return name, children done and children in all of running calls that know their width, the oldest few.
+    def fans(self) -> list[tuple[str, int, int | None]]:
+        """Return name, what is done and all there is to do of running calls that know one of them, the oldest few.
 
-        Children that were dropped from the trace count as done.
+        That is branches or items, for a Loop turns. Children that were dropped from the trace count as done. A Map of
+        an iterable without a length does not know how much there is to do.
         """
-        known = (entry for entry in islice(self._open, self._budget) if PARALLEL_WIDTH in entry.handle.attributes)
+        known = (entry for entry in islice(self._open, self._budget) if not _COUNTS.isdisjoint(entry.handle.attributes))
         oldest = heapq.nsmallest(_MOST_FANS, known, key=lambda entry: _start(entry.handle))
-        return [
-            (entry.handle.name, entry.children_done + entry.handle.dropped, _width(entry.handle)) for entry in oldest
-        ]
+        return [(entry.handle.name, _done(entry), _width(entry.handle)) for entry in oldest]
 
     def _look(self, entry: _Open, room: int) -> int:
         """Look at one call; put at most *room* of its new children in front of the queue and return how many."""
@@ -111,8 +110,17 @@ class Census:
         return len(new)
 
 
-def _width(handle: TraceHandle[Any]) -> int:
-    return int(handle.attributes[PARALLEL_WIDTH])
+_COUNTS = frozenset((PARALLEL_WIDTH, PARALLEL_LIMIT, LOOP_LIMIT))
+
+
+def _done(entry: _Open) -> int:
+    facts = entry.handle.attributes
+    return int(facts.get(LOOP_TURNS, 0)) if LOOP_LIMIT in facts else entry.children_done + entry.handle.dropped
+
+
+def _width(handle: TraceHandle[Any]) -> int | None:
+    known = [handle.attributes[key] for key in (LOOP_LIMIT, PARALLEL_WIDTH) if key in handle.attributes]
+    return int(known[0]) if known else None
 
 
 def _start(handle: TraceHandle[Any]) -> int:
@@ -156,7 +164,7 @@ def picture(census: Census, name: str, elapsed: float) -> Text:
     text.append(f"{spinner} {name}", style="bold")
     text.append(f"  {census.done:,} done, {census.running:,}{more} running, {_elapsed(elapsed)}")
     for fan, done, width in census.fans():
-        text.append(f"\n  {safe(fan)} {done:,}/{width:,}")
+        text.append(f"\n  {safe(fan)} {done:,}" + ("" if width is None else f"/{width:,}"))
     now = clock.ticks()
     for handle in census.steps:
         if handle.parent is not None:

@@ -1,50 +1,36 @@
-"""Types at run time: is a value already of its type, how is it cast, and can one type be cast to another at all?
+"""Types at run time: is a value already of its type, and if not, how is it cast?
 
-Answers two questions: what happens to a value on its way into and out of ``forward`` (`Caster`), and may an edge be
-wired from a step that gives one type to a step that takes another (`fits`). Where only pydantic knows, it is asked.
+Where only pydantic knows, it is asked.
 """
 
-import contextlib
 import functools
 import inspect
-import itertools
 import re
 import types
 import typing
-from collections import abc, deque
-from enum import Enum
-from typing import Annotated, Any, Literal, NewType, TypeVar, get_args, get_origin
+from typing import Any, NewType, TypeVar, get_args, get_origin
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from ..errors import CastError, WiringError
+from ..errors import CastError
 
 _CONFIG = ConfigDict(arbitrary_types_allowed=True)
 _JSON: ConfigDict = {**_CONFIG, "ser_json_inf_nan": "constants", "ser_json_bytes": "base64", "val_json_bytes": "base64"}
-_UNIONS = (typing.Union, types.UnionType)
-_SAMPLES: dict[type, list[Any]] = {
-    bool: [True, False],
-    int: [1, 0, 86400],
-    float: [1.0, 0.5, 0.0],
-    str: ["1", "true", "a", "2020-01-01", "12:00", "2020-01-01T00:00:00", "P1D", "0" * 32, "127.0.0.1", "{}"],
-    bytes: [b"1", b"true", b"a", b"2020-01-01", b"12:00", b"0" * 16],
-    type(None): [None],
-}
-_MANY = (list, tuple, set, frozenset, deque, abc.Iterator)  # lax mode makes one of another
-Fit = Literal["same", "cast"] | None
+UNIONS = (typing.Union, types.UnionType)
 
 
 def show(tp: Any) -> str:
     """Return *tp* as a reader would write it."""
     if tp is inspect.Parameter.empty:
         return "Any"
-    if get_origin(tp) in _UNIONS:
+    if get_origin(tp) in UNIONS:
         return " | ".join(map(show, get_args(tp)))
     text = tp.__name__ if isinstance(tp, type | NewType) and not get_args(tp) else repr(tp)
-    return re.sub(r"[A-Za-z_<][\w.<>]*\.(?=\w)", "", text).replace("NoneType", "None")
+    text = re.sub(r"[A-Za-z_<][\w.<>]*\.(?=\w)", "", text).replace("NoneType", "None")
+    return re.sub(r"Annotated\[(.+), Many\]", r"\1", text)
 
 
-def _plain(tp: Any) -> Any:
+def bare_type(tp: Any) -> Any:
     """Return *tp* with NewTypes and TypeVars replaced by what they stand for."""
     while isinstance(tp, NewType | TypeVar):
         tp = tp.__supertype__ if isinstance(tp, NewType) else tp.__bound__ or Any
@@ -53,7 +39,7 @@ def _plain(tp: Any) -> Any:
 
 def is_open(tp: Any) -> bool:
     """Say whether *tp* accepts every value, so that there is nothing to check or cast."""
-    tp = _plain(tp)
+    tp = bare_type(tp)
     protocol = getattr(tp, "_is_protocol", False) and not getattr(tp, "_is_runtime_protocol", False)
     unknown = protocol or isinstance(tp, typing.ParamSpecArgs | typing.ParamSpecKwargs)
     return unknown or tp in (Any, object, inspect.Parameter.empty)
@@ -69,7 +55,7 @@ class Caster:
     """
 
     def __init__(self, tp: Any) -> None:
-        plain = _plain(tp)
+        plain = bare_type(tp)
         self.tp: Any = tp
         self.free: bool = is_open(plain)
         self.exact: type | None = None if hasattr(plain, "__required_keys__") or not isinstance(plain, type) else plain
@@ -94,7 +80,7 @@ class Caster:
         if type(value) is self.exact or self.free:
             return value
         made = self.adapter
-        if made is None or (self.exact is not None and _is_subclass(type(value), self.exact)):
+        if made is None or (self.exact is not None and is_subclass(type(value), self.exact)):
             return value
         try:
             if not self._always and self.exact is None and made.validator.isinstance_python(value, strict=True):
@@ -134,123 +120,9 @@ def _cached(tp: Any, _text: str) -> Caster:
     return Caster(tp)
 
 
-# ---------------------------------------------------------------- may an edge be wired?
-
-
-def fits(src: Any, dst: Any) -> Fit:
-    """Say whether a value of type *src* can go where *dst* is expected.
-
-    Returns:
-        ``"same"`` for the same type or a subtype, ``"cast"`` where pydantic's lax mode can convert some value of
-        *src*, None where it can convert none.
-
-    Example:
-        >>> fits(bool, int), fits(str, int), fits(int, list[int])
-        ('same', 'cast', None)
-    """
-    best = [max(_rank(one, other) for other in _options(dst)) for one in _options(src)]
-    return "same" if min(best) == 2 else "cast" if max(best) else None
-
-
-def _options(tp: Any) -> list[Any]:
-    """Return the members of a union, else the type alone; without what Annotated adds."""
-    tp = _plain(tp)
-    if get_origin(tp) is Annotated:
-        return _options(get_args(tp)[0])
-    if get_origin(tp) is Literal:
-        return [Literal[value] for value in get_args(tp)]
-    return [one for arg in get_args(tp) for one in _options(arg)] if get_origin(tp) in _UNIONS else [tp]
-
-
-def _rank(src: Any, dst: Any) -> int:
-    """Return 2 where *src* is a *dst*, 1 where some value of it can be made one, 0 where none can."""
-    if is_open(dst) or src == dst:
-        return 2
-    if is_open(src):
-        return 1
-    have, want = get_origin(src) or src, get_origin(dst) or dst
-    if have is Literal:
-        given = [v in get_args(dst) if want is Literal else _is_subclass(type(v), want) for v in get_args(src)]
-        return 2 if all(given) else int(any(given) or _converts(src, dst, have, want))
-    if _is_subclass(have, want):
-        return _compare(get_args(src), get_args(dst), fixed=want is tuple)
-    if all(any(_is_subclass(kind, one) or _is_subclass(one, kind) for one in _MANY) for kind in (have, want)):
-        return min(1, _compare(get_args(src), get_args(dst), fixed=have is want is tuple))
-    return int(_is_subclass(want, have) or _converts(src, dst, have, want))
-
-
-def _is_subclass(have: Any, want: Any) -> bool:
+def is_subclass(have: Any, want: Any) -> bool:
+    """Say whether *have* is a class and one of *want*, which may be anything."""
     try:
         return isinstance(have, type) and issubclass(have, want)
     except TypeError:  # no class, a Protocol with data members, a TypedDict: only values tell
         return getattr(want, "_is_protocol", False)
-
-
-def _compare(src: tuple[Any, ...], dst: tuple[Any, ...], *, fixed: bool) -> int:
-    """Rank the parameters of two generic types of one family; *fixed*: their number counts."""
-    if not src or not dst:
-        return 1 if dst else 2
-    ones, others = [a for a in src if a is not ...], [b for b in dst if b is not ...]
-    if fixed and ... not in (*src, *dst) and len(ones) != len(others):
-        return 0
-    pairs = zip(ones, others, strict=True) if len(ones) == len(others) else itertools.product(ones, others)
-    most = 1 if fixed and ... in src and ... not in dst else 2  # only the tuples of the right length fit
-    return min(most, *(_rank_all(a, b) for a, b in pairs))
-
-
-def _rank_all(src: Any, dst: Any) -> int:
-    return {None: 0, "cast": 1, "same": 2}[fits(src, dst)]
-
-
-def _converts(src: Any, dst: Any, have: Any, want: Any) -> bool:
-    """Ask pydantic with samples: does its lax mode take some value of *src* for a *dst*?"""
-    made, samples = caster(dst).adapter, _samples(src)
-    fields = any(hasattr(want, mark) for mark in ("__required_keys__", "__pydantic_fields__", "__dataclass_fields__"))
-    if made is None or (fields and (_is_subclass(have, dict) or hasattr(have, "__required_keys__"))):
-        return True  # some dict has the fields; and where pydantic knows nothing, nothing can be said
-    if samples and hasattr(want, "__get_pydantic_core_schema__") and not fields:
-        return True  # only the type's own validator knows
-    if want is Literal or _is_subclass(want, Enum):
-        values = get_args(dst) or [member.value for member in dst]
-        samples = samples + [value for value in values if _is_subclass(type(value), have)]
-    return bool(_taken(made, samples))
-
-
-def _taken(made: Any, samples: list[Any]) -> list[Any]:
-    """Return what pydantic's lax mode makes of those *samples* that it takes."""
-    values: list[Any] = []
-    for sample in samples:
-        with contextlib.suppress(Exception):  # a validator of the user may raise anything: here that is a no
-            values.append(made.validate_python(sample))
-    return values
-
-
-def _samples(tp: Any) -> list[Any]:
-    """Return some values of type *tp*, none where there is no way to make one."""
-    kind, args = get_origin(tp) or _plain(tp), [_plain(arg) for arg in get_args(tp) if arg is not ...]
-    if kind is Literal:
-        return args
-    if len(_options(tp)) > 1 or is_open(kind):
-        return [1, "a"] if is_open(kind) else [sample for one in _options(tp) for sample in _samples(one)]
-    inner = [_samples(arg) for arg in args] or [[1, "a"]]
-    try:
-        if issubclass(kind, dict):
-            return [{key: value} for key in inner[0] for value in inner[-1]]
-        enum = [*kind] if issubclass(kind, Enum) else None
-        known = enum or next((_SAMPLES[base] for base in kind.__mro__ if base in _SAMPLES), None)
-        return known or _taken(caster(kind).adapter, [*itertools.chain(*_SAMPLES.values())]) or [object.__new__(kind)]
-    except (TypeError, ZeroDivisionError, AttributeError):  # abstract, unhashable, or not a class
-        return []
-
-
-def wire(source: str, gives: Any, target: str, parameter: str, takes: Any) -> None:
-    """Check the edge from *source* to *target*.
-
-    Raises:
-        WiringError: If no value of the one type can become the other.
-    """
-    if fits(gives, takes) is None:
-        have, want = show(gives), show(takes)
-        facts = f"  {source} returns {have}\n  {target}({parameter}) expects {want}\n"
-        hint = f"  hint: put a step between them that turns {have} into {want}"
-        raise WiringError(f"cannot connect {source} -> {target}\n{facts}{hint}")

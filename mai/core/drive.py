@@ -10,7 +10,7 @@ import asyncio
 import types
 from asyncio import CancelledError
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import suppress
 from contextvars import copy_context
 from typing import Any
@@ -84,6 +84,17 @@ async def apart(fn: Any, *args: Any) -> Any:
         f.body, f.ctx = body, ctx
         await finish(f)
     return f.out
+
+
+def enclosed() -> Callable[..., Any]:
+    """Return what calls functions in a context of their own: what they do to contextvars stays among them."""
+    return copy_context().run
+
+
+@types.coroutine
+def breathe() -> Body:
+    """Let the loop run once: others have their turn, and a cancel arrives."""
+    yield
 
 
 @types.coroutine

@@ -19,6 +19,7 @@ from .gather import Work, gather
 from .ids import new_id
 from .settings import COUNT, checked
 from .threads import Door, Threads, start_thread, worker_loop
+from .watch import watchdog
 
 
 class Run:
@@ -61,9 +62,11 @@ class LocalEngine:
 
     Args:
         max_threads: Most worker threads at once for plain ``forward`` functions, at least 1.
+        max_abandoned: Most threads that hang after a timeout or a cancel freed their callers, at least 1; with so many
+            a plain step is refused with TooManyAbandoned.
 
     Raises:
-        ConfigError: If *max_threads* is not a positive int, or the block is entered inside a run.
+        ConfigError: If an argument is not a positive int, or the block is entered inside a run.
 
     Example:
         >>> import asyncio
@@ -78,18 +81,21 @@ class LocalEngine:
         5
     """
 
-    def __init__(self, *, max_threads: int = 64) -> None:
-        self.threads: Threads = Threads(checked("LocalEngine", "max_threads", max_threads, COUNT))
+    def __init__(self, *, max_threads: int = 64, max_abandoned: int = 64) -> None:
+        limit = checked("LocalEngine", "max_threads", max_threads, COUNT)
+        self.threads: Threads = Threads(limit, checked("LocalEngine", "max_abandoned", max_abandoned, COUNT))
         self._tokens: list[Token[Frame]] = []
 
     async def __aenter__(self) -> "LocalEngine":
         if current().run is not None:
             raise ConfigError("LocalEngine: a run goes on here already, and keeps its engine; choose one outside of it")
         self._tokens.append(set_current(scoped(current(), engine=self)))
+        self.threads.closed = False
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        restore(self._tokens.pop())
+        own = next((token for token in reversed(self._tokens) if restore(token)), self._tokens[0])
+        self._tokens.remove(own)  # several tasks may be inside at once
         if not self._tokens:
             self.threads.close()
 
@@ -112,6 +118,8 @@ def _portal() -> asyncio.AbstractEventLoop:
 def new_run(env: Env) -> Run:
     """Begin a run on the engine chosen around, or on the default one."""
     run, pid = Run(), os.getpid()
+    if watchdog.resting:
+        watchdog.wake()
     run.engine = env.engine or _engines.get(pid) or _engines.setdefault(pid, LocalEngine())
     return run
 
@@ -155,6 +163,6 @@ def run_sync(call: Callable[[], Awaitable[Any]]) -> Any:
         with suppress(Empty):
             door.serve(timeout=0.5)  # what clean-up has after a Ctrl-C
         raise
-    for error in failed:
-        raise error
+    if not ended:
+        raise failed[0] if failed else asyncio.CancelledError  # cancelled from outside before its first step
     return ended[0]

@@ -136,10 +136,12 @@ def scoped(frame: Frame, *, deadline: Any = UNSET, armed: Any = UNSET, **env: An
     return scope
 
 
-def restore(token: Token[Frame]) -> None:
-    """Undo the `set` that gave *token*; in another context than it was given in, do nothing."""
+def restore(token: Token[Frame]) -> bool:
+    """Undo the `set` that gave *token*; in another context than it was given in, do nothing and say so."""
     with suppress(ValueError):  # closed by another task, say in an abandoned generator: its context is gone anyway
         _frame.reset(token)
+        return True
+    return False
 
 
 def _monotonic(deadline: object) -> float | None:

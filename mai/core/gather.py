@@ -8,6 +8,7 @@ caller's own task runs none of them: it only waits, so a cancel from outside rea
 
 import asyncio
 from collections import deque
+from collections.abc import Awaitable, Callable
 from contextvars import Context, copy_context
 from typing import Any, Protocol
 
@@ -21,7 +22,16 @@ _Task = asyncio.Task[Any]
 
 
 class Work(Protocol):
-    """A source of branches: what Parallel, and later Map, Race and Graph, are to the runner."""
+    """A source of branches: what Parallel, Map, Race, and later Graph, are to the runner.
+
+    ``feed``, where there is one, makes branches ready that ``more`` does not know yet: a coroutine function that has a
+    task of its own. It is given a function that waits until there is a place for one branch more (False: stop), and
+    says whether all went well. It needs a limit.
+    """
+
+    @property
+    def feed(self) -> "Callable[[Callable[[], Awaitable[bool]]], Awaitable[bool]] | None":
+        """What makes branches ready, if anything has to."""
 
     def more(self) -> bool:  # pyright: ignore[reportReturnType]
         """Say whether a branch is ready to be taken."""
@@ -34,41 +44,69 @@ class Work(Protocol):
 
 
 class Slot:
-    """One place under a `limit`, held by a branch.
+    """One place under a `limit`, held by a branch until it ends.
 
     A branch may run several strands at once (an inner Parallel without a limit); the place is given back while all of
-    them are parked, and is taken again, in arrival order, before the first of them goes on.
+    them are parked, and is taken again, in arrival order, before they go on. Tasks that user code made are strands
+    that were not counted: of them, too, as many come back as were parked.
     """
 
     def __init__(self, group: "_Group") -> None:
-        self._group = group
+        self.group: _Group = group
         self.strands: int = 0
+        self.held = self.ended = False
+        self.turn: asyncio.Event | None = None  # while it waits for the place: set when it may look
         self.join()
 
     def join(self) -> None:
         """Count one strand more, at once, even beyond the limit: clean-up does not wait for a place."""
-        self._group.live += not self.strands
         self.strands += 1
+        if not (self.held or self.ended):
+            self.held = True
+            self.group.live += 1
 
     def leave(self) -> None:
         """Park one strand, or end it."""
         self.strands -= 1
-        if not self.strands:
-            self._group.live -= 1
-            self._group.wake()
+        if self.held and self.strands <= 0:
+            self.held = False
+            self.group.live -= 1
+            self.group.wake()
+
+    def end(self) -> None:
+        """Give the place up for good: what user code left behind goes on without one."""
+        self.ended = True
+        self.group.live -= self.held  # the next turn of this loop takes the place, unless somebody waits for it
+        self.held = False
+        if self.turn is not None:
+            self.turn.set()
+        if self.group.waiting:
+            self.group.wake()
 
     async def enter(self) -> None:
         """Go on with a strand that was parked, as soon as there is a place."""
-        group, turn = self._group, asyncio.get_running_loop().create_future()
-        group.waiting.append(turn)
+        waiting = self.group.waiting
         try:
-            while not self.strands and (group.full() or group.waiting[0] is not turn):
-                await turn
-                group.waiting[group.waiting.index(turn)] = turn = asyncio.get_running_loop().create_future()
+            while not (self.held or self.ended) and (self.group.full() or (waiting and waiting[0] is not self)):
+                if self.turn is None:
+                    self.turn = asyncio.Event()
+                    waiting.append(self)
+                self.turn.clear()
+                await self.turn.wait()
         finally:
-            group.waiting.remove(turn)
+            if self.turn is not None:  # the first strand to go on takes the others of this place along
+                waiting.remove(self)
+                self.turn.set()
+                self.turn = None
             self.join()
-            group.wake()
+            self.group.wake()
+
+
+def held_slot() -> Slot | None:
+    """Return the place that the current call holds, if any: of this very loop, and of a branch that has not ended."""
+    slot = current().env.slot
+    here = slot is not None and not slot.ended and slot.group.loop is asyncio.get_running_loop()
+    return slot if here else None
 
 
 class _Group:
@@ -79,14 +117,15 @@ class _Group:
         self.limit: int | None = limit
         self.live: int = 0  # places taken
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
-        self.waiting: deque[asyncio.Future[None]] = deque()  # strands that wait for a place
+        self.waiting: deque[Slot] = deque()  # parked branches that want to go on
         self.tasks: dict[_Task, None] = {}  # in the order in which they began
-        self.fresh: set[_Task] = set()  # have not begun: a cancel then would pass our own code by
+        self.coming: bool = False  # one of them has not begun
         self.idle: asyncio.Future[None] = self.loop.create_future()
         self.crash: BaseException | None = None
         self.outside: tuple[Any, ...] | None = None  # what a cancel from outside said
         self.stopped: bool = False  # nothing new begins
-        self.outer: Slot | None = current().env.slot
+        self.outer: Slot | None = held_slot()
+        self.hungry: asyncio.Future[None] | None = None  # on which the feed waits for a place
         self.context: Context = copy_context()  # of the caller: a branch may be the one that makes room for another
 
     def full(self) -> bool:
@@ -95,33 +134,51 @@ class _Group:
     def wake(self) -> None:
         """Give a free place to the first strand that waits to go on, else to a branch that has not begun."""
         if self.waiting:
-            if not self.full() and not self.waiting[0].done():
-                self.waiting[0].set_result(None)
-        elif self.limit is not None and not self.stopped and not self.full() and not self.fresh and self.work.more():
-            self.spawn()
+            if not self.full() and (turn := self.waiting[0].turn) is not None:
+                turn.set()
+        elif self.limit is not None and not self.stopped and not self.full():
+            if not self.coming and self.work.more():
+                self.spawn()
+            self.ask()
 
-    def spawn(self) -> None:
-        """Let a new task take over what has not begun."""
-        cell: list[_Task] = []
-        cell.append(asyncio.Task(self.worker(cell), loop=self.loop, context=self.context.copy()))
-        self.fresh.add(cell[0])
+    def ask(self) -> None:
+        """Let the feed see whether there is a place now."""
+        if self.hungry is not None and not self.hungry.done():
+            self.hungry.set_result(None)
+
+    async def room(self) -> bool:
+        """Wait until all that is ready has begun and there is a place for more; False where nothing new may begin."""
+        self.wake()
+        while not self.stopped and (self.full() or self.waiting or self.work.more()):
+            self.hungry = self.loop.create_future()
+            await self.hungry
+        return not self.stopped
+
+    def spawn(self, feed: Any = None) -> None:
+        """Let a new task take over what has not begun, or let it feed the others."""
+        worker = self.worker(feed)
+        self.coming = self.coming or feed is None
+        worker.send(None)  # up to its first pause: a cancel before the task's first step must not pass our code by
+        self.tasks[asyncio.Task(worker, loop=self.loop, context=self.context.copy())] = None
         if self.outer is not None:
             self.outer.join()
 
-    async def worker(self, cell: list[_Task]) -> None:
-        task = cell[0]
-        self.fresh.discard(task)
-        self.tasks[task] = None
+    async def worker(self, feed: Any) -> None:
         try:
-            await self.drain(task)
+            await asyncio.sleep(0)
+            if feed is None:
+                self.coming = False
+                await self.drain()
+            elif not await feed(self.room):
+                self.stop()
         except asyncio.CancelledError as error:  # in a pause between two branches: by `stop`, or from outside
             self.outside = self.outside if self.stopped else error.args
             self.stop()
         except BaseException as error:  # noqa: BLE001 (raised by `gather`, once everything has ended)
             self.crash = self.crash or error
             self.stop()
-        self.tasks.pop(task)
-        last = not self.tasks and not self.fresh
+        self.tasks.pop(asyncio.current_task())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        last = not self.tasks
         if self.outer is not None and not last:
             self.outer.leave()  # the last one hands its strand to the caller that waits for it
         if last and not self.idle.done():
@@ -133,7 +190,7 @@ class _Group:
             self.stopped = True
             self.loop.call_soon(lambda: [task.cancel() for task in self.tasks])
 
-    async def drain(self, task: _Task) -> None:
+    async def drain(self) -> None:
         """Run branches until there are none, or until another task has taken over and our own branch has ended."""
         work, limit, count, mark = self.work, self.limit, 0, clock.ticks()
         slot = None
@@ -144,24 +201,24 @@ class _Group:
                 slot = Slot(self)
             key, frame, error = work.take(slot)
             if frame is not None and frame.y is not DONE:
-                if not self.fresh and work.more() and not self.full():
+                if not self.coming and not self.full() and work.more():
                     self.spawn()
-                await self.follow(key, frame, task)
+                self.ask()
+                await self.follow(key, frame)
             elif not work.done(key, None if frame is None else frame.out, error):
                 self.stop()
             if slot is not None:
-                slot.strands -= 1
-                self.live -= 1  # the next turn of this loop takes the place, unless somebody waits for it
-                if self.waiting:
-                    self.wake()
+                slot.end()
+                self.ask()
             count += 1
-            if not count & 63 and clock.ticks() - mark > 1_000_000:  # let the loop run about every millisecond
+            if not count & 15 and clock.ticks() - mark > 1_000_000:  # let the loop run about every millisecond
                 await asyncio.sleep(0)
                 mark = clock.ticks()
 
-    async def follow(self, key: Any, frame: Frame, task: _Task) -> None:
+    async def follow(self, key: Any, frame: Frame) -> None:
         """Drive a branch that has suspended, in this task, to its end."""
-        value, error = None, None
+        value, error, task = None, None, asyncio.current_task()
+        assert task is not None
         try:
             await finish(frame, task)
             value = frame.out
@@ -180,7 +237,7 @@ class _Group:
     async def join(self) -> None:
         """Wait until every task has ended, through any further cancel."""
         waits: Any = self.idle
-        while left := [task for task in (*self.tasks, *self.fresh) if not task.done()]:
+        while left := [task for task in self.tasks if not task.done()]:
             try:
                 with anyio.CancelScope(shield=self.outside is not None):  # anyio repeats its cancels
                     await (waits or asyncio.wait(left))
@@ -197,7 +254,7 @@ async def gather(work: Work, limit: int | None = None) -> None:
         asyncio.CancelledError: If the caller was cancelled; all branches have ended by then.
     """
     group = _Group(work, limit)
-    group.spawn()
+    group.spawn(work.feed)
     if group.outer is not None:
         group.outer.leave()
     await group.join()

@@ -14,6 +14,8 @@ from .gather import Slot, gather
 class _Lone:
     """A work source of one branch: the body of a call."""
 
+    feed = None
+
     def __init__(self, body: Body) -> None:
         self.body: Body | None = body
         self.error: BaseException | None = None

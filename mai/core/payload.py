@@ -1,11 +1,13 @@
 """Payload: the typed envelope of a value wherever it leaves the process or is named by its content."""
 
 import json
+from collections.abc import Collection, Mapping, Set
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import blake2b
 from typing import Any, Generic, TypeVar
 
-from pydantic import TypeAdapter
+from pydantic import RootModel, TypeAdapter
 
 from ..errors import PayloadError
 from .casts import caster, show
@@ -68,7 +70,7 @@ class Payload(Generic[T]):
             made = _adapter(self.tp)
             try:
                 plain = made.dump_python(self.value, mode="json", warnings="error")
-                data = json.dumps(plain, ensure_ascii=False, separators=(",", ":")).encode()
+                data = _written(plain).encode()
                 back = made.validate_json(data)
                 if back != self.value and repr(back) != repr(self.value):  # NaN differs from itself
                     raise ValueError(f"it would come back as {back!r}")
@@ -87,14 +89,39 @@ class Payload(Generic[T]):
 
     @property
     def digest(self) -> str:
-        """blake2b of the JSON, 32 hexadecimal digits: one for values of one type with equal JSON."""
-        return blake2b(self.json(), digest_size=16).hexdigest()
+        """blake2b of the JSON, 32 hexadecimal digits: one for values of one type whose JSON differs only in order.
+
+        That is the order of the keys of objects and of the members of sets, which are sorted here; `json` keeps it.
+        """
+        plain = _ordered(self.value, json.loads(self.json()))
+        return blake2b(_written(plain, sort_keys=True).encode(), digest_size=16).hexdigest()
 
     @property
     def schema_id(self) -> str:
         """blake2b of the type's JSON schema, 16 hexadecimal digits: changes when the type's shape does."""
         schema = json.dumps(_adapter(self.tp).json_schema(mode="serialization"), sort_keys=True)
         return blake2b(schema.encode(), digest_size=8).hexdigest()
+
+
+def _written(plain: Any, *, sort_keys: bool = False) -> str:
+    return json.dumps(plain, ensure_ascii=False, separators=(",", ":"), sort_keys=sort_keys)
+
+
+def _ordered(value: Any, plain: Any) -> Any:
+    """Return *plain*, what JSON makes of *value*, with the members of its sets sorted."""
+    made: Any = plain.__class__
+    cls: Any = value.__class__  # looked at in the place of the value, whose type is to stay open
+    if issubclass(cls, RootModel):
+        return _ordered(value.root, plain)
+    if made is dict:
+        names = {info.serialization_alias: name for name, info in getattr(value, "__pydantic_fields__", {}).items()}
+        mapping = issubclass(cls, Mapping)
+        parts: Any = value.values() if mapping else [getattr(value, names.get(key, key), None) for key in plain]
+        return {**plain, **dict(zip(plain, map(_ordered, parts, plain.values()), strict=False))}
+    if made is list and issubclass(cls, Collection) and len(value) == len(plain):
+        members = list(map(_ordered, value, plain))
+        return sorted(members, key=partial(_written, sort_keys=True)) if issubclass(cls, Set) else members
+    return plain
 
 
 def _adapter(tp: Any) -> TypeAdapter[Any]:

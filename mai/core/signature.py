@@ -7,11 +7,10 @@ import collections.abc as abc
 import functools
 import inspect
 import typing
-import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, create_model
+from pydantic import BaseModel
 
 from ..errors import ConfigError
 from .casts import caster, show
@@ -43,9 +42,13 @@ class Signature:
         self.params: dict[str, inspect.Parameter] = {p.name: p for p in params}
         self.first: inspect.Parameter = params[0]
         self.positional: list[_P] = [p for p in params if p.kind in (_P.POSITIONAL_ONLY, _P.POSITIONAL_OR_KEYWORD)]
-        self._casts = {p.name: caster(p.annotation) for p in params}
+        slots = [(p.name, p.kind, caster(p.annotation)) for p in params]
+        self._places = slots[: len(self.positional)]
+        self._only = [slot for slot in slots if slot[1] is _P.KEYWORD_ONLY]
+        self._rest = next((slot for slot in slots if slot[1] is _P.VAR_POSITIONAL), None)
+        self._more = next((slot for slot in slots if slot[1] is _P.VAR_KEYWORD), None)
+        self.model: type[BaseModel] | None = None  # of the input, once somebody has asked for it
         self._native = inspect.Signature(params, return_annotation=returns)
-        self._model: type[BaseModel] | None = None
 
     @classmethod
     def of(cls, fn: Callable[..., Any], owner: str, *, method: bool = False, names: Any = None) -> "Signature":
@@ -60,8 +63,10 @@ class Signature:
         if not listed:
             raise ConfigError(f"{owner}: forward takes no input; a step needs at least one parameter besides self")
         colour, returns = colour_of(fn), hints.get("return", _EMPTY)
+        if "generator" in colour or "generator" in _kind(_target(fn)):
+            returns = _joined(returns) if "generator" in colour else _EMPTY  # what a wrapper makes of one, who knows
         params = [p.replace(annotation=hints.get(p.name, _EMPTY)) for p in listed]
-        return cls(owner, params, _joined(returns) if "generator" in colour else returns, colour)
+        return cls(owner, params, returns, colour)
 
     @classmethod
     def single(cls, owner: str, first: inspect.Parameter, returns: Any) -> "Signature":
@@ -87,48 +92,37 @@ class Signature:
                 hint = f": it is a setting; for one call write await m.with_({key}=...)(x)"
                 hint = hint if key in SETTINGS else near(key, self.params)
                 raise ConfigError(f"{self.owner} has no parameter {key!r}{hint}")
-        try:
-            bound = self._native.bind_partial(*args, **kwargs)
-        except TypeError as error:
-            raise ConfigError(f"{self.owner}{self._native}: {error}") from error
-        given = bound.arguments
-        for key, value in given.items():
-            kind, cast = self.params[key].kind, self._casts[key]
-            if kind is _P.VAR_POSITIONAL:
-                given[key] = tuple(cast(item, key, frame) for item in value)
-            elif kind is _P.VAR_KEYWORD:
-                given[key] = {name: cast(item, name, frame) for name, item in value.items()}
-            else:
-                given[key] = cast(value, key, frame)
-        for p in self.params.values():
-            if p.name not in given and p.name in defaults:
-                given[p.name] = defaults[p.name]
-            if p.name not in given and p.default is _EMPTY and p.kind not in _VARIABLE:
-                raise ConfigError(f"{self.owner} is missing its argument {p.name!r} ({show(p.annotation)})")
-        extra = {key: value for key, value in defaults.items() if key not in self.params}
-        bound.apply_defaults()  # a positional-only one may stand before one that was given
-        return bound.args, {**extra, **bound.kwargs}
+        left, n, here = dict(kwargs), len(args), len(self.positional)
+        out = [cast(value, name, frame) for value, (name, _, cast) in zip(args, self._places, strict=False)]
+        out += [self._by_name(slot, left, defaults, frame) for slot in self._places[n:here]]
+        if n > here:
+            if self._rest is None:
+                raise self._misfit("too many positional arguments")
+            name, _, cast = self._rest
+            out += [cast(value, name, frame) for value in args[here:]]
+        named = {slot[0]: self._by_name(slot, left, defaults, frame) for slot in self._only}
+        if left:
+            twice = [key for key in left if key in self.params and self.params[key].kind is _P.POSITIONAL_OR_KEYWORD]
+            if twice or self._more is None:
+                raise self._misfit(f"{(twice or [*left])[0]!r} is given twice, or by name though it is positional only")
+        if self._more is not None:
+            named |= {key: value for key, value in defaults.items() if key not in self.params}
+            named |= {key: self._more[2](value, key, frame) for key, value in left.items()}
+        return tuple(out), named
 
-    def model(self, defaults: Mapping[str, Any]) -> type[BaseModel]:
-        """Return the pydantic model with a field for each parameter (``In``), with *defaults* of ``with_``."""
-        if self._model is not None and not defaults:
-            return self._model
-        fields: dict[str, Any] = {}
-        for p in self.params.values():
-            tp: Any = Any if p.annotation is _EMPTY else p.annotation
-            default = defaults.get(p.name, ... if p.default is _EMPTY else p.default)
-            if p.kind is _P.VAR_POSITIONAL:
-                tp, default = tuple.__class_getitem__((tp, ...)), ()
-            if p.kind is not _P.VAR_KEYWORD:
-                alias = p.name.startswith("_")  # pydantic keeps such names to itself
-                fields[f"p{p.name}" if alias else p.name] = (tp, Field(default, alias=p.name) if alias else default)
-        extra: Any = "forbid" if self.parameter("") is None else "allow"
-        config = ConfigDict(arbitrary_types_allowed=True, extra=extra, protected_namespaces=(), title=self.owner)
-        with warnings.catch_warnings():  # a parameter may well be called like a method of BaseModel
-            warnings.simplefilter("ignore", UserWarning)
-            made: type[BaseModel] = create_model(f"{self.owner}.In", __config__=config, **fields)
-        self._model = self._model if defaults else made
-        return made
+    def _by_name(self, slot: Any, left: dict[str, Any], defaults: Mapping[str, Any], frame: Any) -> Any:
+        """Return the value of a parameter that is not given by position."""
+        name, kind, cast = slot
+        if name in left and kind is not _P.POSITIONAL_ONLY:
+            return cast(left.pop(name), name, frame)
+        p = self.params[name]
+        value = defaults.get(name, p.default)
+        if value is _EMPTY:
+            raise ConfigError(f"{self.owner} is missing its argument {name!r} ({show(p.annotation)})")
+        return value
+
+    def _misfit(self, what: str) -> ConfigError:
+        return ConfigError(f"{self.owner}{self._native}: {what}")
 
     def __str__(self) -> str:
         return show(self._native)[len("<Signature ") : -1]
@@ -143,12 +137,18 @@ def _inspect(fn: Callable[..., Any], owner: str) -> inspect.Signature:
         raise ConfigError(f"{owner}: {fn!r} cannot be a step's forward: {error}") from error
 
 
-def _target(fn: Any) -> Any:
-    """Look through partials, wrappers and callable objects at the function behind."""
+def _called(fn: Any) -> Any:
+    """Look through partials and callable objects at the function that a call runs."""
     while isinstance(fn, functools.partial):
         fn = fn.func
-    fn = inspect.unwrap(fn)
     return fn if inspect.isroutine(fn) or isinstance(fn, type) else type(fn).__call__
+
+
+def _target(fn: Any) -> Any:
+    """Look through wrappers, too, at the function that has the annotations."""
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    return _called(inspect.unwrap(fn))
 
 
 def _hints(fn: Any, owner: str, names: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -167,10 +167,18 @@ def _hints(fn: Any, owner: str, names: Mapping[str, Any] | None) -> dict[str, An
 
 
 def colour_of(fn: Any) -> Colour:
-    """Return how *fn* has to be called."""
-    target = _target(fn)
+    """Return how *fn* itself is run, whatever it wraps.
+
+    Two kinds of wrappers pass on what they wrap: one that is not written in Python, such as that of `functools.cache`,
+    and a plain function around a generator.
+    """
+    own, wrapped = _kind(_called(fn)), _kind(_target(fn))
+    return wrapped if own == "inline" or (own == "plain" and "generator" in wrapped) else own
+
+
+def _kind(fn: Any) -> Colour:
     for test, colour in _COLOURS:
-        if test(target):
+        if test(fn):
             return colour
     return "inline"
 

@@ -12,18 +12,23 @@ its thread counts no longer against the limit.
 """
 
 import asyncio
+import os
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from contextvars import Context, copy_context
 from functools import partial
 from queue import SimpleQueue
 from typing import Any
+from weakref import WeakSet
 
+from ..errors import TooManyAbandoned
 from .frame import current
 from .names import THREAD_ABANDONED
 
 _here = threading.local()  # .loop: the loop that waits for what this worker thread does now
+thread_owners: WeakSet[Any] = WeakSet()  # which must `forget` their threads in a forked child
 
 
 def worker_loop() -> asyncio.AbstractEventLoop | None:
@@ -34,6 +39,18 @@ def worker_loop() -> asyncio.AbstractEventLoop | None:
 def start_thread(target: Callable[[], None], name: str) -> None:
     """Start a daemon thread, which never keeps the interpreter from ending."""
     threading.Thread(target=target, name=name, daemon=True).start()
+
+
+# Runs in forked children only, of which the measurement of coverage hears nothing.
+def _forget() -> None:  # pragma: no cover
+    """Begin anew in a forked child, which has none of its parent's threads."""
+    _here.loop = None
+    for owner in thread_owners:
+        owner.forget()
+
+
+with suppress(AttributeError):  # there is no fork on Windows
+    os.register_at_fork(after_in_child=_forget)
 
 
 class Job:
@@ -76,24 +93,40 @@ class Door(SimpleQueue[Any]):
 
 
 class Threads:
-    """A pool of at most *limit* daemon threads that are not abandoned; started when needed, kept until `close`.
+    """A pool of at most *limit* daemon threads that are not abandoned; started when needed, kept until it is closed.
 
-    Whenever the lock is free: if jobs wait and a thread is idle or may be started, one is on its way (``_coming``).
+    With *most* abandoned ones it takes no more jobs. Whenever the lock is free: if jobs wait and a thread is idle or
+    may be started, one is on its way (``_coming``).
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, most: int = 64) -> None:
         self.limit: int = limit
+        self.most: int = most
+        self.closed: bool = False  # then an idle thread ends
+        self.forget()
+        thread_owners.add(self)
+
+    def forget(self) -> None:
+        """Begin without threads and jobs."""
         self.started: int = 0
         self.abandoned: int = 0
         self._lock = threading.Lock()
         self._jobs: deque[Job] = deque()
         self._idle: list[Any] = []  # one lock for each idle thread, the last one to become idle at the end
-        self._coming = self._closed = False  # coming: a thread was woken or started, and has not looked for a job yet
+        self._coming = False  # a thread was woken or started, and has not looked for a job yet
         self._ready: dict[asyncio.AbstractEventLoop, list[Job]] = {}  # what has ended, for each loop that was woken
 
     def submit(self, job: Job, door: Door | None) -> None:
-        """Queue *job*; where every thread is busy, the blocked thread behind *door* runs it."""
+        """Queue *job*; where every thread is busy, the blocked thread behind *door* runs it.
+
+        Raises:
+            TooManyAbandoned: If so many threads are that it must not become one as well.
+        """
         with self._lock:
+            if self.abandoned >= self.most:
+                facts = f"{self.abandoned} threads still hang after a timeout or a cancel (max_abandoned={self.most})"
+                hint = "give what blocks there a timeout of its own"
+                raise TooManyAbandoned(f"No thread for a step: {facts}; {hint}", count=self.abandoned, limit=self.most)
             free = len(self._idle) + self._coming + max(0, self.limit - self.started + self.abandoned)
             if door is not None and door.open and len(self._jobs) >= free:
                 door.put(lambda: self._nested(job))
@@ -114,7 +147,7 @@ class Threads:
     def close(self) -> None:
         """Let the idle threads end; a busy one ends when there are no more jobs."""
         with self._lock:
-            self._closed = True
+            self.closed = True
             idle, self._idle = self._idle, []
         for gate in idle:
             gate.release()
@@ -179,7 +212,7 @@ class Threads:
                 stays = ended is None or self.started - self.abandoned <= self.limit  # else another has our place
                 job = self._take() if stays else None
                 if job is None:
-                    stays = stays and not self._closed
+                    stays = stays and not self.closed
                     if stays:
                         self._idle.append(gate)
                     else:

@@ -207,8 +207,13 @@ class capture:  # noqa: N801 (used like a function, as those of contextlib)
         self._tokens = list[Token[Frame]]()
 
     def __enter__(self) -> Self:
-        self.outer: capture | None = current().env.sink  # which gets the same runs
-        self._tokens.append(set_current(scoped(current(), sink=self)))
+        inner = around = current().env.sink
+        while around is not None and around is not self:
+            around = around.outer
+        if around is None:  # else it is inside its own block, and gets the runs already
+            self.outer: capture | None = inner  # which gets the same runs
+            inner = self
+        self._tokens.append(set_current(scoped(current(), sink=inner)))
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -226,15 +231,17 @@ def size_of(value: Any, tp: Any, sink: capture | None) -> int | None:
     kind = type(value)  # pyright: ignore[reportUnknownVariableType]
     if kind is str:
         return len(value) if value.isascii() else len(value.encode("utf-8", "surrogatepass"))
+    if kind is int and -_LONG < value < _LONG:
+        return len(str(value))
+    if kind not in _SCALARS and (sink is None or not sink.sizes):
+        return None
     with suppress(ValueError):  # not serialisable, or too long an int: there is no size to tell
-        if kind is int:
-            return len(str(value))
-        if kind in _SCALARS or (sink is not None and sink.sizes):
-            return Payload(value, kind if kind in _SCALARS else tp).size
+        return Payload(value, kind if kind in _SCALARS else tp).size
     return None
 
 
-_SCALARS = (bytes, float, bool, type(None))
+_SCALARS = (bytes, float, bool, int, type(None))
+_LONG = 10**99  # Python refuses to write numbers of several thousand digits
 
 
 def begun(h: TraceHandle[Any]) -> None:
@@ -252,6 +259,12 @@ def succeeded(h: TraceHandle[Any], value: Any, tp: Any, sink: capture | None) ->
     if size is None and hasattr(type(value), "__len__"):  # pyright: ignore[reportUnknownArgumentType]
         with suppress(Exception):  # a length that fails is none
             h.items = len(value)
+
+
+def noted(frame: Frame, facts: Mapping[str, Any]) -> None:
+    """Add *facts* to the handle of the call *frame*, if it has one."""
+    if frame.handle is not None:
+        frame.handle.attributes = {**frame.handle.attributes, **facts}
 
 
 def ended(h: TraceHandle[Any], outcome: Outcome) -> None:

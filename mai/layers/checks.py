@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterable, Sequence
 from types import FrameType
 from typing import Any, TypedDict
 
-from ..core.casts import caster, fits, is_open, show
+from ..core.casts import caster, is_open, show
 from ..core.middleware import Middleware
 from ..core.retry import Retry
 from ..core.settings import SETTINGS, near
 from ..core.signature import Signature
 from ..errors import CastError, ConfigError, WiringError
+from .edges import fits
 
 Fallback = Callable[..., object] | Sequence[Callable[..., object]] | None  # a module can be called, too
 Around = Middleware | Sequence[Middleware] | None
@@ -36,6 +37,13 @@ class Keywords(TypedDict, total=False):
     tags: tuple[str, ...]
 
 
+class MapKeywords(TypedDict, total=False):
+    """What `Map` and `Module.map` take beside ``on_error``."""
+
+    concurrency: int
+    progress: bool
+
+
 def name_of(module: Any) -> str:
     """Return the name of a module (or module class): given, or that of its class or function."""
     label = module.__name__ if isinstance(module, type) else getattr(module, "_mai_label", type(module).__name__)
@@ -51,24 +59,37 @@ def needed(module: Any) -> list[inspect.Parameter]:
     """Return the positional parameters that a call of *module* must give.
 
     Raises:
-        WiringError: If there is one that can only be given by name, which no composite does.
+        WiringError: If none, or one that must be given, can be given by position: no composite gives one by name.
     """
     found, signature = list[inspect.Parameter](), signature_of(module)
+    first, owner = signature.first, name_of(module)
+    if first.kind in (first.KEYWORD_ONLY, first.VAR_KEYWORD):
+        raise WiringError(f"{owner} takes {first.name!r} only by name: a composite gives its value by position")
     for p in signature.params.values():
         if p.default is p.empty and p.name not in module._mai_settings.params:
             if p.kind is p.KEYWORD_ONLY:
-                raise WiringError(f"{name_of(module)} needs {p.name!r} by name: set it with .with_({p.name}=...)")
+                raise WiringError(f"{owner} needs {p.name!r} by name: set it with .with_({p.name}=...)")
             found += [p] if p in signature.positional else []
     return found
+
+
+def check_one(owner: str, module: Any) -> None:
+    """Raise WiringError unless *module* can be called with one value."""
+    wants, first = needed(module), signature_of(module).first.name
+    if len(wants) > 1:
+        names = ", ".join(p.name for p in wants)
+        raise WiringError(f"{owner}: {name_of(module)} needs {len(wants)} values ({names}), but gets one")
+    for p in wants:
+        if p.name != first:
+            hint = f"which goes to {first!r}; set {p.name!r} with .with_({p.name}=...) instead"
+            raise WiringError(f"{owner}: {name_of(module)} needs {p.name!r}, but gets one value, {hint}")
 
 
 def check_branches(owner: str, modules: Iterable[Any]) -> None:
     """Raise WiringError unless one value can go into each of *modules*."""
     last: Any = Any
     for module in modules:
-        if len(wants := needed(module)) > 1:
-            names = ", ".join(p.name for p in wants)
-            raise WiringError(f"{owner}: {name_of(module)} needs {len(wants)} values ({names}), a branch gets one")
+        check_one(owner, module)
         takes = signature_of(module).first.annotation
         if fits(last, takes) is None and fits(takes, last) is None:
             raise WiringError(f"{owner}: {name_of(module)} takes {show(takes)}, another branch {show(last)}")

@@ -1,11 +1,13 @@
 """Conditional: one of two branches."""
 
+import functools
 from collections.abc import Awaitable, Callable
 from typing import Any, Union, overload
 
 from ..core.call import DONE, apart, current, finish, launch, names
 from ..core.casts import is_open
 from ..core.signature import Signature
+from ..core.trace import noted
 from ..errors import WiringError
 from .checks import check_branches, keys_of, name_of, signature_of
 from .module import A, B, C, Module, Step, X, Y, lift
@@ -18,13 +20,13 @@ class Conditional(Module[X, Y]):
 
     Args:
         test: Decides. A function, plain or async, is called directly (it should be quick and pure), a Module is a
-            step of its own.
+            step of its own, which must take what the branches take.
         then: Called where the test is true.
         otherwise: Called where it is false; without it the input passes through.
 
     Raises:
         WiringError: If *test*, *then* or *otherwise* is no module or function, a branch needs more than one value, or
-            the branches take types that no value can both be.
+            two of them take types that no value can both be.
 
     Example:
         >>> from mai import Conditional, module
@@ -43,32 +45,44 @@ class Conditional(Module[X, Y]):
     @overload
     def __init__(self: "Conditional[A, B | A]", test: _Test[A], *, then: Step[A, B]) -> None: ...
     def __init__(self: Any, test: Any, *, then: Any, otherwise: Any = None) -> None:
-        if not callable(test):
-            raise WiringError(f"Conditional: test={test!r} is neither a Module nor a function")
+        self._label = label_of("Conditional", "test", test)
         self.test: Any = test
         self.then: Module[Any, Any] = lift(then, "Conditional")
         self.otherwise: Module[Any, Any] | None = None if otherwise is None else lift(otherwise, "Conditional")
         branches = [m for m in (self.then, self.otherwise) if m is not None]
-        keys = keys_of("Conditional", [*([test] if isinstance(test, Module) else []), *branches])
+        calls: list[Any] = [*([test] if isinstance(test, Module) else []), *branches]
+        keys = keys_of("Conditional", calls)
         self._then_key, self._otherwise_key = keys[-len(branches)], keys[-1]
-        self._label = name_of(test) if isinstance(test, Module) else getattr(test, "__qualname__", type(test).__name__)
-        check_branches("Conditional", branches)
+        check_branches("Conditional", calls)
         then = signature_of(self.then)
         other: Any = then.first.annotation if self.otherwise is None else signature_of(self.otherwise).returns
-        either: Any = Any if is_open(then.returns) or is_open(other) else Union[then.returns, other]  # noqa: UP007
-        self._mai_signature = Signature.single("Conditional", then.first, either)
+        self._mai_signature = Signature.single("Conditional", then.first, union_of([then.returns, other]))
 
     async def forward(self, x: X, /) -> Y:
         """Run the branch that the test chooses."""
         p, truth = current(), await apart(self.test, x)
         branch, key = (self.then, self._then_key) if truth else (self.otherwise, self._otherwise_key)
-        if p.handle is not None:
-            decision = "then" if truth else "pass" if branch is None else "otherwise"
-            facts = {names.DECISION: decision, names.DECISION_PREDICATE: self._label}
-            p.handle.attributes = {**p.handle.attributes, **facts} if p.handle.attributes else facts
+        decision = "then" if truth else "pass" if branch is None else "otherwise"
+        noted(p, {names.DECISION: decision, names.DECISION_PREDICATE: self._label})
         if branch is None:
             return x  # type: ignore[return-value]  # pyright: ignore[reportReturnType]
         f = launch(branch, p, key, x)
         if f.y is not DONE:
             await finish(f)
         return f.out  # type: ignore[no-any-return]
+
+
+def label_of(owner: str, role: str, judge: Any) -> str:
+    """Return what the trace calls the Module or function that decides.
+
+    Raises:
+        WiringError: If it is neither.
+    """
+    if not callable(judge):
+        raise WiringError(f"{owner}: {role}={judge!r} is neither a Module nor a function")
+    return name_of(judge) if isinstance(judge, Module) else getattr(judge, "__qualname__", type(judge).__name__)
+
+
+def union_of(types: list[Any]) -> Any:
+    """Return the type of a value that is of one of *types*."""
+    return Any if any(map(is_open, types)) else functools.reduce(lambda a, b: Union[a, b], types)  # noqa: UP007

@@ -4,6 +4,7 @@ from inspect import Parameter
 from typing import TYPE_CHECKING, Any
 
 from ..core.call import current, current_run
+from ..core.gather import held_slot
 from ..core.names import DELAY_SECONDS
 from ..core.settings import PAUSE, checked
 from ..core.signature import Signature
@@ -81,7 +82,7 @@ class NonBlockingDelay(_Delay):
 
     async def forward(self, x: A, /) -> A:
         """Pause without a place, then take one again."""
-        slot = current().env.slot
+        slot = held_slot()
         if slot is None:
             return await super().forward(x)
         slot.leave()

@@ -6,7 +6,7 @@ import sys
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, Protocol, Self, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, ParamSpec, Protocol, Self, TypeVar, Unpack, overload
 
 from pydantic import BaseModel
 
@@ -20,13 +20,15 @@ from ..core.signature import Signature
 from ..core.spec import Spec
 from ..errors import CastError, ConfigError, WiringError
 from . import checks
-from .checks import Around, Fallback, Keywords, name_of, signature_of
+from .checks import Around, Fallback, Keywords, MapKeywords, name_of, signature_of
+from .schema import model_of
 
 if TYPE_CHECKING:
     from typing import TypeVarTuple
 
     from typing_extensions import TypeVar as _TypeVar  # with default=; at run time Python 3.11's own is enough
 
+    from .map import Map
     from .parallel import Parallel
     from .sequential import Sequential
 
@@ -113,6 +115,8 @@ class Module(Generic[In, Out]):
         super().__init_subclass__()
         cls._mai_root = False
         cls._mai_settings = cls._mai_settings.merged(cls.__name__, lifted(cls.__name__, settings))
+        if len(cls.__bases__) > 1:  # forward may be that of any of them
+            cls._mai_signature = None
         if "forward" in vars(cls):
             cls._mai_signature, cls._mai_names = None, dict(sys._getframe(1).f_locals)
             with suppress(NameError):  # an annotation of something that is defined later is looked at again when used
@@ -285,6 +289,18 @@ class Module(Generic[In, Out]):
 
         return Parallel(self, other)
 
+    @overload
+    def map(self: Call[A, B], *, on_error: Literal["cancel"] = ..., **how: Unpack[MapKeywords]) -> "Map[A, B]": ...
+    @overload
+    def map(
+        self: Call[A, B], *, on_error: Literal["collect"], **how: Unpack[MapKeywords]
+    ) -> "Map[A, B | Exception]": ...
+    def map(self: Any, **how: Any) -> Any:
+        """Return a Module that calls this one with each item of an iterable, many at once: a `Map`, same arguments."""
+        from .map import Map  # noqa: PLC0415 (a Map is a Module)
+
+        return Map(self, **how)
+
     if not TYPE_CHECKING:  # for a type checker there is no | at all
 
         def __or__(self, other):
@@ -302,7 +318,7 @@ class Module(Generic[In, Out]):
     @_Derived
     def In(self: Any) -> type[BaseModel]:
         """The input as a pydantic model with a field for each parameter of ``forward``; made from it."""
-        return signature_of(self).model(self._mai_settings.params)
+        return model_of(signature_of(self), self._mai_settings.params)
 
     @_Derived
     def Out(self: Any) -> Any:
@@ -348,7 +364,8 @@ class Module(Generic[In, Out]):
     @classmethod
     def _mai_sign(cls) -> Signature:
         """Read the signature of the class; composites and functions have one of their own in each instance."""
-        cls._mai_signature = Signature.of(cls.forward, cls.__name__, method=True, names=cls._mai_names)
+        method = not isinstance(inspect.getattr_static(cls, "forward"), staticmethod | classmethod)
+        cls._mai_signature = Signature.of(cls.forward, cls.__name__, method=method, names=cls._mai_names)
         return cls._mai_signature
 
 

@@ -3,7 +3,7 @@
 import copy
 from typing import Any, Literal, TypedDict, TypeVarTuple, Union, Unpack, overload
 
-from ..core.call import current, current_run, launch, names
+from ..core.call import DONE, current, current_run, launch, names
 from ..core.casts import is_open
 from ..core.frame import Frame, scoped
 from ..core.gather import Slot
@@ -98,7 +98,7 @@ class Parallel(Module[X, Y]):
     async def forward(self, x: X, /) -> Y:
         """Run the branches."""
         p = current()
-        work = Branches(self, p, x)
+        work = Branches(p, x, self._line, collect=self.on_error == "collect", copies=self._mai_settings.isolate)
         await current_run().gather(p.path, work, limit=self.limit)
         values: Any = work.results()
         return tuple(values) if self.names is None else dict(zip(self.names, values, strict=True))  # type: ignore[return-value]  # pyright: ignore[reportReturnType]
@@ -114,29 +114,37 @@ class Parallel(Module[X, Y]):
 class Branches:
     """The branches of one call of a Parallel, as work for the branch runner."""
 
-    def __init__(self, parallel: "Parallel[Any, Any]", parent: Frame, x: Any) -> None:
-        self._parent, self._x, self._line, self._next = parent, x, parallel._line, 0
-        self._collect, self._copies = parallel.on_error == "collect", parallel._mai_settings.isolate
-        self._values: list[Any] = [None] * len(self._line)
+    feed: Any = None
+    batch: int = 16  # so many that end at once are started together
+
+    def __init__(self, parent: Frame, x: Any, line: tuple[Any, ...], *, collect: bool = False, copies: bool) -> None:
+        self._parent, self._x, self._line, self._next = parent, x, line, 0
+        self._collect, self._copies = collect, copies
+        self._values: list[Any] = [None] * len(line)
         self._errors: list[BaseException] = []
 
     def more(self) -> bool:
         """Say whether a branch has not begun yet."""
         return self._next < len(self._line)
 
-    def take(self, slot: Slot | None) -> tuple[int, Frame | None, BaseException | None]:
-        """Start the next branch."""
+    def take(self, slot: Slot | None) -> tuple[Any, Frame | None, BaseException | None]:
+        """Start the next branch, and more as long as they end at once; the last one is still to be done."""
         i = self._next
-        self._next = i + 1
-        m, key, facts = self._line[i]
-        x = copy.deepcopy(self._x) if self._copies else self._x
+        last = i + 1 if slot is not None else min(i + self.batch, len(self._line))
         p = self._parent if slot is None else scoped(self._parent, slot=slot)
         try:
-            return i, launch(m, p, key, x, 0, facts), None
+            while True:
+                self._next = i + 1
+                m, key, facts = self._line[i]
+                f = launch(m, p, key, copy.deepcopy(self._x) if self._copies else self._x, 0, facts)
+                if f.y is not DONE or i + 1 >= last:
+                    return i, f, None
+                self._values[i] = f.out
+                i += 1
         except BaseException as error:  # noqa: BLE001 (becomes the outcome of the branch)
             return i, None, error
 
-    def done(self, key: int, value: Any, error: BaseException | None) -> bool:
+    def done(self, key: Any, value: Any, error: BaseException | None) -> bool:
         """Keep the outcome of a branch; False on a failure that ends the others."""
         if error is None or (self._collect and isinstance(error, Exception)):
             self._values[key] = value if error is None else error

@@ -4,10 +4,10 @@ import typing
 from typing import Any, overload
 
 from ..core.call import DONE, begin, current, finish, launch
-from ..core.casts import wire
 from ..core.signature import Signature
 from ..errors import WiringError
-from .checks import keys_of, name_of, needed, signature_of
+from .checks import check_one, keys_of, name_of, needed, signature_of
+from .edges import wire
 from .module import A, B, C, D, Module, Step, X, Y, lift
 
 
@@ -22,7 +22,8 @@ class Sequential(Module[X, Y]):
         steps: Modules or functions, at least one.
 
     Raises:
-        WiringError: If there is no step, the types of two neighbours cannot fit, or two explicit names are equal.
+        WiringError: If there is no step, the first one needs more than one value, two neighbours cannot fit, or two
+            explicit names are equal.
 
     Example:
         >>> from mai import Sequential, module
@@ -60,6 +61,7 @@ class Sequential(Module[X, Y]):
             flat += [item[0] for item in inner]
         if not flat:
             raise WiringError("Sequential has no steps; give it at least one")
+        check_one("Sequential", flat[0])
         self.steps: tuple[Module[Any, Any], ...] = tuple(flat)
         self._line = tuple(zip(flat, keys_of("Sequential", flat), spreads, strict=True))
         first, last = signature_of(flat[0]), signature_of(flat[-1])
@@ -81,10 +83,11 @@ def _connect(a: Module[Any, Any], b: Module[Any, Any]) -> bool:
     gives, takes, source, target = signature_of(a).returns, signature_of(b), name_of(a), name_of(b)
     required = needed(b)
     if len(required) < 2:
+        check_one(f"cannot connect {source} -> {target}", b)
         wire(source, gives, target, takes.first.name, takes.first.annotation)
         return False
     parts = typing.get_args(gives) if typing.get_origin(gives) is tuple else ()
-    if ... in parts or not len(required) <= len(parts) <= len(takes.positional):
+    if ... in parts or not takes.positional.index(required[-1]) < len(parts) <= len(takes.positional):
         wants = ", ".join(p.name for p in required)
         facts = f"{target} needs {len(required)} values ({wants}), but {source} returns no tuple of that length"
         raise WiringError(f"cannot connect {source} -> {target}: {facts}; set the others with with_")

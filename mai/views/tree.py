@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-from mai.core.names import BRANCH_KEY, DECISION
+from mai.core.names import BRANCH_KEY, DECISION, LOOP_TURNS, MAP_ITEMS
 from mai.types import TraceHandle
 from mai.views.text import bytes_text, cells, cut, pad, safe, seconds_text
 
@@ -105,9 +105,11 @@ def _prefixes(below: str, depth: int, deepest: int, *, last: bool) -> tuple[str,
 
 
 def _title(handle: TraceHandle[Any]) -> str:
-    """Return the name; for a named branch also its key, for a call that chose a way, the way."""
+    """Return the name; with a named branch's key, the turns or items of a call that repeats, the way that one chose."""
     key, decision = handle.attributes.get(BRANCH_KEY), handle.attributes.get(DECISION)
     name = handle.name if key is None else f"{key}: {handle.name}"
+    times = handle.attributes.get(MAP_ITEMS, handle.attributes.get(LOOP_TURNS))
+    name = name if times is None else f"{name} x{times:,}"
     return safe(name if decision is None else f"{name} → {decision}")
 
 

@@ -101,6 +101,20 @@ def test_a_fan_out_that_knows_its_width_is_counted() -> None:
     assert census.fans() == []
 
 
+def test_a_loop_counts_its_turns_and_a_map_of_unknown_length_its_items() -> None:
+    root = Handle("root")
+    for name, facts in (
+        ("Loop", {"mai.loop.max_iters": 9, "mai.loop.turns": 2}), ("Fresh", {"mai.loop.max_iters": 9}),
+        ("Map", {"mai.parallel.limit": 4}),
+    ):  # fmt: skip
+        root.begin(name, attributes=facts).begin().ended = True
+    census = Census([root])  # type: ignore[list-item]
+    everything(census)
+    assert census.fans() == [("Map", 1, None), ("Fresh", 0, 9), ("Loop", 2, 9)]
+    lines = picture(census, "root", 1.0).plain.split("\n")
+    assert lines[1:4] == ["  Map 1", "  Fresh 0/9", "  Loop 2/9"]
+
+
 def test_an_update_looks_at_no_more_than_its_budget() -> None:
     root = Handle("root")
     everyone = [root]

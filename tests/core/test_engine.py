@@ -203,6 +203,12 @@ def test_max_threads_is_a_number_of_threads(threads: Any) -> None:
         LocalEngine(max_threads=threads)
 
 
+@pytest.mark.parametrize("threads", [0, -1, 1.5, "4", None, True])
+def test_max_abandoned_is_a_number_of_threads(threads: Any) -> None:
+    with refused_value("LocalEngine", "max_abandoned", threads):
+        LocalEngine(max_abandoned=threads)
+
+
 @simulated
 async def test_an_engine_serves_the_calls_inside_its_block_only() -> None:
     engine = LocalEngine(max_threads=1)
@@ -239,6 +245,45 @@ async def test_an_engine_may_be_entered_more_than_once() -> None:
         async with engine:
             first = await thread(1)
         assert await thread(1) is first
+
+
+@simulated
+async def test_an_engine_entered_by_two_tasks_serves_each_until_it_leaves() -> None:
+    engine, gate = LocalEngine(max_threads=1), asyncio.Event()
+
+    async def first() -> tuple[Any, Any, Any]:
+        async with engine:
+            one = await thread(1)
+            await gate.wait()
+        return one, await thread(1), await thread(2)
+
+    async def second() -> tuple[Any, Any, Any]:
+        async with engine:
+            gate.set()
+            while not leaves.done():
+                await asyncio.sleep(0)
+            one = await thread(1)
+        return one, await thread(1), await thread(2)
+
+    leaves = asyncio.create_task(first())
+    await asyncio.sleep(0)
+    for one, after, again in await asyncio.gather(leaves, asyncio.create_task(second())):
+        assert one not in (after, again)  # outside, the default engine serves
+    assert engine.threads.closed
+
+
+@simulated
+async def test_an_engine_left_in_another_task_than_it_was_entered_in_ends_its_threads() -> None:
+    engine = LocalEngine(max_threads=1)
+
+    async def enter() -> Any:
+        await engine.__aenter__()
+        return await thread(1)
+
+    worker = await asyncio.create_task(enter())
+    await engine.__aexit__(None, None, None)
+    await asyncio.to_thread(worker.join, LONG)
+    assert not worker.is_alive()
 
 
 @simulated

@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 from mai import BlockingDelay, Context, DeadlineExceeded, Module, NonBlockingDelay, Parallel, capture, module
-from tests.support import Simulation, loop_of, simulated
+from tests.support import Simulation, loop_of, simulated, still
 
 mark: contextvars.ContextVar[str] = contextvars.ContextVar("mark", default="clean")
 
@@ -754,3 +754,159 @@ async def test_a_parked_branch_does_not_hand_its_contextvars_to_the_branch_that_
         return mark.get()
 
     assert await Parallel(parks, looks, looks, limit=1)(0) == ("secret", "clean", "clean")
+
+
+# ---------------------------------------------------------------- places, other loops and tasks of the user's own
+
+
+@simulated
+async def test_a_delay_in_another_loop_leaves_the_place_of_this_loop_alone() -> None:
+    delay = NonBlockingDelay(0.001) & NonBlockingDelay(0.001)
+
+    class Elsewhere(Module):
+        async def forward(self, x: int) -> Any:
+            return await asyncio.to_thread(delay.run, x)
+
+    log = Log()
+    with still():
+        assert await Parallel(Elsewhere() >> Step(log, "a", 0), Elsewhere() >> Step(log, "b", 0), limit=1)(1)
+    assert [what for what, _ in log.entries] == ["a begins", "a ends", "b begins", "b ends"]
+
+
+def test_a_run_of_its_own_inside_a_branch_has_no_place() -> None:
+    delay = NonBlockingDelay(0.001)
+
+    @module
+    def elsewhere(x: int) -> int:
+        return asyncio.run(delay(x))
+
+    assert Parallel(elsewhere, elsewhere, limit=1).run(1) == (1, 1)
+
+
+@simulated
+async def test_strands_of_one_place_that_wait_for_it_go_on_together() -> None:
+    done = asyncio.Event()
+
+    @module
+    async def waits(x: int) -> str:
+        await done.wait()
+        return "waits"
+
+    @module
+    async def sets(x: int) -> str:
+        done.set()
+        return "sets"
+
+    inner = Parallel(NonBlockingDelay(1) >> waits, NonBlockingDelay(2) >> sets)
+    log = Log()
+    line = Parallel(NonBlockingDelay(3) >> Step(log, "last"), inner, Step(log, "other", 5), limit=1)
+    assert await asyncio.wait_for(line(0), 50) == ("last", ("waits", "sets"), "other")
+    assert begun(log) == {"other": 0, "last": 5}
+
+
+@simulated
+async def test_strands_that_come_back_park_again_and_come_back_again() -> None:
+    log = Log()
+    twice = NonBlockingDelay(1) >> NonBlockingDelay(0) >> NonBlockingDelay(1)
+    inner = Parallel(twice >> Step(log, "a"), twice >> Step(log, "b"))
+    assert await asyncio.wait_for(Parallel(inner, Step(log, "other", 5), inner, limit=1)(0), 50)
+    assert begun(log)["other"] == 0
+
+
+@simulated
+async def test_tasks_of_the_users_own_that_park_bring_the_place_back_and_the_limit_holds() -> None:
+    running = most = 0
+
+    class Count(Module):
+        async def forward(self, x: Any) -> Any:
+            nonlocal running, most
+            running += 1
+            most = max(most, running)
+            await asyncio.sleep(1)
+            running -= 1
+            return x
+
+    count, short, long_ = Count(), NonBlockingDelay(1).with_(name="short"), NonBlockingDelay(2).with_(name="long")
+
+    class Own(Module):
+        async def forward(self, x: int) -> int:
+            await asyncio.gather(short(x), long_(x))
+            return await count(x)
+
+    await Parallel(*[Own()] * 5, limit=2)(0)
+    assert most == 2
+
+
+@simulated
+async def test_a_task_that_outlives_its_branch_takes_and_gives_no_place() -> None:
+    left = list[asyncio.Task[int]]()
+    go, delay = asyncio.Event(), NonBlockingDelay(1)
+
+    async def behind() -> int:
+        await go.wait()
+        return await delay(1)
+
+    class Leaves(Module):
+        async def forward(self, x: int) -> int:
+            left.append(asyncio.create_task(behind()))
+            left.append(asyncio.create_task(delay(x)))
+            await asyncio.sleep(0)
+            return x
+
+    log = Log()
+    wait = Step(log, "frees", 0.5)
+
+    class Frees(Module):
+        async def forward(self, x: int) -> str:
+            go.set()
+            return await wait(x)
+
+    line = Parallel(Leaves(), Frees(), Step(log, "a", 2), Step(log, "b", 2), Step(log, "c", 2), limit=1)
+    await line(0)
+    assert begun(log) == {"frees": 0, "a": 0.5, "b": 2.5, "c": 4.5}
+    assert await asyncio.gather(*left) == [1, 0]
+
+
+@simulated
+async def test_a_parked_task_whose_branch_ends_while_it_waits_for_the_place_goes_on() -> None:
+    left, delay = list[asyncio.Task[int]](), NonBlockingDelay(1)
+
+    class Leaves(Module):
+        async def forward(self, x: int) -> int:
+            left.append(asyncio.create_task(delay(x)))
+            await asyncio.sleep(2)  # while another branch has the place that the task gave back
+            return x
+
+    log = Log()
+    assert await Parallel(Leaves(), Step(log, "long", 50), Step(log, "next", 1), limit=1)(0)
+    assert begun(log) == {"long": 0, "next": 50}
+    assert left[0].done()
+
+
+@simulated
+async def test_a_cancel_from_outside_before_a_worker_has_begun_ends_the_gather() -> None:
+    log = Log()
+    before = asyncio.all_tasks()
+    task = asyncio.create_task((Step(log, "a") & Step(log, "b"))(0))
+    await asyncio.sleep(0)
+    (fresh,) = asyncio.all_tasks() - before - {task}
+    fresh.cancel("from outside")
+    with pytest.raises(asyncio.CancelledError, match="from outside"):
+        await asyncio.wait_for(task, 5)
+    assert log.entries == []
+
+
+@simulated
+async def test_a_cancel_of_the_worker_that_would_take_over_ends_the_branches_that_wait() -> None:
+    log = Log()
+
+    class Cancels(Module):
+        async def forward(self, x: int) -> int:
+            before = asyncio.all_tasks()
+            asyncio.get_running_loop().call_soon(lambda: [t.cancel() for t in asyncio.all_tasks() - before])
+            await asyncio.sleep(5)
+            return x
+
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(Parallel(Cancels(), Step(log, "b"))(0), 50)
+    assert log.entries == []

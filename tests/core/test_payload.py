@@ -2,13 +2,14 @@
 
 import datetime as dt
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel, Field, SecretStr
+from pydantic import BaseModel, Field, PlainSerializer, RootModel, SecretStr
 from pydantic.errors import PydanticSchemaGenerationError
 from typing_extensions import TypedDict
 
@@ -139,6 +140,52 @@ def test_the_digest_names_the_content_and_the_schema_id_the_shape() -> None:
     assert one.schema_id == other.schema_id != Payload.of(["1"], list[str]).schema_id
     assert len(one.schema_id) == 16
     assert Payload.of(Point(x=1), Point).schema_id != Payload.of(Point3(x=1), Point3).schema_id
+
+
+class Numbers(BaseModel, serialize_by_alias=True, validate_by_name=True):
+    found: set[int] = Field(alias="gefunden")
+    rest: dict[str, list[set[int]]] = {}
+
+
+class Root(RootModel[set[int]]):
+    pass
+
+
+@dataclass
+class Pair:
+    left: frozenset[int]
+    right: list[set[int]]
+
+
+def test_the_digest_does_not_follow_the_order_of_sets_and_keys_and_the_json_does() -> None:
+    made: dict[Any, Callable[[list[int]], Any]] = {
+        set[int]: set,
+        frozenset[frozenset[int]]: lambda found: frozenset(map(frozenset[int], (found, [1]))),
+        dict[str, dict[str, set[int]]]: lambda found: {str(number): {"inner": set(found)} for number in found},
+        Numbers: lambda found: Numbers(found=set(found), rest={str(number): [set(found)] for number in found}),
+        Root: lambda found: Root(set(found)),
+        Pair: lambda found: Pair(frozenset(found), [set(found), {1}]),
+        tuple[set[int], int]: lambda found: (set(found), 1),
+    }
+    one, other = [0, 8, 16], [16, 8, 0]  # they fall into one place of the table, so the first to come stays first
+    for tp, make in made.items():
+        first, second = Payload.of(make(one), tp), Payload.of(make(other), tp)
+        assert first.json() != second.json(), tp
+        assert first.digest == second.digest, tp
+        assert first.digest != Payload.of(make([0, 8]), tp).digest
+    assert Payload.of({"b": 1, "a": 2}, dict[str, int]).json() == b'{"b":1,"a":2}'
+
+
+def test_the_digest_keeps_the_order_of_lists() -> None:
+    assert Payload.of([1, 2], list[int]).digest != Payload.of([2, 1], list[int]).digest
+
+
+def test_the_digest_counts_what_a_serializer_of_the_users_own_makes_of_a_set() -> None:
+    def doubled(found: set[int]) -> list[int]:
+        return [*sorted(found), *sorted(found)]
+
+    tp = Annotated[set[int], PlainSerializer(doubled)]
+    assert Payload.of({1, 2}, tp).digest == Payload.of({2, 1}, tp).digest != Payload.of({1, 3}, tp).digest
 
 
 def test_equal_values_of_equal_types_are_equal() -> None:

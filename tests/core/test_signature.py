@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import threading
 from collections.abc import AsyncIterator, Generator, Iterator
 from typing import Annotated, Any, Generic, TypeVar
 
@@ -9,6 +10,7 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mai import CastError, ConfigError, Module, PayloadError, Sequential, module
+from mai.core.signature import Signature
 from tests.support import refused, simulated
 
 T = TypeVar("T")
@@ -519,3 +521,82 @@ def test_in_keeps_arbitrary_types() -> None:
     assert draw.In(canvas=canvas, at={"x": 1}).canvas is canvas  # type: ignore[attr-defined]
     assert inspect.isclass(draw.In)
     assert isinstance(draw.In.model_config, dict | ConfigDict)  # type: ignore[misc]
+
+
+# ---------------------------------------------------------------- wrappers
+
+
+async def fetch(count: int) -> str:
+    return "ab" * count
+
+
+def compute(count: int) -> str:
+    return "ab" * count
+
+
+def chunks(count: int) -> Iterator[str]:
+    yield from ["ab"] * count
+
+
+async def stream(count: int) -> AsyncIterator[str]:
+    for _ in range(count):
+        yield "ab"
+
+
+FUNCTIONS: list[tuple[Any, str]] = [
+    (fetch, "coroutine"), (compute, "plain"), (chunks, "generator"), (stream, "async generator"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("fn", "colour"), FUNCTIONS)
+@simulated
+async def test_a_plain_wrapper_is_a_plain_step_unless_it_passes_on_a_generator(fn: Any, colour: str) -> None:
+    @functools.wraps(fn)
+    def wrapper(count: int) -> Any:
+        ran.append(threading.current_thread())
+        return fn(count)
+
+    ran = list[threading.Thread]()
+    for step in (module(wrapper), module(functools.partial(wrapper))):
+        assert Signature.of(step.__wrapped__, "step").colour == (colour if "generator" in colour else "plain")
+        assert (step.Out, await step(2)) == (str, "abab")
+    assert (threading.current_thread() in ran) == (colour == "async generator")
+
+
+@pytest.mark.parametrize(("fn", "colour"), FUNCTIONS)
+@simulated
+async def test_an_async_wrapper_is_a_coroutine_function_whatever_it_wraps(fn: Any, colour: str) -> None:
+    @functools.wraps(fn)
+    async def wrapper(count: int) -> Any:
+        out = fn(count)
+        if colour == "coroutine":
+            return await out
+        return [chunk async for chunk in out] if colour == "async generator" else list(out)
+
+    step = module(wrapper)
+    assert Signature.of(wrapper, "step").colour == "coroutine"
+    if "generator" in colour:  # what the wrapper makes of the chunks is not what the wrapped function declares
+        assert (step.Out, await step(2)) == (Any, ["ab", "ab"])
+    elif colour == "coroutine":
+        assert (step.Out, await step(2)) == (str, "abab")
+
+
+@pytest.mark.parametrize(("fn", "colour"), FUNCTIONS)
+@simulated
+async def test_a_cached_function_is_run_like_the_function(fn: Any, colour: str) -> None:
+    assert Signature.of(functools.cache(fn), "step").colour == colour
+    assert await module(functools.cache(fn))(2) == "abab"
+
+
+@simulated
+async def test_a_callable_object_that_wraps_a_function_is_run_as_its_own_call_says() -> None:
+    class Retried:
+        def __init__(self, fn: Any) -> None:
+            self.fn = fn
+            functools.update_wrapper(self, fn)
+
+        async def __call__(self, count: int) -> Any:
+            return self.fn(count)
+
+    step = module(Retried(compute))
+    assert (Signature.of(Retried(compute), "step").colour, step.Out, await step(2)) == ("coroutine", str, "abab")

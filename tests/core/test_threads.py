@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from mai import Context, DeadlineExceeded, LocalEngine, Module, Parallel, capture, module
+from mai import Context, DeadlineExceeded, LocalEngine, Module, Parallel, TooManyAbandoned, capture, module
 from mai.core.threads import Door
 from tests.support import loop_of, python, simulated
 
@@ -626,3 +626,56 @@ except DeadlineExceeded:
         timeout=20,
     )
     assert (done.returncode, done.stdout) == (0, "free\n")
+
+
+# ---------------------------------------------------------------- too many abandoned
+
+
+@simulated
+async def test_with_too_many_abandoned_threads_a_step_is_refused_until_one_comes_back() -> None:
+    gate, engine = Gate(), LocalEngine(max_threads=2, max_abandoned=2)
+    async with engine:
+        for count in (1, 2):
+            task = asyncio.create_task(module(gate)(1))
+            await gate.wait_standing()
+            task.cancel()
+            await asyncio.wait([task])
+            assert engine.threads.abandoned == count
+        with pytest.raises(TooManyAbandoned) as caught:
+            await thread(1)
+        assert (caught.value.count, caught.value.limit) == (2, 2)
+        assert str(caught.value) == (
+            "No thread for a step: 2 threads still hang after a timeout or a cancel (max_abandoned=2); "
+            "give what blocks there a timeout of its own"
+        )
+        assert engine.threads.started == 2
+        gate.open.set()
+        await wait_until(lambda: engine.threads.abandoned < 2)
+        assert (await thread(1)).daemon
+
+
+@simulated
+async def test_a_cancel_of_a_queued_step_abandons_no_thread() -> None:
+    gate, engine = Gate(), LocalEngine(max_threads=1, max_abandoned=1)
+    async with engine:
+        busy = asyncio.create_task(module(gate)(1))
+        await gate.wait_standing()
+        for _ in range(3):
+            queued = asyncio.create_task(thread(1))
+            await asyncio.sleep(0)
+            queued.cancel()
+            await asyncio.wait([queued])
+        gate.open.set()
+        assert await busy == 1
+        assert (await thread(1)).daemon
+
+
+@simulated
+async def test_an_engine_that_is_entered_again_keeps_its_idle_threads() -> None:
+    engine = LocalEngine(max_threads=1)
+    async with engine:
+        before = await thread(1)
+    async with engine:
+        first = await thread(1)
+        await wait_until(lambda: not before.is_alive() or before is first)
+        assert await thread(1) is first

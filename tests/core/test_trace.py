@@ -509,3 +509,13 @@ async def test_handles_can_be_pickled() -> None:
     assert [h.step_id for h in again.walk()] == [h.step_id for h in trace.runs[0].walk()]
     assert again.duration == trace.runs[0].duration
     assert again.children[0].parent is again
+
+
+@simulated
+async def test_a_capture_entered_again_inside_its_own_block_gets_each_call_once() -> None:
+    with capture() as first, capture() as second:
+        with first, second, first:
+            await shout("a")
+        await shout("b")
+    await shout("c")
+    assert [len(trace.runs) for trace in (first, second)] == [2, 2]

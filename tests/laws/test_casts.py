@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 
 from mai import CastError
-from mai.core.casts import caster, fits
+from mai.core.casts import caster
+from mai.layers.edges import fits
 
 from .typed import Row, identical, types, values
 

@@ -208,3 +208,19 @@ async def test_an_async_test_leaks_no_contextvar_into_its_branch() -> None:
 
     assert await Conditional(test, then=look, otherwise=look)("x") == "clean"
     assert mark.get() == "clean"
+
+
+def test_a_module_that_decides_must_take_what_the_branches_take() -> None:
+    @module
+    async def many(numbers: list[int]) -> bool:
+        return len(numbers) > 1
+
+    @module
+    async def pair(a: str, b: str) -> bool:
+        return a == b
+
+    with pytest.raises(WiringError, match=r"^Conditional: \w+ takes str, another branch list\[int\]"):
+        Conditional(many, then=shout)
+    with pytest.raises(WiringError, match=r"^Conditional: pair needs 2 values \(a, b\), but gets one"):
+        Conditional(pair, then=shout)
+    assert Conditional(pair.with_(b="a"), then=shout).run("a") == "A"

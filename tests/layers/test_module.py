@@ -404,3 +404,44 @@ def test_a_module_is_shown_by_its_name_and_signature() -> None:
     assert repr(Search()) == "<Search(query: str, k: int = 1) -> list[str]>"
     assert repr(Search().with_(name="find")) == "<find(query: str, k: int = 1) -> list[str]>"
     assert repr(module(len)).startswith("<len(")
+
+
+@simulated
+async def test_forward_may_be_a_static_or_a_class_method() -> None:
+    class Static(Module):
+        @staticmethod
+        async def forward(text: str, times: int = 2) -> str:
+            return text * times
+
+    class OfClass(Module):
+        mark = "!"
+
+        @classmethod
+        def forward(cls, text: str, times: int = 2) -> str:
+            return text * times + cls.mark
+
+    assert list(Static.In.model_fields) == list(OfClass.In.model_fields) == ["text", "times"]
+    assert await Static()("a") == await Static().with_(times=1)("aa") == "aa"
+    assert await OfClass()("a", times=3) == "aaa!"
+    assert await (Static() >> OfClass())("a") == "aaaa!"
+
+
+@simulated
+async def test_a_forward_that_a_mixin_brings_is_the_one_that_counts() -> None:
+    class Base(Module):
+        async def forward(self, number: int) -> int:
+            return number
+
+    class Mixin:
+        def forward(self, text: str, times: int = 2) -> str:
+            return text * times
+
+    class Both(Mixin, Base):  # type: ignore[misc]  # pyright: ignore[reportIncompatibleMethodOverride]
+        pass
+
+    class Other(Base, Mixin):  # type: ignore[misc]  # pyright: ignore[reportIncompatibleMethodOverride]
+        pass
+
+    assert (list(Both.In.model_fields), Both.Out) == (["text", "times"], str)
+    assert await Both()("a") == "aa"
+    assert (list(Other.In.model_fields), await Other()(1)) == (["number"], 1)

@@ -175,6 +175,57 @@ def test_a_keyword_only_parameter_without_a_default_is_refused() -> None:
         count >> scale
 
 
+def test_a_value_cannot_go_where_with_has_set_the_first_parameter_only() -> None:
+    hint = "which goes to 'a'; set 'b' with .with_(b=...) instead"
+    with refused(WiringError, f"cannot connect count -> add: add needs 'b', but gets one value, {hint}"):
+        count >> add.with_(a=1)
+    with refused(WiringError, f"Parallel: add needs 'b', but gets one value, {hint}"):
+        count & add.with_(a=1)
+    with pytest.raises(WiringError, match=r"needs 2 values \(b, c\), but pair returns no tuple of that length"):
+        pair >> add_three.with_(a=1)
+    assert (triple >> add_three.with_(a=1)).run(1) == 3
+    assert (pair >> add_three.with_(c=3)).run(1) == 6
+
+
+@module
+async def add_three(a: int, b: int, c: int) -> int:
+    return a + b + c
+
+
+def test_a_first_step_that_needs_two_values_is_refused() -> None:
+    with refused(WiringError, "Sequential: add needs 2 values (a, b), but gets one"):
+        add >> str
+
+
+def test_a_first_parameter_that_can_be_given_only_by_name_is_refused() -> None:
+    @module
+    async def scale(*, by: int = 3) -> int:
+        return by
+
+    @module
+    async def loose(**facts: int) -> int:
+        return len(facts)
+
+    for step, name in ((scale, "by"), (scale.with_(by=4), "by"), (loose, "facts")):
+        who = step.settings.name
+        with refused(WiringError, f"{who} takes {name!r} only by name: a composite gives its value by position"):
+            count >> step
+        with pytest.raises(WiringError, match="only by name"):
+            Sequential(step)
+        with pytest.raises(WiringError, match="only by name"):
+            count & step
+    assert scale.run(by=2) == 2
+
+
+@simulated
+async def test_a_step_that_takes_any_number_of_values_gets_the_one() -> None:
+    @module
+    async def total(*numbers: int) -> int:
+        return sum(numbers)
+
+    assert await (count >> total)(["a", "b"]) == 2
+
+
 def test_equal_explicit_names_in_one_scope_are_refused() -> None:
     with refused(WiringError, "Sequential: two steps are named 'same'; names in one scope must differ"):
         split.with_(name="same") >> count.with_(name="same")

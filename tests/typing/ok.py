@@ -4,7 +4,7 @@ Both checkers read this file; `tests/typing/test_typing.py` also runs every func
 ``infers``, with an ``assert_type`` that looks at the value, so that what is inferred is true at run time as well.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Generator, Iterable, Iterator
 from typing import Any, assert_type
 
 from pydantic import BaseModel
@@ -13,11 +13,15 @@ from mai import (
     BlockingDelay,
     Conditional,
     Context,
+    Loop,
+    Map,
     Module,
     NonBlockingDelay,
     Parallel,
     Payload,
+    Race,
     Sequential,
+    Switch,
     TraceHandle,
     capture,
     module,
@@ -251,6 +255,55 @@ async def infers_branches_of_a_conditional() -> None:
     assert_type(search >> summarise >> Conditional(longer, then=shout), Sequential[str, str])
 
 
+async def infers_branches_of_a_switch() -> None:
+    assert_type(Switch(lambda text: text[0], {"a": length, "b": length}), Switch[str, int])
+    either = Switch(lambda text: text[0], {"a": length}, otherwise=shout)
+    assert_type(either, Switch[str, int | str])
+    assert_type(await either("abc"), int | str)
+    assert_type(await Switch(length, {3: write}, otherwise=shout)("abc"), str)
+    assert_type(search >> summarise >> Switch(length, {3: shout}, otherwise=write), Sequential[str, str])
+    cases: dict[str, Module[str, object]] = {"a": length, "b": sizes}  # without it mypy finds no common type
+    assert_type(await Switch(str.lower, cases)("a"), object)
+
+
+async def infers_the_state_of_a_loop() -> None:
+    assert_type(Loop(double, max_iters=3), Loop[int])
+    assert_type(await Loop(double, until=lambda n: n > 9, max_iters=9)(1), int)
+    assert_type(await Loop(shout, until=longer, max_iters=3)("a"), str)
+    assert_type(Loop(search >> summarise, max_iters=2), Loop[str])
+    assert_type(Loop(shout, max_iters=2) >> length, Sequential[str, int])
+
+
+async def numbers() -> AsyncIterator[int]:
+    yield 1
+
+
+async def infers_items() -> None:
+    assert_type(length.map(), Map[str, int])
+    assert_type(Map(length), Map[str, int])
+    assert_type(Map(double), Map[int, int])
+    assert_type(await length.map(concurrency=2, progress=True)(["a"]), list[int])
+    assert_type(await Map(length, on_error="collect")(("a", "b")), list[int | Exception])
+    assert_type(await length.map(on_error="collect", concurrency=2)({"a"}), list[int | Exception])
+    assert_type(await Count().map()(numbers()), list[list[int]])
+    assert_type(await module(double).map()(numbers()), list[int])
+    assert_type(length.map().map(), Map[Iterable[str] | AsyncIterable[str], list[int]])
+    assert_type(sizes >> module(double).map(), Sequential[str, list[int]])
+    assert_type((length & shout).map(), Map[str, tuple[int, str]])
+    assert_type(length.map().with_(timeout=2), Map[str, int])
+    assert_type(length.map() & length.map(), Parallel[Iterable[str] | AsyncIterable[str], tuple[list[int], list[int]]])
+
+
+async def infers_what_wins_a_race() -> None:
+    assert_type(Race(length, shout), Race[str, int | str])
+    assert_type(await Race(length, shout)("a"), int | str)
+    assert_type(Race(length, shout, sizes), Race[str, int | str | list[int]])
+    assert_type(Race(length), Race[str, int])
+    assert_type(Race(length, length, length, length), Race[str, int])
+    assert_type(await Race(shout, write)("a"), str)
+    assert_type(search >> Race(summarise, summarise), Sequential[str, str])
+
+
 async def infers_through_delays() -> None:
     assert_type(search >> BlockingDelay(0) >> summarise, Sequential[str, str])
     assert_type(search >> NonBlockingDelay(0) >> summarise >> NonBlockingDelay(0), Sequential[str, str])
@@ -303,3 +356,6 @@ def infers_the_value_of_run() -> None:
     assert_type((search >> summarise >> length).run("x"), int)
     assert_type((length & shout).run("x"), tuple[int, str])
     assert_type(Conditional(longer, then=length).run("abcd"), int | str)
+    assert_type(length.map().run(["abcd"]), list[int])
+    assert_type(Loop(shout, max_iters=2).run("a"), str)
+    assert_type(Race(length, shout).run("a"), int | str)

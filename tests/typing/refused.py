@@ -8,7 +8,20 @@ from collections.abc import AsyncIterator
 
 from pydantic import BaseModel
 
-from mai import BlockingDelay, Conditional, Context, Module, Parallel, Sequential, capture, module
+from mai import (
+    BlockingDelay,
+    Conditional,
+    Context,
+    Loop,
+    Map,
+    Module,
+    Parallel,
+    Race,
+    Sequential,
+    Switch,
+    capture,
+    module,
+)  # fmt: skip
 
 
 class Doc(BaseModel):
@@ -186,6 +199,38 @@ def conditions_that_do_not_fit() -> None:
     Conditional(str.isupper, then=length, otherwise=3)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
     print(Conditional(str.isupper, then=summarise)("x"))  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]  # mypy infers that no value can be both, and refuses the call
     print(Conditional(str.isupper, then=shout)(3))  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue, reportUnknownArgumentType]
+
+
+def choices_loops_maps_and_races_that_do_not_fit() -> None:
+    Switch(length)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+    Switch(length, [shout])  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+    Switch(3, {"a": shout})  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+    Switch(length, {3: 4})  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    Switch(half, {3: shout})  # type: ignore[misc]  # pyright: ignore[reportArgumentType]
+    Switch(str.lower, {"a": length}, otherwise=3)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+    print(Switch(str.lower, {"a": length}, otherwise=shout)(3))  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue, reportUnknownArgumentType]
+    Loop(shout)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+    Loop(length, max_iters=3)  # type: ignore[misc]  # pyright: ignore[reportArgumentType]
+    Loop(shout, max_iters="3")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+    Loop(shout, until=3, max_iters=3)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+    Loop(shout, until=half, max_iters=3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    Loop(3, max_iters=3)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+    print(Loop(shout, max_iters=3)(3))  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue, reportUnknownArgumentType]
+    Map()  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+    Map(3)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+    Map(length, concurrency="2")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+    Map(length, on_error="ignore")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
+    Map(length, limit=3)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+    length.map(concurrency=None)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+    length.map(on_error="ignore")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
+    length.map(limit=3)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+    print(length.map()(3))  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue, reportUnknownArgumentType]
+    print(length.map()([3]))  # type: ignore[list-item]  # pyright: ignore[reportArgumentType, reportCallIssue, reportUnknownArgumentType]
+    _ = length >> length.map()  # type: ignore[operator]  # pyright: ignore[reportOperatorIssue, reportUnknownVariableType]
+    Race(3)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+    Race(length, 3)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
+    print(Race(length, summarise)("x"))  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
+    print(Race(length, shout)(3))  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue, reportUnknownArgumentType]
 
 
 def operators_that_are_not_there() -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from mai import Module, Parallel, Payload, Sequential, TraceHandle, module
+from mai import Map, Module, Parallel, Payload, Sequential, TraceHandle, module
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -91,8 +91,9 @@ def holds(value: Any, tp: Any) -> Any:
     origin, args = typing.get_origin(tp) or tp, typing.get_args(tp)
     if isinstance(origin, type) and issubclass(origin, Module):
         assert type(value) is origin
-        alike = issubclass(origin, Parallel) and typing.get_origin(value.Out) is typing.get_origin(args[1])
-        assert not args or value.Out in (Any, args[1]) or alike
+        alike = issubclass(origin, Parallel) and typing.get_origin(value.Out) is typing.get_origin(args[-1])
+        gives = None if not args else list.__class_getitem__(args[1]) if issubclass(origin, Map) else args[-1]
+        assert not args or value.Out in (Any, gives) or alike
     elif origin in (Payload, TraceHandle):
         assert isinstance(value, origin)
     elif origin is type:

@@ -127,6 +127,12 @@ def test_the_way_that_a_condition_took_stands_behind_its_name() -> None:
     assert show(call("long?", 0, 1, attributes={"mai.decision": "then"}))[0].startswith("✓ long? → then ")
 
 
+def test_how_often_a_loop_or_a_map_called_its_step_stands_behind_its_name() -> None:
+    assert show(call("Map", 0, 1, attributes={"mai.map.items": 12_345}))[0].startswith("✓ Map x12,345 ")
+    loop = call("Loop", 0, 1, attributes={"mai.loop.turns": 3, "mai.decision": "until"})
+    assert show(loop)[0].startswith("✓ Loop x3 → until ")
+
+
 def test_the_key_of_a_named_branch_stands_before_its_name() -> None:
     root = call("Parallel", 0, 1, call("count", 0, 1, attributes={"mai.branch.key": "words"}))
     assert show(root)[1].startswith("└─ ✓ words: count ")
