@@ -440,41 +440,45 @@ class Plain(Work):
 COLOURS: dict[str, Any] = {"async": Async, "stream": Async, "thread": Plain, "inline": Plain}
 
 
-def middle(kind: str, node: Node, diary: Diary, outer: int) -> Any:
-    """Return a middleware that sees what the caller set, before and after what it surrounds."""
+class Middle:
+    """A middleware that looks, before and after what it surrounds, at what the caller set."""
 
-    def look() -> None:
-        if around.get() != outer:
-            diary.wrong.append(f"the middleware {kind} of s{node.ident} sees a contextvar of {around.get()}")
+    def __init__(self, kind: str, node: Node, diary: Diary, outer: int) -> None:
+        self.kind, self.name, self.diary, self.outer = kind, f"s{node.ident}", diary, outer
 
-    async def run(call: Any, next_: Any) -> Any:
-        look()
+    def look(self) -> None:
+        """Write down what leaked."""
+        if around.get() != self.outer:
+            self.diary.wrong.append(f"the middleware {self.kind} of {self.name} sees a contextvar of {around.get()}")
+
+    async def __call__(self, call: Any, next_: Any) -> Any:
+        """Go on after a failure, or not."""
+        self.look()
         try:
-            return await around_it(call, next_)
+            return await self.on(call, next_)
         except Exception:
-            look()
-            if kind == "again":
+            self.look()
+            if self.kind == "again":
                 return await next_(call)
-            if kind != "guard":
+            if self.kind != "guard":
                 raise
             return -7
         finally:
-            look()
+            self.look()
 
-    async def around_it(call: Any, next_: Any) -> Any:
-        match kind:
+    async def on(self, call: Any, next_: Any) -> Any:
+        """Do what this kind does."""
+        match self.kind:
             case "slow":
                 await asyncio.sleep(33.0)
             case "twice":
                 await next_(call)
-                look()
+                self.look()
             case "answer":
                 return digest("answer", *call.args)
             case "change":
                 call = replace(call, args=(digest("change", *call.args),))
         return await next_(call)
-
-    return run
 
 
 ON: dict[str, Any] = {"any": Exception, "boom": Boom, "timeout": lambda error: isinstance(error, DeadlineExceeded)}
@@ -498,7 +502,7 @@ def build(node: Any, diary: Diary, outer: int = 0) -> Module:
     if node.fallback:
         settings["fallback"] = [build(other, diary, outer) for other in node.fallback]
     if node.middleware:
-        settings["middleware"] = [middle(kind, node, diary, outer) for kind in node.middleware]
+        settings["middleware"] = [Middle(kind, node, diary, outer) for kind in node.middleware]
     return made.with_(**settings)
 
 
