@@ -4,6 +4,7 @@ A call costs some Python frames and some of the C stack, so that a nest of a few
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from .drive import Body, start
@@ -19,7 +20,8 @@ class _Lone:
     def __init__(self, body: Body) -> None:
         self.body: Body | None = body
         self.error: BaseException | None = None
-        self.late: bool = False  # it failed after a cancel had come to it
+        self.cancels: Callable[[], int] = int  # how many have come for the task that waits
+        self.late: bool = False  # it failed after one had come, and had reached it
 
     def more(self) -> bool:
         return self.body is not None
@@ -34,7 +36,8 @@ class _Lone:
             return 0, None, error
 
     def done(self, key: Any, value: Any, error: BaseException | None) -> bool:
-        self.error, self.late = error, _cancels() > 0
+        own: Any = asyncio.current_task()
+        self.error, self.late = error, self.cancels() > 0 < own.cancelling()
         return error is None
 
 
@@ -44,14 +47,11 @@ def hopped(body: Body) -> Any:
 
 
 async def _hop(work: _Lone) -> None:
-    before = _cancels()
+    task: Any = asyncio.current_task()
+    before = task.cancelling()
+    work.cancels = lambda: task.cancelling() - before  # type: ignore[no-any-return]
     try:
         await gather(work)
-    finally:  # a failure wins over a cancel where it is what the body made of it: a deadline that passed, clean-up
-        if work.error is not None and (work.late or _cancels() == before):
+    finally:  # a failure wins over a cancel where the body made it of one: a deadline that passed, clean-up
+        if work.error is not None and (work.late or not work.cancels()):
             raise work.error
-
-
-def _cancels() -> int:
-    task = asyncio.current_task()
-    return 0 if task is None else task.cancelling()
