@@ -49,7 +49,7 @@ def hopped(body: Body) -> Any:
 async def _hop(work: _Lone) -> None:
     task: Any = asyncio.current_task()
     before = task.cancelling()
-    work.cancels = lambda: task.cancelling() - before  # type: ignore[no-any-return]
+    work.cancels = lambda: task.cancelling() - before
     try:
         await gather(work)
     finally:  # a failure wins over a cancel where the body made it of one: a deadline that passed, clean-up
