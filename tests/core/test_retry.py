@@ -436,6 +436,12 @@ async def test_when_all_fail_the_last_error_is_raised_and_shows_the_one_before()
 
 
 @simulated
+async def test_a_failure_that_a_fallback_has_dealt_with_is_not_raised_again_by_the_branches_around() -> None:
+    whole = Flaky(9).with_(fallback=Flaky(0)) & Flaky(0, takes=1.0) & Flaky(1).with_(retry=Retry(2, base=2.0))
+    assert await whole(5) == (5, 5, 5)
+
+
+@simulated
 async def test_a_fallback_has_a_fresh_timeout_inside_the_total_one() -> None:
     for total, ends in [(None, 1.0 + 2.0), (2.5, 2.5)]:
         before, slow, other = loop_of().time(), Flaky(0, takes=5.0), Flaky(0, takes=5.0)
