@@ -152,7 +152,7 @@ def _monotonic(deadline: object) -> float | None:
     return instant
 
 
-class Context(BaseModel, frozen=True, arbitrary_types_allowed=True, revalidate_instances="never"):
+class Context(BaseModel, frozen=True, arbitrary_types_allowed=True, revalidate_instances="never", defer_build=True):
     """What a step can know about its call: a frozen snapshot.
 
     ``Context.get()`` gives the current one anywhere, also in worker threads. ``Context.scope`` sets what the calls

@@ -7,7 +7,7 @@ from functools import partial
 from hashlib import blake2b
 from typing import Any, Generic, TypeVar
 
-from pydantic import RootModel, TypeAdapter
+from pydantic import TypeAdapter
 
 from ..errors import PayloadError
 from .casts import caster, show
@@ -111,7 +111,7 @@ def _ordered(value: Any, plain: Any) -> Any:
     """Return *plain*, what JSON makes of *value*, with the members of its sets sorted."""
     made: Any = plain.__class__
     cls: Any = value.__class__  # looked at in the place of the value, whose type is to stay open
-    if issubclass(cls, RootModel):
+    if getattr(cls, "__pydantic_root_model__", False):
         return _ordered(value.root, plain)
     if made is dict:
         names = {info.serialization_alias: name for name, info in getattr(value, "__pydantic_fields__", {}).items()}

@@ -57,6 +57,8 @@ def fits(src: Any, dst: Any) -> Fit:
         >>> fits(bool, int), fits(str, int), fits(int, list[int])
         ('same', 'cast', None)
     """
+    if src == dst and repr(src) == repr(dst):  # equal is not the same: Literal[1] == Literal[True]
+        return "same"
     text = (str, bytes, bytearray) if any(mark is _MARK for mark in getattr(dst, "__metadata__", ())) else ()
     best = [0 if is_subclass(one, text) else max(_rank(one, o) for o in _options(dst)) for one in _options(src)]
     return "same" if min(best) == 2 else "cast" if max(best) else None

@@ -106,7 +106,7 @@ class Module(Generic[In, Out]):
     _mai_kind: ClassVar[str] = "module"
     _mai_names: ClassVar[Mapping[str, Any] | None] = None  # what annotations of forward may name besides globals
     _mai_signature: Signature | None = None
-    _mai_settings: Settings = Settings()
+    _mai_settings: Settings = Settings.model_construct()
     _mai_spec: Spec | None = None
     _mai_identity: object = None  # of an instance and all its copies
     _mai_facts: Mapping[str, Any] = {}  # attributes that every span and handle of the module has
