@@ -7,7 +7,9 @@ caller's own task runs none of them: it only waits, so a cancel from outside rea
 """
 
 import asyncio
+import types
 from collections import deque
+from collections.abc import Generator
 from contextvars import Context, copy_context
 from typing import Any, Protocol
 
@@ -99,6 +101,12 @@ def held_slot() -> Slot | None:
     return slot if here else None
 
 
+@types.coroutine
+def _stand() -> Generator[None, None, None]:
+    """Wait for a turn of the loop, as ``asyncio.sleep(0)`` does."""
+    yield
+
+
 class _Group:
     """One gather: its tasks, its places, and how it ends."""
 
@@ -138,7 +146,7 @@ class _Group:
 
     async def worker(self) -> None:
         try:
-            await asyncio.sleep(0)
+            await _stand()
             self.coming = False
             await self.drain()
         except asyncio.CancelledError as error:  # in a pause between two branches: by `stop`, or from outside

@@ -43,6 +43,7 @@ class Signature:
         self.params: dict[str, inspect.Parameter] = {p.name: p for p in params}
         self.first: inspect.Parameter = params[0]
         self.positional: list[_P] = [p for p in params if p.kind in (_P.POSITIONAL_ONLY, _P.POSITIONAL_OR_KEYWORD)]
+        self._alone: bool = self.positional == params[:1] == params
         self._casts = {p.name: caster(p.annotation) for p in params}
         self._native = inspect.Signature(params, return_annotation=returns)
         self._model: type[BaseModel] | None = None
@@ -84,6 +85,8 @@ class Signature:
             ConfigError: If an argument is missing, unknown or given twice.
             CastError: If one cannot be cast to its type.
         """
+        if self._alone and len(args) == 1 and not kwargs:
+            return (self._cast(self.first.name, args[0], frame),), {}
         for key in kwargs:
             if self.parameter(key) is None:
                 hint = f": it is a setting; for one call write await m.with_({key}=...)(x)"
@@ -95,13 +98,7 @@ class Signature:
             raise ConfigError(f"{self.owner}{self._native}: {error}") from error
         given = bound.arguments
         for key, value in given.items():
-            kind, cast = self.params[key].kind, self._casts[key]
-            if kind is _P.VAR_POSITIONAL:
-                given[key] = tuple(cast(item, key, frame) for item in value)
-            elif kind is _P.VAR_KEYWORD:
-                given[key] = {name: cast(item, name, frame) for name, item in value.items()}
-            else:
-                given[key] = cast(value, key, frame)
+            given[key] = self._cast(key, value, frame)
         for p in self.params.values():
             if p.name not in given and p.name in defaults:
                 given[p.name] = defaults[p.name]
@@ -110,6 +107,15 @@ class Signature:
         extra = {key: value for key, value in defaults.items() if key not in self.params}
         bound.apply_defaults()  # a positional-only one may stand before one that was given
         return bound.args, {**extra, **bound.kwargs}
+
+    def _cast(self, key: str, value: Any, frame: Any) -> Any:
+        """Return what is given to the parameter *key*, cast; of a variable one each item."""
+        kind, cast = self.params[key].kind, self._casts[key]
+        if kind is _P.VAR_POSITIONAL:
+            return tuple(cast(item, key, frame) for item in value)
+        if kind is _P.VAR_KEYWORD:
+            return {name: cast(item, name, frame) for name, item in value.items()}
+        return cast(value, key, frame)
 
     def model(self, defaults: Mapping[str, Any]) -> type[BaseModel]:
         """Return the pydantic model with a field for each parameter (``In``), with *defaults* of ``with_``."""
