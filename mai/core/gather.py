@@ -56,6 +56,8 @@ class Slot:
         if not (self.held or self.ended):
             self.held = True
             self.group.live += 1
+        if self.turn is not None:  # the first strand to go on takes the others of this place along
+            self.turn.set()
 
     def leave(self) -> None:
         """Park one strand, or end it."""
@@ -86,11 +88,10 @@ class Slot:
                 self.turn.clear()
                 await self.turn.wait()
         finally:
-            if self.turn is not None:  # the first strand to go on takes the others of this place along
-                waiting.remove(self)
-                self.turn.set()
-                self.turn = None
             self.join()
+            if self.turn is not None:
+                waiting.remove(self)
+                self.turn = None
             self.group.wake()
 
 

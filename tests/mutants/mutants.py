@@ -280,8 +280,8 @@ MUTANTS = (
     Mutant(
         "the strands of a place go on together",
         "mai/core/gather.py",
-        "                self.turn.set()\n",
-        "",
+        "others of this place along\n            self.turn.set()",
+        "others of this place along\n            ...",
         (CORE + "test_gather.py",),
     ),
     Mutant(
