@@ -11,16 +11,26 @@ This page is the face: what most programs import.
 """
 
 from .core.engine import LocalEngine
+from .core.events import emit
 from .core.trace import capture
-from .errors import CastError, ConfigError, DeadlineExceeded, MaiError, PayloadError, WiringError, WouldDeadlock
+from .errors import (
+    AskError,
+    CastError,
+    ConfigError,
+    DeadlineExceeded,
+    MaiError,
+    PayloadError,
+    WiringError,
+    WouldDeadlock,
+)  # fmt: skip
 from .layers import BlockingDelay, Conditional, Module, NonBlockingDelay, Parallel, Sequential, module
+from .layers.ask import answers, ask
 from .types import Context, Payload, TraceHandle
 
 __version__ = "0.1.0.dev0"
 
 __all__ = [
-    "BlockingDelay", "CastError", "Conditional", "ConfigError", "Context", "DeadlineExceeded", "LocalEngine",
-    "MaiError",
-    "Module", "NonBlockingDelay", "Parallel", "Payload", "PayloadError", "Sequential", "TraceHandle", "WiringError",
-    "WouldDeadlock", "capture", "module",
+    "AskError", "BlockingDelay", "CastError", "Conditional", "ConfigError", "Context", "DeadlineExceeded",
+    "LocalEngine", "MaiError", "Module", "NonBlockingDelay", "Parallel", "Payload", "PayloadError", "Sequential",
+    "TraceHandle", "WiringError", "WouldDeadlock", "answers", "ask", "capture", "emit", "module",
 ]  # fmt: skip

@@ -8,13 +8,23 @@
     ├── CastError          (ValueError)    a value that does not fit the declared type of a step
     ├── PayloadError       (ValueError)    a value that cannot be written to or read from JSON without loss
     ├── DeadlineExceeded   (TimeoutError)  a call that ran past its timeout or its inherited deadline
+    ├── AskError           (RuntimeError)  a question that nobody can answer, an answer that no open question waits for
     └── WouldDeadlock      (RuntimeError)  ``run`` where the event loop would wait for itself
 
 A user's own exception is never wrapped in one of these: it keeps its type and identity and gains one note that names
 the step. All of them can be pickled and keep their facts as attributes.
 """
 
-__all__ = ["CastError", "ConfigError", "DeadlineExceeded", "MaiError", "PayloadError", "WiringError", "WouldDeadlock"]
+__all__ = [
+    "AskError",
+    "CastError",
+    "ConfigError",
+    "DeadlineExceeded",
+    "MaiError",
+    "PayloadError",
+    "WiringError",
+    "WouldDeadlock",
+]
 
 
 class MaiError(Exception):
@@ -59,6 +69,22 @@ class WiringError(MaiError, TypeError):
         ... except WiringError as error:
         ...     print(str(error).splitlines()[0])
         cannot connect count -> total
+    """
+
+
+class AskError(MaiError, RuntimeError):
+    """A step asks where nobody can answer, or an answer belongs to no single open question.
+
+    Example:
+        >>> from mai import AskError, ask, module
+        >>> @module
+        ... async def send(text: str) -> bool:
+        ...     return await ask("Send this?", bool)
+        >>> try:
+        ...     send.run("hello")
+        ... except AskError as error:
+        ...     print(error)
+        ask('Send this?') in 'send': nobody can answer; start() the run, or call it in 'with answers(fn):'
     """
 
 

@@ -1,8 +1,25 @@
 """The public data types: what calls take, know and leave behind."""
 
+from .core.control import Question
+from .core.events import (
+    Asked,
+    Chunk,
+    Emitted,
+    Event,
+    Failed,
+    Finished,
+    Progress,
+    Reader,
+    Retrying,
+    Started,
+    Stream,
+)  # fmt: skip
 from .core.frame import Context
 from .core.payload import Payload
 from .core.settings import Settings
 from .core.trace import ErrorInfo, Outcome, TraceHandle
 
-__all__ = ["Context", "ErrorInfo", "Outcome", "Payload", "Settings", "TraceHandle"]
+__all__ = [
+    "Asked", "Chunk", "Context", "Emitted", "ErrorInfo", "Event", "Failed", "Finished", "Outcome", "Payload",
+    "Progress", "Question", "Reader", "Retrying", "Settings", "Started", "Stream", "TraceHandle",
+]  # fmt: skip

@@ -14,6 +14,7 @@ from typing import Any, TypedDict
 from ..core.casts import caster, fits, is_open, show
 from ..core.settings import SETTINGS, near
 from ..core.signature import Signature
+from ..core.trace import TraceHandle
 from ..errors import CastError, ConfigError, WiringError
 
 
@@ -25,6 +26,7 @@ class Keywords(TypedDict, total=False):
     total_timeout: float | None
     inline: bool | None
     isolate: bool
+    detached: bool
     tags: tuple[str, ...]
 
 
@@ -36,7 +38,8 @@ def name_of(module: Any) -> str:
 
 def signature_of(module: Any) -> Signature:
     """Return the signature of a module or a module class, read once."""
-    return module._mai_signature or module._mai_sign()  # type: ignore[no-any-return]
+    found: Signature = module._mai_signature or module._mai_sign()
+    return Signature(found.owner, list(found.params.values()), TraceHandle) if module._mai_settings.detached else found
 
 
 def needed(module: Any) -> list[inspect.Parameter]:

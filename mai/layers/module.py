@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, Protocol, S
 
 from pydantic import BaseModel
 
-from ..core.call import DONE, Spec, begin, current, finish, launch
+from ..core.call import DONE, Spec, begin, current, finish, launch, started
 from ..core.engine import run_sync
 from ..core.frame import Scope
 from ..core.payload import Payload
 from ..core.settings import SETTINGS, UNSET, Settings
 from ..core.signature import Signature
+from ..core.trace import TraceHandle
 from ..errors import CastError, ConfigError, WiringError
 from .checks import Keywords, check_brackets, is_thrown_away, name_of, signature_of, sort_params
 
@@ -171,6 +172,25 @@ class Module(Generic[In, Out]):
         """
         return run_sync(lambda: self(*args, **kwargs))  # type: ignore[no-any-return]
 
+    def start(self: Callable[P, Awaitable[R]], *args: P.args, **kwargs: P.kwargs) -> TraceHandle[R]:
+        """Start the call as a run and return its handle at once.
+
+        It runs as a task of the loop that runs in this thread; in a worker thread, of the loop that waits for that
+        thread; elsewhere, of the one loop that serves the sync code of the process. It sees the context variables and
+        the Context of its caller, with the deadline. A call joins the runs that were started in it, as a task group
+        does: it waits for them before it gives its value, and cancels them when it fails or is cancelled.
+
+        Example:
+            >>> from mai import module
+            >>> @module
+            ... async def shout(text: str) -> str:
+            ...     return text.upper()
+            >>> handle = shout.start("hello")
+            >>> await handle
+            'HELLO'
+        """
+        return started(self, args, kwargs)
+
     # ---------------------------------------------------------------- configuring
 
     def with_(
@@ -181,6 +201,7 @@ class Module(Generic[In, Out]):
         total_timeout: float | None = UNSET,
         inline: bool | None = UNSET,
         isolate: bool = UNSET,
+        detached: bool = UNSET,
         tags: tuple[str, ...] = UNSET,
         **params: object,
     ) -> Self:
@@ -192,6 +213,7 @@ class Module(Generic[In, Out]):
             total_timeout: Limit of the whole call [s], above 0; None: none.
             inline: Run a plain ``forward`` on the event loop instead of in a worker thread.
             isolate: Give the call (a composite: each branch too) a deep copy of its input.
+            detached: The call returns its TraceHandle at once, and its work goes on; see :doc:`/howto/detach`.
             tags: Labels for traces.
             params: Defaults for parameters of ``forward`` or for attributes declared on the class.
 
@@ -283,7 +305,7 @@ class Module(Generic[In, Out]):
     def _mai_compile(self) -> Spec:
         """Make what a call needs to know, once for each configured copy."""
         try:
-            signature = signature_of(self)
+            signature = self._mai_signature or self._mai_sign()
         except NameError as error:
             raise ConfigError(f"{name_of(self)}: forward names an unknown type: {error}") from error
         name, code = name_of(self), getattr(self, "__wrapped__", type(self))

@@ -115,12 +115,12 @@ def test_an_unknown_setting_is_named_with_the_near_miss() -> None:
 def test_an_unknown_setting_that_is_near_nothing_lists_what_there_is() -> None:
     with pytest.raises(ConfigError) as caught:
         by_with(zzz=2)
-    known = "'inline', 'isolate', 'k', 'name', 'query', 'tags', 'timeout', 'total_timeout'"
+    known = "'detached', 'inline', 'isolate', 'k', 'name', 'query', 'tags', 'timeout', 'total_timeout'"
     assert str(caught.value) == f"Search has no setting 'zzz'; it has {known}"
 
 
 def test_what_is_not_built_yet_is_an_unknown_setting() -> None:
-    for name in ("retry", "fallback", "middleware", "flow", "version", "detached", "undo"):
+    for name in ("retry", "fallback", "middleware", "flow", "version", "undo"):
         with pytest.raises(ConfigError, match=f"Search has no setting '{name}'"):
             by_with(**{name: None})
 

@@ -23,6 +23,9 @@ REASONS = {
     "Context.scope(auth)": OPAQUE,
     "Context.set(auth)": OPAQUE,
     "FunctionModule(base)": "its parameters are in P and its value in R; Module has no place for both",
+    "LocalEngine.subscribe(fn)": ANY_CALL,
+    "LocalEngine.tell(handle)": ANY_CALL,
+    "LocalEngine.watchers": ANY_CALL,
     "Module.Out ->": NO_TYPE_FORM,
     "Module.forward(*args)": "forward of a subclass may take more",
     "Module.forward(**kwargs)": "forward of a subclass may take more",
@@ -32,6 +35,8 @@ REASONS = {
     "Payload.load(tp)": NO_TYPE_FORM,
     "Payload.of(tp)": NO_TYPE_FORM,
     "Payload.tp": NO_TYPE_FORM,
+    "Question.schema ->": "a JSON schema",
+    "Question.type": NO_TYPE_FORM,
     "Sequential.__init__(*more)": "from six steps on, types are checked when the sequence is made",
     "Sequential.__init__(a)": "from six steps on, types are checked when the sequence is made",
     "Sequential.__init__(b)": "from six steps on, types are checked when the sequence is made",
@@ -48,6 +53,8 @@ REASONS = {
     "TraceHandle.find ->": ANY_CALL,
     "TraceHandle.parent": ANY_CALL,
     "TraceHandle.walk ->": ANY_CALL,
+    "ask ->": "follows from *type*, which is " + NO_TYPE_FORM,
+    "ask(type)": NO_TYPE_FORM,
     "capture.runs": ANY_CALL,
 }
 
