@@ -53,6 +53,8 @@ nitpick_ignore_regex = [
     (r"py:class", r"mai\.core\.settings\.Unset"),
     (r"py:class", r"mai\.layers\.checks\.Keywords"),
     (r"py:class", r"P"),
+    (r"py:class", r"mai\.layers\.ask\.T"),
+    (r"py:class", r"mai\.core\.events\.Bus"),  # users do not make the readers of a run
 ]
 
 PUBLIC = ("mai.errors", "mai.types", "mai.layers", "mai")

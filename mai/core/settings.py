@@ -50,6 +50,7 @@ class Settings(BaseModel, frozen=True, arbitrary_types_allowed=True, defer_build
         inline: Run a plain ``forward`` on the event loop instead of a worker thread; None means that the kernel
             decides (only builtins and types run inline).
         isolate: Give each call, branch and attempt a deep copy of its input.
+        detached: Return the handle of the call at once; the engine owns the work.
         tags: Labels for traces.
         params: Defaults for parameters of ``forward`` that were set by ``with_``.
     """
@@ -62,6 +63,7 @@ class Settings(BaseModel, frozen=True, arbitrary_types_allowed=True, defer_build
     middleware: Annotated[tuple[Any, ...], BeforeValidator(_many)] = ()
     inline: _Flag | None = None
     isolate: _Flag = False
+    detached: _Flag = False
     tags: tuple[Annotated[str, Field(strict=True)], ...] = ()
     params: Mapping[str, Any] = {}
 
