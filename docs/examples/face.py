@@ -5,7 +5,19 @@ from collections.abc import AsyncIterator
 
 from pydantic import BaseModel
 
-from mai import BlockingDelay, Conditional, Context, Module, NonBlockingDelay, Parallel, Payload, capture, module
+from mai import (
+    BlockingDelay,
+    Conditional,
+    Context,
+    Module,
+    NonBlockingDelay,
+    Parallel,
+    Payload,
+    answers,
+    ask,
+    capture,
+    module,
+)
 
 
 class Doc(BaseModel):
@@ -49,6 +61,11 @@ async def whoami(greeting: str) -> str:
     return f"{greeting} {context.metadata['user']}, {context.deadline is not None and 'in time'}: {context.step_id}"
 
 
+@module
+async def send(text: str) -> str:
+    return "sent" if await ask(f"Send {text!r}?", bool) else "kept"
+
+
 search, summarise, write = Search(), Summarise(), Write()
 
 p = search >> summarise >> str.upper  # Sequential; a plain function may stand on the right of >>
@@ -73,6 +90,10 @@ async def main() -> None:
         print("polite:", await polite("x"))
     print("trace:", [handle.step_id for handle in trace.runs[0].walk()])
     print(trace.runs[0])  # a tree with times
+    handle = write.start("mai")  # TraceHandle[str]: to await, watch, cancel and answer
+    print("chunks:", [text async for text in handle.chunks()], await handle, handle.outcome)
+    with answers(lambda question: "yes"):
+        print("asked:", await send("hello"))
     payload = Payload.of([Doc(text="a")], list[Doc])  # the typed envelope of what leaves the process
     print("payload:", payload.json(), payload.size, Payload.load(list[Doc], payload.json()) == payload)
     print("types:", search.schema()["required"], Summarise.Out, search.payload(query="x").json())

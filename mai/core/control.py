@@ -141,10 +141,14 @@ class Controlled(Generic[R_co]):
             )
         return self._control
 
-    def __await__(self) -> Generator[Any, Any, R_co]:
+    def _outside(self) -> Control:
         control = self._started()
         if current().env.bus is control:
-            raise WouldDeadlock(f"{self!r} was awaited inside its own run, which would wait for itself")
+            raise WouldDeadlock(f"{self!r} is waited for inside its own run, which would wait for itself")
+        return control
+
+    def __await__(self) -> Generator[Any, Any, R_co]:
+        control = self._outside()
         yield from control.over.heard(control.has_ended).__await__()
         return control.outcome()  # type: ignore[no-any-return]
 
@@ -161,8 +165,8 @@ class Controlled(Generic[R_co]):
             WouldDeadlock: In the thread of a running event loop, or inside the run itself; ``await`` the handle there.
             ConfigError: If the handle was not given by ``start``.
         """
-        control, frame = self._started(), current()
-        if not control.ended and (asyncio._get_running_loop() is not None or frame.env.bus is control):
+        control, frame = self._outside(), current()
+        if not control.ended and asyncio._get_running_loop() is not None:
             raise WouldDeadlock("result() would block the event loop that it waits for: write 'await handle' instead")
         with nullcontext() if worker_loop() is None or frame.run is None else frame.run.engine.threads.lent():
             if not control.over.wait(control.has_ended, timeout):
@@ -170,8 +174,13 @@ class Controlled(Generic[R_co]):
         return control.outcome()  # type: ignore[no-any-return]
 
     async def settled(self) -> None:
-        """Wait until the run and all detached work that was begun under it have ended, in whatever way."""
-        control = self._started()
+        """Wait until the run and all detached work that was begun under it have ended, in whatever way.
+
+        Raises:
+            WouldDeadlock: Inside the run itself.
+            ConfigError: If the handle was not given by ``start``.
+        """
+        control = self._outside()
         await control.over.heard(lambda: control.ended and not control.detached)
 
     def cancel(self) -> None:

@@ -151,7 +151,11 @@ async def test_a_run_that_waits_for_itself_is_refused() -> None:
     def in_thread(x: int) -> Any:
         return cell[1].result()
 
-    cell: list[TraceHandle[Any]] = [itself.start(1), in_thread.start(1)]
+    @module
+    async def settles(x: int) -> Any:
+        await cell[2].settled()
+
+    cell: list[TraceHandle[Any]] = [itself.start(1), in_thread.start(1), settles.start(1)]
     for h in cell:
         with pytest.raises(WouldDeadlock):
             await h

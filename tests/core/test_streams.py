@@ -8,8 +8,12 @@ from typing import Any
 
 import pytest
 
-from mai import Conditional, Module, Parallel, capture, module
-from mai.core.events import AHEAD
+from mai import Conditional, Context, Module, Parallel, TraceHandle, capture, module
+from mai.core.control import join
+from mai.core.engine import current_run
+from mai.core.events import AHEAD, Bus
+from mai.core.frame import ROOT, Frame, current, set_current
+from mai.core.streams import drain
 from mai.types import Chunk
 from tests.core.test_events import read_into
 from tests.support import recorded_spans, simulated, still
@@ -262,3 +266,33 @@ def test_a_generator_in_a_thread_waits_for_its_reader() -> None:
         assert next(reader) == i
         assert len(made) <= i + 1 + AHEAD
     assert list(reader) == []
+
+
+# ---------------------------------------------------------------- attempts
+
+
+@simulated
+async def test_in_an_attempt_chunks_tell_its_number_and_the_call_around_joins_what_was_started() -> None:
+    words, bus = Words(), Bus()
+    await words("a")  # makes what a call needs to know of it
+    with Context.scope():
+        outside = current()
+    call, attempt = Frame(), Frame()
+    for frame, parent, key, n in ((call, ROOT, "/Words", 0), (attempt, call, "", -2)):
+        frame.mod, frame.parent, frame.key, frame.n = words, parent, key, n
+        frame.env, frame.run = outside.env._replace(bus=bus), current_run()
+        frame.deadline = frame.since = frame.timer = frame.handle = frame.span = None
+        frame.seen = frame.lost = frame.started = None
+        frame.quiet = False
+
+    async def body() -> TraceHandle[str]:
+        set_current(attempt)
+        assert await drain(lambda: words.forward("x y")) == ["x", "y"]
+        return words.start("z")
+
+    handle = await asyncio.create_task(body())
+    assert [(e.step_id, e.attempt, e.nested) for e in bus.events if isinstance(e, Chunk)] == [("Words", 2, False)] * 2
+    assert attempt.started is None
+    assert call.started is not None
+    await join(call.started)
+    assert handle.ok

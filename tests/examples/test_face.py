@@ -24,6 +24,8 @@ SAYS = {
         "Sequential", "Sequential/Search", "Sequential/BlockingDelay", "Sequential/Summarise",
         "Sequential/NonBlockingDelay",
     ]),
+    "chunks": "['On ', 'mai', '.'] On mai. ok",
+    "asked": "sent",
     "payload": """b'[{"text":"a"}]' 14 True""",
     "types": """['query'] <class 'str'> b'{"query":"x","k":3}'""",
 }  # fmt: skip
