@@ -350,6 +350,29 @@ async def test_a_deadline_ends_items_and_source(kind: str) -> None:
 
 
 @simulated
+async def test_a_source_that_swallows_its_cancel_gives_nothing_more() -> None:
+    class Stubborn:
+        given = 0
+
+        def __aiter__(self) -> "Stubborn":
+            return self
+
+        async def __anext__(self) -> int:
+            self.given += 1
+            if self.given > 1:
+                try:
+                    await asyncio.sleep(9)
+                except asyncio.CancelledError:
+                    await asyncio.sleep(1)
+            return -1
+
+    source = Stubborn()
+    with pytest.raises(ValueError, match="-1"):
+        await later.map()(source)
+    assert source.given == 2
+
+
+@simulated
 async def test_a_failing_close_of_the_source_is_a_failure_but_hides_none() -> None:
     def plain() -> Iterator[int]:
         try:
