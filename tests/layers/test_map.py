@@ -206,10 +206,10 @@ async def test_an_async_source_runs_beside_the_items() -> None:
 
 
 @BOTH
+@pytest.mark.parametrize("parked", [NonBlockingDelay(10.0) >> nap, nap >> NonBlockingDelay(10.0)])
 @simulated
-async def test_a_delay_that_does_not_block_gives_the_place_of_its_item_to_another(kind: str) -> None:
+async def test_a_delay_that_does_not_block_gives_the_place_of_its_item_to_another(kind: str, parked: Any) -> None:
     began = loop_of().time()
-    parked = NonBlockingDelay(10.0) >> nap
     assert await parked.map(concurrency=1)(Source([1.0] * 5).either(kind)) == [1.0] * 5
     assert loop_of().time() - began == 15
 
@@ -588,7 +588,9 @@ async def test_a_long_text_is_not_repeated_whole_in_its_refusal() -> None:
     assert len(str(caught.value)) < 250
 
 
-@pytest.mark.parametrize("tp", [int, str, bytes, None, list[list[int]], dict[tuple[int, int], str], bool | str])
+@pytest.mark.parametrize(
+    "tp", [int, str, bytes, None, list[list[int]], tuple[int, list[int]], dict[tuple[int, int], str], bool | str]
+)
 def test_a_step_that_gives_no_iterable_of_items_that_fit_is_refused_when_wired(tp: Any) -> None:
     @module
     async def gives(x: int) -> Any: ...
