@@ -16,7 +16,6 @@ from enum import Enum
 from typing import Annotated, Any, Literal, NewType, TypeVar, get_args, get_origin
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
-from pydantic_core import core_schema
 
 from ..errors import CastError, WiringError
 
@@ -147,7 +146,7 @@ class _Many:
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
         listed = handler(list.__class_getitem__(get_args(get_args(source)[0])))
-        return core_schema.json_or_python_schema(listed, core_schema.any_schema())
+        return {"type": "json-or-python", "json_schema": listed, "python_schema": {"type": "any"}}
 
 
 _MARK = _Many()
