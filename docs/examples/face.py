@@ -9,10 +9,13 @@ from mai import (
     BlockingDelay,
     Conditional,
     Context,
+    Loop,
     Module,
     NonBlockingDelay,
     Parallel,
     Payload,
+    Race,
+    Switch,
     answers,
     ask,
     capture,
@@ -73,6 +76,10 @@ t = length & shout & write  # Parallel -> tuple[int, str, str]
 d = Parallel(plain=write, loud=shout, limit=1)  # named branches -> dict[str, str]; at most one at a time
 spread = t >> report  # a tuple is spread over the parameters of a step that requires several
 c = Conditional(lambda s: len(s) > 3, then=shout, otherwise=length)
+s = Switch(lambda s: s[0], {"#": length}, otherwise=shout)  # a key chooses
+r = Race(write, shout)  # the first success wins, the others are cancelled and joined
+again = Loop(shout, until=lambda s: len(s) > 6, max_iters=9)  # a Loop has a bound
+many = module(str.split) >> shout.map(concurrency=8) >> ", ".join  # any iterable, sync or async; flat memory
 polite = search >> BlockingDelay(0.01) >> summarise >> NonBlockingDelay(0.01)  # the second holds no place under a limit
 brief = search.with_(k=1, name="brief")  # a configured copy; search itself never changes
 
@@ -84,6 +91,10 @@ async def main() -> None:
     print("branches:", await t("mai"), await d("mai"))
     print("spread:", await spread("mai"))
     print("condition:", await c("hey"), await c("hello"))
+    print("switch:", await s("#hey"), await s("hey"))
+    print("race:", await r("mai"))
+    print("loop:", await again("hey"))
+    print("map:", await many("to be or"))
     with Context.scope(timeout=5, user="ann"):  # for everything called inside
         print("context:", await whoami("hello"))
     with capture() as trace:

@@ -9,8 +9,6 @@ from collections import abc, deque
 from enum import Enum
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic_core import core_schema
-
 from ..core.casts import UNIONS, bare_type, caster, is_open, is_subclass, show
 from ..errors import WiringError
 
@@ -34,7 +32,7 @@ class _Many:
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
         listed = handler(list.__class_getitem__(get_args(get_args(source)[0])))
-        return core_schema.json_or_python_schema(listed, core_schema.any_schema())
+        return {"type": "json-or-python", "json_schema": listed, "python_schema": {"type": "any"}}
 
 
 _MARK = _Many()

@@ -18,6 +18,10 @@ SAYS = {
     "branches": "(3, 'MAI!', 'On mai.') {'plain': 'On mai.', 'loud': 'MAI!'}",
     "spread": "3 MAI! On mai.",
     "condition": "3 HELLO!",
+    "switch": "4 HEY!",
+    "race": "On mai.",
+    "loop": "HEY!!!!",
+    "map": "TO!, BE!, OR!",
     "context": "hello ann, in time: whoami",
     "polite": "x 0, x 1, x 2",
     "trace": str([

@@ -432,4 +432,47 @@ MUTANTS = (
         "if known.pop(asked.id, None) is known:",
         ("tests/layers/test_ask.py",),
     ),
+    # ---- Switch, Loop, Map, Race
+    Mutant(
+        "what the source of a Map does to a contextvar stays with it",
+        "mai/layers/map.py",
+        "self._inside(next, self._source, _END)",
+        "next(self._source, _END)",
+        (LAYERS + "test_map.py",),
+    ),
+    Mutant(
+        "a generator that is mapped over is closed however the call ends",
+        "mai/layers/map.py",
+        "            work.close()\n",
+        "            pass\n",
+        (LAYERS + "test_map.py",),
+    ),
+    Mutant(
+        "an item is taken only when there is a place for it",
+        "mai/core/gather.py",
+        "(self.full() or self.waiting or self.work.more())",
+        "self.work.more()",
+        (LAYERS + "test_map.py",),
+    ),
+    Mutant(
+        "an async source goes on when an item parks",
+        "mai/core/gather.py",
+        "                self.spawn()\n            self.ask()",
+        "                self.spawn()",
+        (LAYERS + "test_map.py",),
+    ),
+    Mutant(
+        "the others end when a race is won",
+        "mai/layers/race.py",
+        "            self.winner, self.value = key, value\n        return False",
+        "            self.winner, self.value = key, value\n        return True",
+        (LAYERS + "test_race.py",),
+    ),
+    Mutant(
+        "until is asked about what the turn gave",
+        "mai/layers/loop.py",
+        "apart(self.until, state)",
+        "apart(self.until, x)",
+        (LAYERS + "test_loop.py",),
+    ),
 )
