@@ -47,12 +47,14 @@ nitpick_ignore_regex = [
     # Other libraries: links to them need their inventories from the network, and the build must work without one.
     (r"py:.*", r"(annotated_types|anyio|asyncio|collections|contextlib|contextvars|datetime|enum|inspect|types)\..*"),
     (r"py:.*", r"(opentelemetry|pydantic|pydantic_core|typing|typing_extensions)\..*"),
-    # Shown in signatures, not documented: what is private, the mark of a keyword not given, a ParamSpec's parts, and
+    # Shown in signatures, not documented: what is private, the mark of a keyword not given, type variables alone, and
     # the keywords of a class and of the decorator, which are those of `Module.with_`.
     (r"py:.*", r"mai\.[\w.]*\._\w+"),
     (r"py:class", r"mai\.core\.settings\.Unset"),
-    (r"py:class", r"mai\.layers\.checks\.Keywords"),
-    (r"py:class", r"P"),
+    (r"py:class", r"mai\.layers\.checks\.(Map)?Keywords"),
+    (r"py:class", r"[ABP]"),
+    (r"py:class", r"mai\.layers\.ask\.T"),
+    (r"py:class", r"mai\.core\.events\.Bus"),  # users do not make the readers of a run
 ]
 
 PUBLIC = ("mai.errors", "mai.types", "mai.layers", "mai")

@@ -11,8 +11,10 @@ This page is the face: what most programs import.
 """
 
 from .core.engine import LocalEngine
+from .core.events import emit
 from .core.trace import capture
 from .errors import (
+    AskError,
     CastError,
     ConfigError,
     DeadlineExceeded,
@@ -37,13 +39,14 @@ from .layers import (
     Switch,
     module,
 )
+from .layers.ask import answers, ask
 from .types import Call, Context, Payload, Retry, TraceHandle
 
 __version__ = "0.1.0.dev0"
 
 __all__ = [
-    "BlockingDelay", "Call", "CastError", "Conditional", "ConfigError", "Context", "DeadlineExceeded", "LocalEngine",
-    "Loop", "LoopExhausted", "MaiError", "Map", "Module", "NonBlockingDelay", "Parallel", "Payload", "PayloadError",
-    "Race", "Retry", "Sequential", "Switch", "TooManyAbandoned", "TraceHandle", "UnknownCase", "WiringError",
-    "WouldDeadlock", "capture", "module",
+    "AskError", "BlockingDelay", "Call", "CastError", "Conditional", "ConfigError", "Context", "DeadlineExceeded",
+    "LocalEngine", "Loop", "LoopExhausted", "MaiError", "Map", "Module", "NonBlockingDelay", "Parallel", "Payload",
+    "PayloadError", "Race", "Retry", "Sequential", "Switch", "TooManyAbandoned", "TraceHandle", "UnknownCase",
+    "WiringError", "WouldDeadlock", "answers", "ask", "capture", "emit", "module",
 ]  # fmt: skip

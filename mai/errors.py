@@ -11,6 +11,7 @@
     ├── TooManyAbandoned   (RuntimeError)  so many threads hang after a timeout that no step gets another one
     ├── UnknownCase        (LookupError)   a Switch whose selector gave a key that has no case
     ├── LoopExhausted      (RuntimeError)  a Loop whose ``until`` was not met in ``max_iters`` turns
+    ├── AskError           (RuntimeError)  a question that nobody can answer, an answer that no open question waits for
     └── WouldDeadlock      (RuntimeError)  ``run`` where the event loop would wait for itself
 
 A user's own exception is never wrapped in one of these: it keeps its type and identity and gains one note that names
@@ -20,9 +21,8 @@ the step. All of them can be pickled and keep their facts as attributes.
 from typing import Any
 
 __all__ = [
-    "CastError", "ConfigError", "DeadlineExceeded", "LoopExhausted", "MaiError", "PayloadError", "TooManyAbandoned",
-    "UnknownCase", "WiringError",
-    "WouldDeadlock",
+    "AskError", "CastError", "ConfigError", "DeadlineExceeded", "LoopExhausted", "MaiError", "PayloadError",
+    "TooManyAbandoned", "UnknownCase", "WiringError", "WouldDeadlock",
 ]  # fmt: skip
 
 
@@ -68,6 +68,22 @@ class WiringError(MaiError, TypeError):
         ... except WiringError as error:
         ...     print(str(error).splitlines()[0])
         cannot connect count -> total
+    """
+
+
+class AskError(MaiError, RuntimeError):
+    """A step asks where nobody can answer, or an answer belongs to no single open question.
+
+    Example:
+        >>> from mai import AskError, ask, module
+        >>> @module
+        ... async def send(text: str) -> bool:
+        ...     return await ask("Send this?", bool)
+        >>> try:
+        ...     send.run("hello")
+        ... except AskError as error:
+        ...     print(error)
+        ask('Send this?') in 'send': nobody can answer; start() the run, or call it in 'with answers(fn):'
     """
 
 

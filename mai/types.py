@@ -1,5 +1,19 @@
 """The public data types: what calls take, know and leave behind."""
 
+from .core.control import Question
+from .core.events import (
+    Asked,
+    Chunk,
+    Emitted,
+    Event,
+    Failed,
+    Finished,
+    Progress,
+    Reader,
+    Retrying,
+    Started,
+    Stream,
+)  # fmt: skip
 from .core.frame import Context
 from .core.middleware import Call
 from .core.payload import Payload
@@ -7,4 +21,7 @@ from .core.retry import Retry
 from .core.settings import Settings
 from .core.trace import ErrorInfo, Outcome, TraceHandle
 
-__all__ = ["Call", "Context", "ErrorInfo", "Outcome", "Payload", "Retry", "Settings", "TraceHandle"]
+__all__ = [
+    "Asked", "Call", "Chunk", "Context", "Emitted", "ErrorInfo", "Event", "Failed", "Finished", "Outcome", "Payload",
+    "Progress", "Question", "Reader", "Retry", "Retrying", "Settings", "Started", "Stream", "TraceHandle",
+]  # fmt: skip

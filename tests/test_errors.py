@@ -7,6 +7,7 @@ import pytest
 
 import mai
 from mai import (
+    AskError,
     CastError,
     ConfigError,
     DeadlineExceeded,
@@ -31,6 +32,7 @@ BUILTINS = [
     (TooManyAbandoned, RuntimeError),
     (UnknownCase, LookupError),
     (LoopExhausted, RuntimeError),
+    (AskError, RuntimeError),
     (WouldDeadlock, RuntimeError),
 ]
 EXAMPLES: list[tuple[MaiError, dict[str, Any]]] = [
@@ -46,6 +48,7 @@ EXAMPLES: list[tuple[MaiError, dict[str, Any]]] = [
      {"step_id": "rag/Switch", "key": 3, "cases": ("a", "b")}),
     (LoopExhausted("m", step_id="Loop", iterations=3, state=[1, 2]),
      {"step_id": "Loop", "iterations": 3, "state": [1, 2]}),
+    (AskError("m"), {}),
     (WouldDeadlock("m"), {}),
 ]  # fmt: skip
 

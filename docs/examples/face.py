@@ -5,7 +5,22 @@ from collections.abc import AsyncIterator
 
 from pydantic import BaseModel
 
-from mai import BlockingDelay, Conditional, Context, Module, NonBlockingDelay, Parallel, Payload, capture, module
+from mai import (
+    BlockingDelay,
+    Conditional,
+    Context,
+    Loop,
+    Module,
+    NonBlockingDelay,
+    Parallel,
+    Payload,
+    Race,
+    Switch,
+    answers,
+    ask,
+    capture,
+    module,
+)
 
 
 class Doc(BaseModel):
@@ -49,6 +64,11 @@ async def whoami(greeting: str) -> str:
     return f"{greeting} {context.metadata['user']}, {context.deadline is not None and 'in time'}: {context.step_id}"
 
 
+@module
+async def send(text: str) -> str:
+    return "sent" if await ask(f"Send {text!r}?", bool) else "kept"
+
+
 search, summarise, write = Search(), Summarise(), Write()
 
 p = search >> summarise >> str.upper  # Sequential; a plain function may stand on the right of >>
@@ -56,6 +76,10 @@ t = length & shout & write  # Parallel -> tuple[int, str, str]
 d = Parallel(plain=write, loud=shout, limit=1)  # named branches -> dict[str, str]; at most one at a time
 spread = t >> report  # a tuple is spread over the parameters of a step that requires several
 c = Conditional(lambda s: len(s) > 3, then=shout, otherwise=length)
+s = Switch(lambda s: s[0], {"#": length}, otherwise=shout)  # a key chooses
+r = Race(write, shout)  # the first success wins, the others are cancelled and joined
+again = Loop(shout, until=lambda s: len(s) > 6, max_iters=9)  # a Loop has a bound
+many = module(str.split) >> shout.map(concurrency=8) >> ", ".join  # any iterable, sync or async; flat memory
 polite = search >> BlockingDelay(0.01) >> summarise >> NonBlockingDelay(0.01)  # the second holds no place under a limit
 brief = search.with_(k=1, name="brief")  # a configured copy; search itself never changes
 
@@ -67,12 +91,20 @@ async def main() -> None:
     print("branches:", await t("mai"), await d("mai"))
     print("spread:", await spread("mai"))
     print("condition:", await c("hey"), await c("hello"))
+    print("switch:", await s("#hey"), await s("hey"))
+    print("race:", await r("mai"))
+    print("loop:", await again("hey"))
+    print("map:", await many("to be or"))
     with Context.scope(timeout=5, user="ann"):  # for everything called inside
         print("context:", await whoami("hello"))
     with capture() as trace:
         print("polite:", await polite("x"))
     print("trace:", [handle.step_id for handle in trace.runs[0].walk()])
     print(trace.runs[0])  # a tree with times
+    handle = write.start("mai")  # TraceHandle[str]: to await, watch, cancel and answer
+    print("chunks:", [text async for text in handle.chunks()], await handle, handle.outcome)
+    with answers(lambda question: "yes"):
+        print("asked:", await send("hello"))
     payload = Payload.of([Doc(text="a")], list[Doc])  # the typed envelope of what leaves the process
     print("payload:", payload.json(), payload.size, Payload.load(list[Doc], payload.json()) == payload)
     print("types:", search.schema()["required"], Summarise.Out, search.payload(query="x").json())

@@ -8,27 +8,29 @@ both keep the same promises.
 import copy
 import types
 from asyncio import CancelledError
-from contextlib import aclosing
 from typing import Any
 
 from opentelemetry import context as otel
 
 from . import names
 from .clock import clock
-from .drive import DONE, Body, apart, failed, finish, late, start
+from .control import join
+from .drive import DONE, Body, apart, closed, failed, finish, late, start
 from .engine import current_run, new_run
-from .events import Retrying
-from .frame import PENDING, ROOT, Frame, Scope, current, scoped, set_current
+from .events import Retrying, Started, post
+from .frame import PENDING, ROOT, Frame, Scope, current, repeat, scoped, set_current
 from .hop import hopped
 from .middleware import Call, through
+from .runs import start_run
 from .signature import colour_of
 from .spans import close_span, has_provider, open_span
 from .spec import Spec
+from .streams import drain, drain_in_thread
 from .threads import offload
-from .trace import begun, open_handle, size_of, succeeded
+from .trace import TraceHandle, begun, note_span, open_handle, size_of, succeeded
 
 # What composites need of the core, from one place.
-__all__ = ["DONE", "apart", "begin", "current", "current_run", "finish", "launch", "names"]
+__all__ = ["DONE", "apart", "begin", "current", "current_run", "finish", "launch", "names", "started"]
 
 
 # ---------------------------------------------------------------- starting a call
@@ -39,7 +41,7 @@ def launch(m: Any, p: Frame, key: str, value: Any, n: int = 0, attrs: dict[str, 
     spec: Spec = m._mai_spec or m._mai_compile()
     run, deadline, since, timer = p.run, p.deadline, None, None
     slow = not (p.quiet and spec.simple) or (spec.tin is not None and type(value) is not spec.tin)
-    if slow or (run is None and has_provider()):
+    if slow or (run is None and (has_provider() or (run := new_run(p.env)).engine.watchers)):
         return begin(m, p, key, n, (value,), {}, attrs)
     if deadline is not None or spec.limit is not None:
         since = clock.now()
@@ -49,31 +51,35 @@ def launch(m: Any, p: Frame, key: str, value: Any, n: int = 0, attrs: dict[str, 
             deadline, timer = since + spec.limit, PENDING
     f = Frame()
     f.mod, f.parent, f.key, f.n, f.depth = m, p, key, n, p.depth + 1
-    f.env, f.run, f.deadline, f.since, f.timer = p.env, run or new_run(p.env), deadline, since, timer
-    f.seen = f.lost = f.handle = f.span = None
+    f.env, f.run, f.deadline, f.since, f.timer = p.env, run, deadline, since, timer
+    f.seen = f.lost = f.started = f.handle = f.span = None
     f.quiet = True
     body: Any = quick(f, m, value, spec)
     return start(f, body if f.depth & 63 else hopped(body))
 
 
 def begin(
-    m: Any, p: Frame, key: str, n: int, args: tuple[Any, ...], kwargs: dict[str, Any], attrs: Any = None
-) -> Frame:
-    """Start any call: with settings, several arguments, a handle, a span, a scope around."""
+    m: Any, p: Frame, key: str, n: int, args: tuple[Any, ...], kwargs: dict[str, Any], attrs: Any = None,
+    handle: TraceHandle[Any] | None = None,
+) -> Frame:  # fmt: skip
+    """Start any call: with settings, several arguments, a *handle* that was started, a span, a scope around."""
     spec: Spec = m._mai_spec or m._mai_compile()
+    if spec.detached and handle is None:
+        return _detach(m, p, key, n, args, kwargs, attrs=attrs)
     owner, armed = (p.owner, p.armed) if isinstance(p, Scope) else (p, p.deadline)
     f = Frame()
     f.mod, f.parent, f.key, f.n, f.depth = m, owner, key, n, owner.depth + 1
     f.env, f.run, f.deadline = p.env, owner.run or new_run(p.env), p.deadline
-    f.seen = f.lost = f.handle = f.span = f.timer = f.since = f.out = f.y = None
+    f.seen = f.lost = f.started = f.handle = f.span = f.timer = f.since = f.out = f.y = None
     timed = p.deadline is not None or spec.limit is not None or spec.attempts
     overdue = _set_deadline(f, p, spec, armed) if timed else False
     context = None
-    if owner.span is not None or (owner is ROOT and has_provider()):
-        context = open_span(f, owner, spec, attrs)
-    sink, above = f.env.sink, owner.handle
-    if above is not None or sink is not None or f.span is not None:
-        h = f.handle = open_handle(f, above, spec)
+    if p.span is not None or (owner is ROOT and has_provider()):
+        context = open_span(f, p, spec, attrs)
+    sink, above, watched = f.env.sink, owner.handle, owner is ROOT and f.run.engine.watchers
+    if handle is not None or above is not None or sink is not None or watched or f.span is not None:
+        h = f.handle = handle or open_handle(f, above, spec)
+        note_span(h, f)
         if attrs or spec.facts:
             h.attributes = {**spec.facts, **(attrs or {})}
         while sink is not None and sink is not owner.env.sink:
@@ -84,6 +90,21 @@ def begin(
     simple = spec.simple and len(args) == 1 and not kwargs and (spec.tin is None or type(args[0]) is spec.tin)
     body: Any = _whole(f, m, args, kwargs, spec, context, simple=simple and not doubled, overdue=overdue)
     return start(f, body if f.depth & 63 else hopped(body))
+
+
+def started(m: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> TraceHandle[Any]:
+    """Start ``m(*args, **kwargs)`` as a run, which is a child of the call around if there is one."""
+    p, spec = current(), m._mai_spec or m._mai_compile()
+    n = 0 if p.run is None else repeat(p, spec.key)
+    return start_run(begin, m, p, spec.key, n, args, kwargs, None)
+
+
+def _detach(m: Any, p: Frame, *call: Any, attrs: dict[str, Any] | None) -> Frame:
+    """Start a call as detached work; its handle is the value."""
+    f = Frame()
+    f.handle, f.y = None, DONE
+    f.out = start_run(begin, m, p, *call, {**(attrs or {}), names.DETACHED: True}, apart=True)
+    return f
 
 
 def _set_deadline(f: Frame, p: Frame, spec: Spec, armed: float | None) -> bool:
@@ -106,10 +127,14 @@ def quick(f: Frame, m: Any, value: Any, spec: Spec) -> Body:
     set_current(f)
     try:
         out: Any = yield from m.forward(value)  # pyright: ignore[reportUnknownVariableType]
+        if f.started is not None:
+            yield from join(f.started).__await__()
         if type(out) is not spec.tout and spec.tout is not None:  # pyright: ignore[reportUnknownArgumentType]
             out = spec.cast_out(out, "return", f)
         f.out = out
     except BaseException as error:
+        if f.started is not None:
+            yield from join(f.started, error).__await__()
         failed(f, error)
         raise
 
@@ -124,11 +149,14 @@ def _whole(f: Frame, m: Any, args: Any, kwargs: Any, spec: Spec, context: Any, *
     try:
         if h is not None:
             begun(h)
+            post(Started, h.name, h.kind, frame=f)
         if overdue:
             raise late(f)  # nothing starts
         given = args, kwargs
         args, kwargs = _prepared(f, args, kwargs, spec, simple=simple)
         out: Any = yield from m.forward(*args) if simple else _answer(f, m, spec, given, (args, kwargs))  # type: ignore[misc]  # pyright: ignore[reportGeneralTypeIssues, reportUnknownVariableType]
+        if f.started is not None:
+            yield from join(f.started).__await__()
         if type(out) is not spec.tout and spec.tout is not None:  # pyright: ignore[reportUnknownArgumentType]
             out = spec.cast_out(out, "return", f)
         if _cancelled(f):
@@ -136,9 +164,11 @@ def _whole(f: Frame, m: Any, args: Any, kwargs: Any, spec: Spec, context: Any, *
         f.out = out
         if h is not None:
             succeeded(h, out, spec.gives, f.env.sink)
-            if f.span is not None:
-                close_span(f, h, None, innermost=False)
+            close_span(f, h, None, innermost=False)
+            closed(f, h)
     except BaseException as error:
+        if f.started is not None:
+            yield from join(f.started, error).__await__()
         failed(f, error)
         raise
 
@@ -246,10 +276,9 @@ def _cancelled(f: Frame) -> bool:
 async def _invoke(colour: str, spec: Spec, forward: Any, args: Any, kwargs: Any) -> Any:
     """Run ``forward`` in the way that its colour needs."""
     if colour == "async generator":
-        async with aclosing(forward(*args, **kwargs)) as stream:
-            return _join([chunk async for chunk in stream], spec)
+        return _join(await drain(lambda: forward(*args, **kwargs)), spec)
     if colour == "generator":
-        return _join(await offload(lambda: list(forward(*args, **kwargs))), spec)
+        return _join(await drain_in_thread(lambda: forward(*args, **kwargs)), spec)
     out = await offload(lambda: forward(*args, **kwargs)) if colour == "plain" else forward(*args, **kwargs)
     return await out if hasattr(type(out), "__await__") else out  # a partial or a cached function may hide a coroutine  # pyright: ignore[reportUnknownArgumentType]
 

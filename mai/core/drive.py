@@ -17,9 +17,10 @@ from typing import Any
 
 from ..errors import DeadlineExceeded
 from .clock import clock
+from .events import Failed, Finished, post
 from .frame import PENDING, Frame, Timer
 from .spans import close_span
-from .trace import MAX_CHILDREN, ErrorInfo, adopt, ended, open_handle
+from .trace import MAX_CHILDREN, ErrorInfo, TraceHandle, adopt, ended, open_handle
 
 DONE: Any = object()
 Body = Generator[Any, Any, Any]
@@ -102,6 +103,15 @@ def _kept(f: Frame, awaitable: Any) -> Body:
     f.out = yield from awaitable.__await__()
 
 
+def closed(f: Frame, h: TraceHandle[Any]) -> None:
+    """Tell the started run and the subscribers that the call *f* has ended, and how."""
+    if f.n >= 0:  # no attempt
+        facts: tuple[Any, ...] = (Finished, h.duration) if h.ok else (Failed, h.outcome, h._error)
+        post(*facts, frame=f)
+    if f.parent.mod is None and f.run is not None and f.run.engine.watchers:
+        f.run.engine.tell(h)
+
+
 def late(f: Frame) -> DeadlineExceeded:
     """Return the error of a call that ran past its deadline."""
     own = f.mod._mai_spec.limit
@@ -125,6 +135,8 @@ def failed(f: Frame, error: BaseException) -> None:
     elif f.handle is not None:  # cancelled, or the interpreter is going down: no failure of the step
         ended(f.handle, "cancelled")
         close_span(f, f.handle, raised, innermost=False)
+    if f.handle is not None:
+        closed(f, f.handle)
     if raised is not error:
         raise raised from error
 
@@ -138,7 +150,7 @@ def _explain(f: Frame, error: Exception) -> None:
         for child in lost:
             adopt(h, child)
     ended(h, "timeout" if isinstance(error, DeadlineExceeded) else "error")
-    h.error = ErrorInfo(type(error).__qualname__, type(error).__module__, str(error))
+    h._error = ErrorInfo(type(error).__qualname__, type(error).__module__, str(error))
     close_span(f, h, error, innermost=innermost)
     with suppress(Exception):  # an exception that is frozen, has slots, or is odd in another way
         if innermost:

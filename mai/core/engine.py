@@ -4,22 +4,31 @@ What the layers may ask of a run is `Run` and nothing else.
 """
 
 import asyncio
+import atexit
+import inspect
+import logging
 import os
 import threading
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from contextvars import Token, copy_context
+from contextvars import Context, Token, copy_context
 from functools import cached_property
 from queue import Empty
 from typing import Any
 
-from ..errors import ConfigError, WouldDeadlock
+from ..errors import ConfigError, DeadlineExceeded, WouldDeadlock
+from .control import Control, Question, join
+from .drive import apart
+from .events import Asked, Bell, post
 from .frame import Env, Frame, current, restore, scoped, set_current
 from .gather import Work, gather
 from .ids import new_id
 from .settings import COUNT, checked
 from .threads import Door, Threads, start_thread, worker_loop
+from .trace import TraceHandle
 from .watch import watchdog
+
+FLUSH = 5.0  # seconds that detached work has when the interpreter ends
 
 
 class Run:
@@ -49,6 +58,29 @@ class Run:
         """Make the value."""
         return make()
 
+    async def wait(self, path: str, signal: Question, timeout: float | None) -> bytes:
+        """Wait for the answer to *signal*, as JSON.
+
+        Raises:
+            DeadlineExceeded: If there is none after *timeout* seconds.
+        """
+        env, loop = current().env, asyncio.get_running_loop()
+        limit, turn = asyncio.timeout(timeout), loop.create_future()
+        if env.answers is None:
+            env.bus.questions[signal.id] = signal, loop, turn
+        post(Asked, signal)
+        try:
+            async with limit:
+                return await turn if env.answers is None else signal.data(await apart(env.answers, signal))
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            late = f"Nobody answered {signal.prompt!r} within {timeout:g} s"
+            raise DeadlineExceeded(late, step_id=signal.step_id, timeout=timeout) from error
+        finally:
+            if env.bus is not None:
+                env.bus.questions.pop(signal.id, None)
+
     async def gather(self, path: str, work: Work, *, limit: int | None = None) -> None:
         """Drive the branches in this loop."""
         await gather(work, limit)
@@ -58,7 +90,8 @@ class LocalEngine:
     """Runs calls in memory, on asyncio, with worker threads of its own.
 
     ``async with LocalEngine(...)`` chooses it for the calls inside; without one a default
-    engine serves. Leaving the block lets its idle threads end.
+    engine serves. Leaving the block waits for what was started and for detached work (an exception cancels what was
+    started; a cancel both), and lets the idle threads end.
 
     Args:
         max_threads: Most worker threads at once for plain ``forward`` functions, at least 1.
@@ -84,7 +117,60 @@ class LocalEngine:
     def __init__(self, *, max_threads: int = 64, max_abandoned: int = 64) -> None:
         limit = checked("LocalEngine", "max_threads", max_threads, COUNT)
         self.threads: Threads = Threads(limit, checked("LocalEngine", "max_abandoned", max_abandoned, COUNT))
+        self.runs: set[Control] = set()  # all that were started and have not ended
+        self.idle: Bell = Bell()
+        self.watchers: dict[object, Callable[[TraceHandle[Any]], object]] = {}
         self._tokens: list[Token[Frame]] = []
+
+    @staticmethod
+    def default() -> "LocalEngine":
+        """Return the engine that serves the calls of this process for which none was chosen."""
+        pid = os.getpid()
+        return _engines.get(pid) or _engines.setdefault(pid, LocalEngine())
+
+    def subscribe(self, fn: Callable[[TraceHandle[Any]], object]) -> Callable[[], None]:
+        """Call *fn* with the handle of each top-level call of this engine that ends, in whatever way.
+
+        It is called in the thread of the call, in an empty context, before the call returns, so it should be quick.
+        If it fails, the logger ``mai`` tells so, and nobody else.
+
+        Args:
+            fn: A plain function of a TraceHandle.
+
+        Returns:
+            A function that ends the subscription.
+
+        Raises:
+            ConfigError: If *fn* is not a plain function.
+
+        Example:
+            >>> from mai import LocalEngine, module
+            >>> @module
+            ... async def shout(text: str) -> str:
+            ...     return text.upper()
+            >>> unsubscribe = LocalEngine.default().subscribe(lambda handle: print(handle.name, handle.outcome))
+            >>> shout.run("hello")
+            shout ok
+            'HELLO'
+            >>> unsubscribe()
+        """
+        if inspect.iscoroutinefunction(fn) or not callable(fn):
+            raise ConfigError(f"LocalEngine: subscribe({fn!r}) needs a plain function of a handle, not an async one")
+        key = object()
+        self.watchers[key] = fn
+
+        def unsubscribe() -> None:
+            self.watchers.pop(key, None)
+
+        return unsubscribe
+
+    def tell(self, handle: TraceHandle[Any]) -> None:
+        """Call the subscribers."""
+        for fn in list(self.watchers.values()):
+            try:
+                Context().run(fn, handle)
+            except Exception:  # a subscriber's failure is told, and is nobody else's
+                logging.getLogger("mai").exception("subscriber %r failed on %s", fn, handle.step_id)
 
     async def __aenter__(self) -> "LocalEngine":
         if current().run is not None:
@@ -93,10 +179,19 @@ class LocalEngine:
         self.threads.closed = False
         return self
 
-    async def __aexit__(self, *exc: object) -> None:
+    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         own = next((token for token in reversed(self._tokens) if restore(token)), self._tokens[0])
         self._tokens.remove(own)  # several tasks may be inside at once
-        if not self._tokens:
+        if self._tokens:
+            return
+        try:
+            await join([run for run in self.runs if not run.apart], error)
+            while self.runs:
+                await join(list(self.runs))
+        except asyncio.CancelledError as cancel:
+            await join(list(self.runs), cancel)
+            raise
+        finally:
             self.threads.close()
 
 
@@ -105,22 +200,31 @@ _portals: dict[int, asyncio.AbstractEventLoop] = {}
 _locks: dict[int, threading.Lock] = {}
 
 
-def _portal() -> asyncio.AbstractEventLoop:
+def portal() -> asyncio.AbstractEventLoop:
     """Return the loop that serves sync code: one for the life of the process."""
     pid = os.getpid()
     with _locks.setdefault(pid, threading.Lock()):
         if pid not in _portals:
             _portals[pid] = asyncio.new_event_loop()
             start_thread(_portals[pid].run_forever, "mai-portal")
+            atexit.register(_flush, _portals[pid])
         return _portals[pid]
+
+
+# No coverage: it runs when an interpreter ends, and is tested in one of its own.
+def _flush(loop: asyncio.AbstractEventLoop) -> None:  # pragma: no cover
+    """Give the detached work in the portal loop a little time when the interpreter ends."""
+    if _portals.get(os.getpid()) is loop:
+        engine = LocalEngine.default()
+        engine.idle.wait(lambda: not any(run.apart and run.loop is loop for run in list(engine.runs)), FLUSH)
 
 
 def new_run(env: Env) -> Run:
     """Begin a run on the engine chosen around, or on the default one."""
-    run, pid = Run(), os.getpid()
+    run = Run()
     if watchdog.resting:
         watchdog.wake()
-    run.engine = env.engine or _engines.get(pid) or _engines.setdefault(pid, LocalEngine())
+    run.engine = env.engine or _engines.get(os.getpid()) or LocalEngine.default()
     return run
 
 
@@ -140,7 +244,7 @@ def run_sync(call: Callable[[], Awaitable[Any]]) -> Any:
     """
     if asyncio._get_running_loop() is not None:
         raise WouldDeadlock("run() was called in the thread of a running event loop: write 'await module(x)' instead")
-    loop, door, frame, context = worker_loop() or _portal(), Door(), current(), copy_context()
+    loop, door, frame, context = worker_loop() or portal(), Door(), current(), copy_context()
     serving = None if worker_loop() is None else door  # any other thread must be free for a Ctrl-C
     tasks, ended, failed = list[asyncio.Task[None]](), list[Any](), list[BaseException]()
 

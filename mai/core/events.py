@@ -1,16 +1,32 @@
 """What a started run tells while it goes on: one frozen event for each thing that happens, in order.
 
 Calls under a started run find its `Bus` in their frame's environment and post to it; where there is none, nothing is
-made. Posting never waits, and never fails a step.
+made. Posting never waits, and never fails a step; only the chunks of a generator wait, and only for readers that are
+there. Who waits, in whatever loop or thread, waits at a `Bell`.
 """
 
+import asyncio
+import threading
 from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from ..errors import WouldDeadlock
+from .clock import clock
 from .frame import Frame, current
 
+if TYPE_CHECKING:
+    from .control import Question
+    from .trace import ErrorInfo, Outcome
+
 MAX_EVENTS = 1024  # the newest ones are kept, the rest is counted
+SKIP: Any = object()
+_END: Any = object()
+T_co = TypeVar("T_co", covariant=True)
+AHEAD = 16  # as many events a generator may be ahead of its slowest reader
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +43,34 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
+class Started(Event):
+    """A call began.
+
+    Attributes:
+        name: Name of the step.
+        kind: ``"module"``, ``"sequential"``, ...; as in its TraceHandle.
+    """
+
+    name: str
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk(Event):
+    """A generator gave its next chunk.
+
+    Attributes:
+        value: The chunk.
+        index: Its number within the attempt, from 0.
+        nested: Whether the generator was called by another streaming step, which tells its own chunks.
+    """
+
+    value: object
+    index: int
+    nested: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Retrying(Event):
     """An attempt failed and another will follow: drop the chunks of this one.
 
@@ -37,6 +81,17 @@ class Retrying(Event):
 
     error: str
     delay: float
+
+
+@dataclass(frozen=True, slots=True)
+class Emitted(Event):
+    """A step told something of its own, with `emit`.
+
+    Attributes:
+        value: What it told.
+    """
+
+    value: object
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,21 +107,257 @@ class Progress(Event):
     total: int | None
 
 
-class Bus:
-    """The events of one started run."""
+@dataclass(frozen=True, slots=True)
+class Asked(Event):
+    """A step asks a question and waits for the answer.
+
+    Attributes:
+        question: The question, which ``handle.answer`` takes.
+    """
+
+    question: "Question"
+
+
+@dataclass(frozen=True, slots=True)
+class Finished(Event):
+    """A call gave its value.
+
+    Attributes:
+        duration: How long it took [s].
+    """
+
+    duration: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Failed(Event):
+    """A call ended without a value.
+
+    Attributes:
+        outcome: ``"error"``, ``"timeout"`` or ``"cancelled"``.
+        error: What failed; None for a cancel.
+    """
+
+    outcome: "Outcome"
+    error: "ErrorInfo | None"
+
+
+def settle(loop: asyncio.AbstractEventLoop, turn: "asyncio.Future[Any]", value: Any = None) -> None:
+    """Give *turn*, a future of *loop*, its value; from any thread."""
+    if asyncio._get_running_loop() is not loop:
+        with suppress(RuntimeError):  # the loop was closed: nobody waits there any more
+            loop.call_soon_threadsafe(settle, loop, turn, value)
+    elif not turn.done():
+        turn.set_result(value)
+
+
+class Bell:
+    """Wakes all who wait for a change, in any loop or thread.
+
+    Who waits looks once more after it has put itself on the list, so no change is missed; that needs no lock, and a
+    bell may be rung where the garbage collector runs.
+    """
 
     def __init__(self) -> None:
+        self._wakes: list[Callable[[], object]] = []
+
+    def ring(self) -> None:
+        """Let everybody who waits look again."""
+        wakes, self._wakes = self._wakes, []
+        for wake in wakes:
+            wake()
+
+    async def heard(self, ready: Callable[[], bool]) -> None:
+        """Wait until *ready*, which is asked after each ring."""
+        loop = asyncio.get_running_loop()
+        while not ready():
+            turn: asyncio.Future[None] = loop.create_future()
+            self._wakes.append(wake := partial(settle, loop, turn))
+            try:
+                if not ready():
+                    await turn
+            finally:
+                self._forget(wake)
+
+    def wait(self, ready: Callable[[], bool], timeout: float | None = None) -> bool:
+        """Block this thread until *ready*, at most *timeout* seconds; say whether it is."""
+        until = None if timeout is None else clock.now() + timeout
+        while not ready():
+            gate = threading.Event()
+            self._wakes.append(wake := gate.set)
+            rung = ready() or gate.wait(None if until is None else until - clock.now())
+            self._forget(wake)
+            if not rung:
+                return ready()
+        return True
+
+    def _forget(self, wake: Callable[[], object]) -> None:
+        with suppress(ValueError):  # it was rung
+            self._wakes.remove(wake)
+
+
+class Bus:
+    """The events of one started run, and who reads them; *outer* is the bus of the run around."""
+
+    def __init__(self, outer: "Bus | None" = None) -> None:
+        self.around: tuple[Bus, ...] = () if outer is None else (outer, *outer.around)
         self.events: deque[Event] = deque(maxlen=MAX_EVENTS)
+        self.count: int = 0  # all that were ever posted
+        self.ended: bool = False
+        self.cursors: dict[object, int] = {}  # how far each reader has read; by a key, so that readers can be dropped
+        self.posted: Bell = Bell()
+        self.read: Bell = Bell()
+        self.over: Bell = Bell()
+        self.questions: dict[str, tuple[Any, ...]] = {}  # by their ids, the open ones
+        self.detached: set[object] = set()  # runs below that this one does not wait for
+        self.lock: threading.Lock = threading.Lock()
+
+    def post(self, event: Event) -> int:
+        """Add *event*, the oldest one makes room; return its number, from 1."""
+        with self.lock:
+            self.events.append(event)
+            self.count += 1
+            number = self.count
+        self.posted.ring()
+        return number
+
+    def end(self) -> None:
+        """Let the readers end when they have read what is left."""
+        self.ended = True
+        for bell in (self.posted, self.read, self.over):
+            bell.ring()
+
+    def has_ended(self) -> bool:
+        """Say whether the run has ended."""
+        return self.ended
+
+    def has_room(self, number: int) -> bool:
+        """Say whether no reader is too far behind the event *number*."""
+        return self.ended or all(cursor > number - AHEAD for cursor in list(self.cursors.values()))
+
+
+class Stream(Generic[T_co]):
+    """What a started run tells, for ``async for`` and, where no event loop runs in this thread, for ``for``.
+
+    Each loop is a reader of its own, from the oldest event that is kept. Leaving a loop early does not end the run.
+
+    Raises:
+        WouldDeadlock: By ``for`` in the thread of a running event loop.
+
+    Example:
+        >>> from collections.abc import Iterator
+        >>> from mai import module
+        >>> @module
+        ... def words(text: str) -> Iterator[str]:
+        ...     yield from text.split()
+        >>> async for chunk in words.start("to be").chunks():
+        ...     print(chunk)
+        to
+        be
+    """
+
+    def __init__(self, bus: Bus, pick: Callable[[Event], T_co], final: Callable[[], object]) -> None:
+        self._parts: Any = bus, pick, final
+
+    def __aiter__(self) -> "Reader[T_co]":
+        return Reader(*self._parts)
+
+    def __iter__(self) -> "Reader[T_co]":
+        if asyncio._get_running_loop() is not None:
+            raise WouldDeadlock("for would block the thread of a running event loop: write 'async for' instead")
+        return Reader(*self._parts)
+
+
+class Reader(AsyncIterator[T_co], Iterator[T_co]):
+    """One loop over a `Stream`; it holds its place and nothing else.
+
+    Attributes:
+        dropped: How many events were gone before this reader came to them.
+    """
+
+    def __init__(self, bus: Bus, pick: Callable[[Event], T_co], final: Callable[[], object]) -> None:
         self.dropped: int = 0
+        self._bus, self._pick, self._final, self._at, self._open = bus, pick, final, 0, True
+        self._key = object()  # stands for this reader in the bus
 
-    def post(self, event: Event) -> None:
-        """Add *event*; the oldest one makes room."""
-        self.dropped += len(self.events) == MAX_EVENTS
-        self.events.append(event)
+    async def __anext__(self) -> T_co:
+        while (value := self._take()) is SKIP:
+            await self._bus.posted.heard(self._has_more)
+        if value is _END:
+            raise StopAsyncIteration
+        return value  # type: ignore[no-any-return]
+
+    def __next__(self) -> T_co:
+        while (value := self._take()) is SKIP:
+            self._bus.posted.wait(self._has_more)
+        if value is _END:
+            raise StopIteration
+        return value  # type: ignore[no-any-return]
+
+    async def aclose(self) -> None:
+        """Do `close`."""
+        self.close()
+
+    def close(self) -> None:
+        """Read no further, and let the generators go on that waited for this reader; from anywhere."""
+        self._open = False
+        self._bus.cursors.pop(self._key, None)
+        self._bus.posted.ring()
+        self._bus.read.ring()
+
+    __del__ = close
+
+    def _has_more(self) -> bool:
+        return self._at < self._bus.count or self._bus.ended or not self._open
+
+    def _take(self) -> Any:
+        """Return the next value, SKIP where there is none yet, _END at the end."""
+        bus, value = self._bus, SKIP
+        while value is SKIP and self._open:
+            ended = bus.ended  # asked first: what comes before the end is read
+            with bus.lock:
+                oldest = bus.count - len(bus.events)
+                self.dropped += max(0, oldest - self._at)
+                self._at = max(oldest, self._at)
+                event = bus.events[self._at - oldest] if self._at < bus.count else None
+                self._at += event is not None
+                bus.cursors[self._key] = self._at
+            if self._at == bus.count or not self._at & 7:  # not each time: it wakes all that wait
+                bus.read.ring()
+            if event is not None:
+                value = self._pick(event)
+            elif ended:
+                self.close()
+                self._final()
+            else:
+                return SKIP
+        return _END if value is SKIP else value
 
 
-def post(kind: type[Event], *facts: Any, frame: Frame | None = None) -> None:
+def post(kind: Callable[..., Event], *facts: Any, frame: Frame | None = None) -> int:
     """Tell the started run around, if there is one, of an event of the step that runs now (or of *frame*)."""
     f = frame or current()
-    if f.env.bus is not None:
-        f.env.bus.post(kind(f.path, max(1, -f.n), *facts))
+    bus: Bus | None = f.env.bus
+    return 0 if bus is None else bus.post(kind(f.path, max(1, -f.n), *facts))
+
+
+def emit(value: object) -> None:
+    """Tell the readers of the started run around of *value*, as an `Emitted` event; anywhere else, do nothing.
+
+    It never waits: where readers are slow, the newest 1,024 events are kept.
+
+    Args:
+        value: Anything.
+
+    Example:
+        >>> from mai import emit, module
+        >>> from mai.types import Emitted
+        >>> @module
+        ... async def search(query: str) -> str:
+        ...     emit(f"searching {query}")
+        ...     return query.upper()
+        >>> handle = search.start("x")
+        >>> [event.value async for event in handle if isinstance(event, Emitted)], await handle
+        (['searching x'], 'X')
+    """
+    post(Emitted, value)

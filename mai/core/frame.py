@@ -24,6 +24,7 @@ from .clock import clock
 from .settings import PAUSE, SECONDS, UNSET, checked
 
 if TYPE_CHECKING:
+    from .control import Control
     from .engine import Run
     from .gather import Slot
     from .trace import TraceHandle
@@ -42,6 +43,7 @@ class Env(NamedTuple):
     slot: "Slot | None" = None  # the nearest enclosing place under a `limit`
     door: Any = None  # the blocked worker thread that serves nested jobs, if any
     bus: Any = None  # the Bus of the started run, if it is one
+    answers: Any = None  # the function that answers questions, if any
     doubles: Mapping[Any, Any] = _NONE  # what stands in for a module and its copies, by their common identity
 
 
@@ -68,6 +70,7 @@ class Frame:
     span: Span | None
     seen: dict[str, int] | None
     lost: "deque[TraceHandle[Any]] | None"
+    started: "list[Control] | None"  # the runs that were started in it, which it joins
     quiet: bool
     out: Any  # the value of the call, until it is handed on
     y: Any
@@ -116,6 +119,7 @@ class Timer:
 PENDING: Any = object()  # in the place of a timer that is still to be armed: a call that never waits needs none
 ROOT = Frame()
 ROOT.mod = ROOT.run = ROOT.deadline = ROOT.since = ROOT.timer = ROOT.handle = ROOT.span = ROOT.seen = ROOT.lost = None
+ROOT.started = None
 ROOT.quiet, ROOT.key, ROOT.n, ROOT.depth, ROOT.env, ROOT.parent = True, "", 0, 0, Env(), ROOT
 _frame: ContextVar[Frame] = ContextVar("mai.frame", default=ROOT)
 current: Callable[[], Frame] = _frame.get
@@ -129,11 +133,20 @@ def scoped(frame: Frame, *, deadline: Any = UNSET, armed: Any = UNSET, **env: An
     scope.owner, scope.armed = owner, serves if armed is UNSET else armed
     scope.mod, scope.parent, scope.key, scope.n, scope.depth = owner.mod, owner.parent, owner.key, owner.n, owner.depth
     scope.run, scope.handle, scope.span = owner.run, owner.handle, owner.span
-    scope.seen = scope.lost = scope.timer = scope.since = None
+    scope.seen = scope.lost = scope.started = scope.timer = scope.since = None
     scope.env = frame.env._replace(**env)
     scope.deadline = frame.deadline if deadline is UNSET else deadline
     scope.quiet = False
     return scope
+
+
+def repeat(p: Frame, key: str) -> int:
+    """Count one more call *key* that user code makes in the call *p*; return how many there are by now."""
+    owner = p.owner if isinstance(p, Scope) else p
+    if owner.seen is None:
+        owner.seen = {}
+    n = owner.seen[key] = owner.seen.get(key, 0) + 1
+    return n
 
 
 def restore(token: Token[Frame]) -> bool:
@@ -152,7 +165,7 @@ def _monotonic(deadline: object) -> float | None:
     return instant
 
 
-class Context(BaseModel, frozen=True, arbitrary_types_allowed=True, revalidate_instances="never"):
+class Context(BaseModel, frozen=True, arbitrary_types_allowed=True, revalidate_instances="never", defer_build=True):
     """What a step can know about its call: a frozen snapshot.
 
     ``Context.get()`` gives the current one anywhere, also in worker threads. ``Context.scope`` sets what the calls

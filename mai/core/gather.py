@@ -7,8 +7,9 @@ caller's own task runs none of them: it only waits, so a cancel from outside rea
 """
 
 import asyncio
+import types
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
 from contextvars import Context, copy_context
 from typing import Any, Protocol
 
@@ -64,6 +65,8 @@ class Slot:
         if not (self.held or self.ended):
             self.held = True
             self.group.live += 1
+        if self.turn is not None:  # the first strand to go on takes the others of this place along
+            self.turn.set()
 
     def leave(self) -> None:
         """Park one strand, or end it."""
@@ -94,11 +97,10 @@ class Slot:
                 self.turn.clear()
                 await self.turn.wait()
         finally:
-            if self.turn is not None:  # the first strand to go on takes the others of this place along
-                waiting.remove(self)
-                self.turn.set()
-                self.turn = None
             self.join()
+            if self.turn is not None:
+                waiting.remove(self)
+                self.turn = None
             self.group.wake()
 
 
@@ -107,6 +109,12 @@ def held_slot() -> Slot | None:
     slot = current().env.slot
     here = slot is not None and not slot.ended and slot.group.loop is asyncio.get_running_loop()
     return slot if here else None
+
+
+@types.coroutine
+def _stand() -> Generator[None, None, None]:
+    """Wait for a turn of the loop, as ``asyncio.sleep(0)`` does."""
+    yield
 
 
 class _Group:
@@ -165,7 +173,7 @@ class _Group:
 
     async def worker(self, feed: Any) -> None:
         try:
-            await asyncio.sleep(0)
+            await _stand()
             if feed is None:
                 self.coming = False
                 await self.drain()

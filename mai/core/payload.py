@@ -7,7 +7,7 @@ from functools import partial
 from hashlib import blake2b
 from typing import Any, Generic, TypeVar
 
-from pydantic import RootModel, TypeAdapter
+from pydantic import TypeAdapter
 
 from ..errors import PayloadError
 from .casts import caster, show
@@ -54,7 +54,7 @@ class Payload(Generic[T]):
         Raises:
             PayloadError: If *data* is not JSON of that type.
         """
-        made = _adapter(tp)
+        made = adapter(tp)
         try:
             return cls(made.validate_json(data), tp)
         except ValueError as error:
@@ -67,7 +67,7 @@ class Payload(Generic[T]):
             PayloadError: If the value cannot be written as its type without loss.
         """
         if not self._data:
-            made = _adapter(self.tp)
+            made = adapter(self.tp)
             try:
                 plain = made.dump_python(self.value, mode="json", warnings="error")
                 data = _written(plain).encode()
@@ -99,7 +99,7 @@ class Payload(Generic[T]):
     @property
     def schema_id(self) -> str:
         """blake2b of the type's JSON schema, 16 hexadecimal digits: changes when the type's shape does."""
-        schema = json.dumps(_adapter(self.tp).json_schema(mode="serialization"), sort_keys=True)
+        schema = json.dumps(adapter(self.tp).json_schema(mode="serialization"), sort_keys=True)
         return blake2b(schema.encode(), digest_size=8).hexdigest()
 
 
@@ -111,7 +111,7 @@ def _ordered(value: Any, plain: Any) -> Any:
     """Return *plain*, what JSON makes of *value*, with the members of its sets sorted."""
     made: Any = plain.__class__
     cls: Any = value.__class__  # looked at in the place of the value, whose type is to stay open
-    if issubclass(cls, RootModel):
+    if getattr(cls, "__pydantic_root_model__", False):
         return _ordered(value.root, plain)
     if made is dict:
         names = {info.serialization_alias: name for name, info in getattr(value, "__pydantic_fields__", {}).items()}
@@ -124,7 +124,8 @@ def _ordered(value: Any, plain: Any) -> Any:
     return plain
 
 
-def _adapter(tp: Any) -> TypeAdapter[Any]:
+def adapter(tp: Any) -> TypeAdapter[Any]:
+    """Return what reads and writes JSON of type *tp*."""
     made = caster(tp).json
     if made is None:
         raise PayloadError(f"Cannot make JSON of {show(tp)}: pydantic knows no schema for it", expected=show(tp))

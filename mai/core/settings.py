@@ -8,7 +8,7 @@ import difflib
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from ..errors import ConfigError
 from .retry import Retry
@@ -17,10 +17,11 @@ UNSET: Any = object()  # tells "not given" from None
 _Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
 _Name = Annotated[str, Field(pattern=r"^[^/\[\]~#!]+$", strict=True)]  # those signs structure a path
 _Flag = Annotated[bool, Field(strict=True)]
-SECONDS: TypeAdapter[float] = TypeAdapter(_Seconds)
-PAUSE: TypeAdapter[float] = TypeAdapter(Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)])
-COUNT: TypeAdapter[int] = TypeAdapter(Annotated[int, Field(ge=1, strict=True)])
-NAME: TypeAdapter[str] = TypeAdapter(_Name)
+_LATER = ConfigDict(defer_build=True)  # the first schema that pydantic builds costs more than all the rest of an import
+SECONDS: TypeAdapter[float] = TypeAdapter(_Seconds, config=_LATER)
+PAUSE: TypeAdapter[float] = TypeAdapter(Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)], config=_LATER)
+COUNT: TypeAdapter[int] = TypeAdapter(Annotated[int, Field(ge=1, strict=True)], config=_LATER)
+NAME: TypeAdapter[str] = TypeAdapter(_Name, config=_LATER)
 
 
 def _policy(value: Any) -> Any:
@@ -36,7 +37,7 @@ def _many(value: Any) -> Any:
     return listed
 
 
-class Settings(BaseModel, frozen=True, arbitrary_types_allowed=True):
+class Settings(BaseModel, frozen=True, arbitrary_types_allowed=True, defer_build=True):
     """The settings of one module; frozen.
 
     Attributes:
@@ -49,6 +50,7 @@ class Settings(BaseModel, frozen=True, arbitrary_types_allowed=True):
         inline: Run a plain ``forward`` on the event loop instead of a worker thread; None means that the kernel
             decides (only builtins and types run inline).
         isolate: Give each call, branch and attempt a deep copy of its input.
+        detached: Return the handle of the call at once; the engine owns the work.
         tags: Labels for traces.
         params: Defaults for parameters of ``forward`` that were set by ``with_``.
     """
@@ -61,6 +63,7 @@ class Settings(BaseModel, frozen=True, arbitrary_types_allowed=True):
     middleware: Annotated[tuple[Any, ...], BeforeValidator(_many)] = ()
     inline: _Flag | None = None
     isolate: _Flag = False
+    detached: _Flag = False
     tags: tuple[Annotated[str, Field(strict=True)], ...] = ()
     params: Mapping[str, Any] = {}
 
@@ -70,6 +73,8 @@ class Settings(BaseModel, frozen=True, arbitrary_types_allowed=True):
         Raises:
             ConfigError: If a value has the wrong type or range.
         """
+        if not given and not params:
+            return self
         for key in given:
             if key not in SETTINGS:
                 raise ConfigError(f"{owner} has no setting {key!r}{near(key, SETTINGS)}")
@@ -80,7 +85,7 @@ class Settings(BaseModel, frozen=True, arbitrary_types_allowed=True):
         fresh = {key: getattr(valid, key) for key in given}
         if params:
             fresh["params"] = {**self.params, **params}
-        return self.model_copy(update=fresh) if fresh else self
+        return self.model_copy(update=fresh)
 
 
 SETTINGS = frozenset(Settings.model_fields) - {"params"}

@@ -36,6 +36,7 @@ class Spec:
         self.timeout: float | None = settings.timeout
         self.limit: float | None = min((t for t in (settings.timeout, settings.total_timeout) if t), default=None)
         self.deep: bool = settings.isolate
+        self.detached: bool = settings.detached
         self.takes: Any = signature.first.annotation
         self.cast_out: Caster = caster(object if composite else signature.returns)
         self.gives: Any = self.cast_out.tp
@@ -50,7 +51,7 @@ class Spec:
         self.retry: Retry = settings.retry or Retry(1)
         needed = [p for p in signature.params.values() if p.default is p.empty]
         one = signature.first in signature.positional and needed in ([], [signature.first])
-        plain = not (self.params or self.deep or self.middleware or self.fallback or settings.retry)
+        plain = not (self.params or self.deep or self.detached or self.middleware or self.fallback or settings.retry)
         self.simple: bool = self.colour == "coroutine" and one and plain
         self.facts: dict[str, Any] = {**({names.TAGS: settings.tags} if settings.tags else {}), **facts}
         if settings.retry:

@@ -15,8 +15,8 @@ import asyncio
 import os
 import threading
 from collections import deque
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
 from contextvars import Context, copy_context
 from functools import partial
 from queue import SimpleQueue
@@ -143,6 +143,18 @@ class Threads:
             self.abandoned += running
             self._next()  # there may be room for one thread more
         return running
+
+    @contextmanager
+    def lent(self) -> Generator[None]:
+        """Let another thread run in the place of this one, which blocks inside the block."""
+        with self._lock:
+            self.abandoned += 1
+            self._next()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self.abandoned -= 1
 
     def close(self) -> None:
         """Let the idle threads end; a busy one ends when there are no more jobs."""

@@ -4,9 +4,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from contextvars import Token
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 from .clock import clock
+from .control import Control, Controlled
 from .frame import Frame, current, restore, scoped, set_current
 from .payload import Payload
 
@@ -31,11 +32,15 @@ class ErrorInfo:
 
 
 @dataclass(slots=True, init=False, eq=False, repr=False)
-class TraceHandle(Generic[R_co]):
+class TraceHandle(Controlled[R_co]):
     """The record of one call: when, how long, what came of it, and the calls inside it.
 
     It is made for every call that something observes (`capture`, a live OpenTelemetry span, a failure, an observed
     parent); it holds no inputs, no outputs and no tracebacks. Read it; do not write to it.
+
+    The handle that ``module.start(...)`` gives also controls the run: ``await handle`` (or ``handle.result()`` in sync
+    code) gives the value, ``async for event in handle`` tells what happens. A cancelled ``await`` does not cancel the
+    run; ``handle.cancel()`` does. If it fails and nobody asks, the logger ``mai`` tells so when the handle is dropped.
 
     Attributes:
         name: Name of the step.
@@ -47,7 +52,6 @@ class TraceHandle(Generic[R_co]):
         start_ns: Beginning [ns, monotonic]; None if nothing observed the call before it failed.
         end_ns: End [ns, monotonic]; None while it runs.
         outcome: ``"running"``, ``"ok"``, ``"error"``, ``"timeout"`` or ``"cancelled"``.
-        error: What failed, or None.
         input_size: JSON length of the input [bytes], exact, or None where it was not measured.
         output_size: The same of the value.
         items: ``len()`` of a value that has one and whose size was not measured.
@@ -71,7 +75,8 @@ class TraceHandle(Generic[R_co]):
     outcome: Outcome
     start_ns: int | None
     end_ns: int | None
-    error: ErrorInfo | None
+    _error: ErrorInfo | None
+    _control: Control | None
     input_size: int | None
     output_size: int | None
     items: int | None
@@ -99,6 +104,13 @@ class TraceHandle(Generic[R_co]):
     def attempt(self) -> int:
         """The number of the attempt, from 1; calls that are no attempt of another have 1."""
         return max(1, -self._n)
+
+    @property
+    def error(self) -> ErrorInfo | None:
+        """What failed, or None; who has read it knows of the failure."""
+        if self._control is not None and self._error is not None:
+            self._control.hear()
+        return self._error
 
     @property
     def started_at(self) -> float | None:
@@ -158,16 +170,21 @@ def open_handle(frame: Frame, parent: TraceHandle[Any] | None, spec: Any) -> Tra
     """Make the handle of the call *frame* and link it to *parent*."""
     h: TraceHandle[Any] = TraceHandle()
     (h.name, h.kind, h.module), h._key, h._n = spec.what, frame.key, frame.n
-    h.start_ns = h.end_ns = h.error = h.input_size = h.output_size = h.items = h.parent = h._wall = None
+    h._control = h.start_ns = h.end_ns = h._error = h.input_size = h.output_size = h.items = h.parent = h._wall = None
     h.outcome, h.attributes, h.children, h.dropped, h._base, h._span = "running", _NO_FACTS, (), 0, "", (0, 0)
-    if frame.span is not None:
-        ids = frame.span.get_span_context()
-        h._span = ids.trace_id, ids.span_id
+    note_span(h, frame)
     if parent is not None:
         adopt(parent, h)
     elif frame.parent.mod is not None:
         h._base = "/" + frame.parent.path
     return h
+
+
+def note_span(h: TraceHandle[Any], frame: Frame) -> None:
+    """Keep the ids of the span of *frame*, if it has one."""
+    if frame.span is not None:
+        ids = frame.span.get_span_context()
+        h._span = ids.trace_id, ids.span_id
 
 
 def adopt(parent: TraceHandle[Any], child: TraceHandle[Any]) -> None:

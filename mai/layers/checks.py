@@ -16,6 +16,7 @@ from ..core.middleware import Middleware
 from ..core.retry import Retry
 from ..core.settings import SETTINGS, near
 from ..core.signature import Signature
+from ..core.trace import TraceHandle
 from ..errors import CastError, ConfigError, WiringError
 from .edges import fits
 
@@ -34,6 +35,7 @@ class Keywords(TypedDict, total=False):
     middleware: Around
     inline: bool | None
     isolate: bool
+    detached: bool
     tags: tuple[str, ...]
 
 
@@ -52,7 +54,8 @@ def name_of(module: Any) -> str:
 
 def signature_of(module: Any) -> Signature:
     """Return the signature of a module or a module class, read once."""
-    return module._mai_signature or module._mai_sign()  # type: ignore[no-any-return]
+    found: Signature = module._mai_signature or module._mai_sign()
+    return Signature(found.owner, list(found.params.values()), TraceHandle) if module._mai_settings.detached else found
 
 
 def needed(module: Any) -> list[inspect.Parameter]:

@@ -9,8 +9,6 @@ from collections import abc, deque
 from enum import Enum
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic_core import core_schema
-
 from ..core.casts import UNIONS, bare_type, caster, is_open, is_subclass, show
 from ..errors import WiringError
 
@@ -34,7 +32,7 @@ class _Many:
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
         listed = handler(list.__class_getitem__(get_args(get_args(source)[0])))
-        return core_schema.json_or_python_schema(listed, core_schema.any_schema())
+        return {"type": "json-or-python", "json_schema": listed, "python_schema": {"type": "any"}}
 
 
 _MARK = _Many()
@@ -57,6 +55,8 @@ def fits(src: Any, dst: Any) -> Fit:
         >>> fits(bool, int), fits(str, int), fits(int, list[int])
         ('same', 'cast', None)
     """
+    if src == dst and repr(src) == repr(dst):  # equal is not the same: Literal[1] == Literal[True]
+        return "same"
     text = (str, bytes, bytearray) if any(mark is _MARK for mark in getattr(dst, "__metadata__", ())) else ()
     best = [0 if is_subclass(one, text) else max(_rank(one, o) for o in _options(dst)) for one in _options(src)]
     return "same" if min(best) == 2 else "cast" if max(best) else None

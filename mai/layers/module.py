@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, ParamSpec, Pr
 
 from pydantic import BaseModel
 
-from ..core.call import DONE, begin, current, finish, launch
+from ..core.call import DONE, begin, current, finish, launch, started
 from ..core.engine import run_sync
 from ..core.frame import Scope, restore, scoped, set_current
 from ..core.payload import Payload
@@ -18,6 +18,7 @@ from ..core.retry import Retry
 from ..core.settings import SETTINGS, UNSET, Settings
 from ..core.signature import Signature
 from ..core.spec import Spec
+from ..core.trace import TraceHandle
 from ..errors import CastError, ConfigError, WiringError
 from . import checks
 from .checks import Around, Fallback, Keywords, MapKeywords, name_of, signature_of
@@ -106,7 +107,7 @@ class Module(Generic[In, Out]):
     _mai_kind: ClassVar[str] = "module"
     _mai_names: ClassVar[Mapping[str, Any] | None] = None  # what annotations of forward may name besides globals
     _mai_signature: Signature | None = None
-    _mai_settings: Settings = Settings()
+    _mai_settings: Settings = Settings.model_construct()
     _mai_spec: Spec | None = None
     _mai_identity: object = None  # of an instance and all its copies
     _mai_facts: Mapping[str, Any] = {}  # attributes that every span and handle of the module has
@@ -184,6 +185,25 @@ class Module(Generic[In, Out]):
         """
         return run_sync(lambda: self(*args, **kwargs))  # type: ignore[no-any-return]
 
+    def start(self: Callable[P, Awaitable[R]], *args: P.args, **kwargs: P.kwargs) -> TraceHandle[R]:
+        """Start the call as a run and return its handle at once.
+
+        It runs as a task of the loop that runs in this thread; in a worker thread, of the loop that waits for that
+        thread; elsewhere, of the one loop that serves the sync code of the process. It sees the context variables and
+        the Context of its caller, with the deadline. A call joins the runs that were started in it, as a task group
+        does: it waits for them before it gives its value, and cancels them when it fails or is cancelled.
+
+        Example:
+            >>> from mai import module
+            >>> @module
+            ... async def shout(text: str) -> str:
+            ...     return text.upper()
+            >>> handle = shout.start("hello")
+            >>> await handle
+            'HELLO'
+        """
+        return started(self, args, kwargs)
+
     # ---------------------------------------------------------------- configuring
 
     def with_(
@@ -197,6 +217,7 @@ class Module(Generic[In, Out]):
         middleware: Around = UNSET,
         inline: bool | None = UNSET,
         isolate: bool = UNSET,
+        detached: bool = UNSET,
         tags: tuple[str, ...] = UNSET,
         **params: object,
     ) -> Self:
@@ -212,6 +233,7 @@ class Module(Generic[In, Out]):
             middleware: An ``async (call, next) -> value``, or several, the first one outermost; see `Call`.
             inline: Run a plain ``forward`` on the event loop instead of in a worker thread.
             isolate: Give the call (a composite: each branch too; each attempt) a deep copy of its input.
+            detached: The call returns its TraceHandle at once, and its work goes on; see :doc:`/howto/detach`.
             tags: Labels for traces.
             params: Defaults for parameters of ``forward`` or for attributes declared on the class.
 
@@ -350,7 +372,7 @@ class Module(Generic[In, Out]):
     def _mai_compile(self) -> Spec:
         """Make what a call needs to know, once for each configured copy."""
         try:
-            signature = signature_of(self)
+            signature = self._mai_signature or self._mai_sign()
         except NameError as error:
             raise ConfigError(f"{name_of(self)}: forward names an unknown type: {error}") from error
         checks.check_fallback(self)

@@ -572,3 +572,74 @@ def test_sync_runs_from_many_threads_at_once() -> None:
             worker.join(LONG)
     assert sorted(found.get(timeout=LONG) for _ in workers) == sorted(f"A{i}" for i in range(20))
     assert trace.runs == []
+
+
+# ---------------------------------------------------------------- subscribers
+
+
+@simulated
+async def test_subscribers_see_each_top_level_call_that_ends_in_whatever_way() -> None:
+    @module
+    async def step(x: str) -> str:
+        await asyncio.sleep(1)
+        if x == "fails":
+            raise KeyError(x)
+        return await shout(x)
+
+    seen: list[Any] = []
+    async with LocalEngine() as engine:
+        unsubscribe = engine.subscribe(seen.append)
+        await (step >> str.lower)("ok")
+        with pytest.raises(KeyError):
+            await step("fails")
+        task = asyncio.create_task(step("cancelled"))
+        asyncio.get_running_loop().call_later(0.5, task.cancel)
+        await asyncio.wait([task])
+        with pytest.raises(DeadlineExceeded):
+            await step.with_(timeout=0.5)("late")
+        await step.start("started")
+        await step.with_(detached=True)("detached")
+        assert len(seen) == 5
+        await asyncio.sleep(2)
+        unsubscribe()
+        unsubscribe()
+        await step("unseen")
+    assert [(h.name, h.outcome, len(list(h.walk()))) for h in seen] == [
+        ("Sequential", "ok", 4), ("step", "error", 1), ("step", "cancelled", 1), ("step", "timeout", 1),
+        ("step", "ok", 2), ("step", "ok", 2),
+    ]  # fmt: skip
+
+
+@simulated
+async def test_a_subscriber_that_fails_harms_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    seen: list[Any] = []
+
+    def broken(handle: Any) -> None:
+        raise ValueError("broken")
+
+    async with LocalEngine() as engine:
+        engine.subscribe(broken)
+        engine.subscribe(lambda handle: seen.append(Context.get().metadata))
+        with Context.scope(user="ann"):
+            assert await shout("a") == "A"
+    assert seen == [{}]
+    assert [record.name for record in caplog.records] == ["mai"]
+    assert "ValueError: broken" in caplog.text
+
+
+@pytest.mark.parametrize("fn", [3, shout.__wrapped__])
+def test_what_cannot_be_a_subscriber_is_refused(fn: Any) -> None:
+    with pytest.raises(ConfigError, match="needs a plain function of a handle"):
+        LocalEngine().subscribe(fn)
+
+
+def test_the_default_engine_may_be_subscribed_to() -> None:
+    seen: list[str] = []
+    unsubscribe = LocalEngine.default().subscribe(lambda handle: seen.append(handle.step_id))
+    try:
+        shout.run("a")
+    finally:
+        unsubscribe()
+    shout.run("b")
+    assert seen == ["shout"]
+    assert LocalEngine.default() is LocalEngine.default()

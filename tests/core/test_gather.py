@@ -958,3 +958,20 @@ async def test_a_cancel_of_the_worker_that_would_take_over_ends_the_branches_tha
     with pytest.raises(asyncio.CancelledError):
         await asyncio.wait_for(Parallel(Cancels(), Step(log, "b"))(0), 50)
     assert log.entries == []
+
+
+@simulated
+async def test_a_strand_that_is_cancelled_while_it_waits_for_the_place_takes_the_others_along() -> None:
+    log = Log()
+    impatient = NonBlockingDelay(1).with_(timeout=2)
+    patient = NonBlockingDelay(1) >> Step(log, "patient", 0)
+
+    class CleansUp(Module):
+        async def forward(self, x: int) -> int:
+            with pytest.raises(DeadlineExceeded):
+                await impatient(x)
+            await asyncio.sleep(1)  # with the place, beyond the limit
+            return x
+
+    await Parallel(Parallel(CleansUp(), patient), Step(log, "long", 50), limit=1)(0)
+    assert begun(log) == {"long": 0, "patient": 2}

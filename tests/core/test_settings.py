@@ -116,7 +116,7 @@ def test_an_unknown_setting_that_is_near_nothing_lists_what_there_is() -> None:
     with pytest.raises(ConfigError) as caught:
         by_with(zzz=2)
     known = (
-        "'fallback', 'inline', 'isolate', 'k', 'middleware', 'name', 'query', 'retry', 'tags', 'timeout', "
+        "'detached', 'fallback', 'inline', 'isolate', 'k', 'middleware', 'name', 'query', 'retry', 'tags', 'timeout', "
         "'total_timeout'"
     )
     assert str(caught.value) == f"Search has no setting 'zzz'; it has {known}"

@@ -18,12 +18,18 @@ SAYS = {
     "branches": "(3, 'MAI!', 'On mai.') {'plain': 'On mai.', 'loud': 'MAI!'}",
     "spread": "3 MAI! On mai.",
     "condition": "3 HELLO!",
+    "switch": "4 HEY!",
+    "race": "On mai.",
+    "loop": "HEY!!!!",
+    "map": "TO!, BE!, OR!",
     "context": "hello ann, in time: whoami",
     "polite": "x 0, x 1, x 2",
     "trace": str([
         "Sequential", "Sequential/Search", "Sequential/BlockingDelay", "Sequential/Summarise",
         "Sequential/NonBlockingDelay",
     ]),
+    "chunks": "['On ', 'mai', '.'] On mai. ok",
+    "asked": "sent",
     "payload": """b'[{"text":"a"}]' 14 True""",
     "types": """['query'] <class 'str'> b'{"query":"x","k":3}'""",
 }  # fmt: skip

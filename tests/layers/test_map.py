@@ -206,10 +206,10 @@ async def test_an_async_source_runs_beside_the_items() -> None:
 
 
 @BOTH
+@pytest.mark.parametrize("parked", [NonBlockingDelay(10.0) >> nap, nap >> NonBlockingDelay(10.0)])
 @simulated
-async def test_a_delay_that_does_not_block_gives_the_place_of_its_item_to_another(kind: str) -> None:
+async def test_a_delay_that_does_not_block_gives_the_place_of_its_item_to_another(kind: str, parked: Any) -> None:
     began = loop_of().time()
-    parked = NonBlockingDelay(10.0) >> nap
     assert await parked.map(concurrency=1)(Source([1.0] * 5).either(kind)) == [1.0] * 5
     assert loop_of().time() - began == 15
 
@@ -347,6 +347,29 @@ async def test_a_deadline_ends_items_and_source(kind: str) -> None:
         await nap.map(concurrency=2).with_(timeout=7)(source.either(kind))
     assert source.closed == [kind]
     assert len(source.taken) == 4
+
+
+@simulated
+async def test_a_source_that_swallows_its_cancel_gives_nothing_more() -> None:
+    class Stubborn:
+        given = 0
+
+        def __aiter__(self) -> "Stubborn":
+            return self
+
+        async def __anext__(self) -> int:
+            self.given += 1
+            if self.given > 1:
+                try:
+                    await asyncio.sleep(9)
+                except asyncio.CancelledError:
+                    await asyncio.sleep(1)
+            return -1
+
+    source = Stubborn()
+    with pytest.raises(ValueError, match="-1"):
+        await later.map()(source)
+    assert source.given == 2
 
 
 @simulated
@@ -565,7 +588,9 @@ async def test_a_long_text_is_not_repeated_whole_in_its_refusal() -> None:
     assert len(str(caught.value)) < 250
 
 
-@pytest.mark.parametrize("tp", [int, str, bytes, None, list[list[int]], dict[tuple[int, int], str], bool | str])
+@pytest.mark.parametrize(
+    "tp", [int, str, bytes, None, list[list[int]], tuple[int, list[int]], dict[tuple[int, int], str], bool | str]
+)
 def test_a_step_that_gives_no_iterable_of_items_that_fit_is_refused_when_wired(tp: Any) -> None:
     @module
     async def gives(x: int) -> Any: ...

@@ -146,7 +146,8 @@ async def test_a_timeout_of_a_step_is_a_failure_and_one_of_the_race_ends_it() ->
 
 @simulated
 async def test_none_is_a_value() -> None:
-    assert await Race(lambda x: None, Runner("late"))("!") is None
+    nothing = module(lambda x: None).with_(inline=True)
+    assert await Race(nothing, Runner("late"))("!") is None
 
 
 @simulated

@@ -30,6 +30,9 @@ REASONS = {
     "LoopExhausted.__init__(state)": OPAQUE,
     "LoopExhausted.state": OPAQUE,
     "Map.step": ANY_MODULE,
+    "LocalEngine.subscribe(fn)": ANY_CALL,
+    "LocalEngine.tell(handle)": ANY_CALL,
+    "LocalEngine.watchers": ANY_CALL,
     "Module.Out ->": NO_TYPE_FORM,
     "Module.forward(*args)": "forward of a subclass may take more",
     "Module.forward(**kwargs)": "forward of a subclass may take more",
@@ -40,6 +43,8 @@ REASONS = {
     "Payload.of(tp)": NO_TYPE_FORM,
     "Payload.tp": NO_TYPE_FORM,
     "Race.steps": ANY_MODULE,
+    "Question.schema ->": "a JSON schema",
+    "Question.type": NO_TYPE_FORM,
     "Sequential.__init__(*more)": "from six steps on, types are checked when the sequence is made",
     "Sequential.__init__(a)": "from six steps on, types are checked when the sequence is made",
     "Sequential.__init__(b)": "from six steps on, types are checked when the sequence is made",
@@ -65,6 +70,8 @@ REASONS = {
     "UnknownCase.__init__(key)": OPAQUE,
     "UnknownCase.cases": OPAQUE,
     "UnknownCase.key": OPAQUE,
+    "ask ->": "follows from *type*, which is " + NO_TYPE_FORM,
+    "ask(type)": NO_TYPE_FORM,
     "capture.runs": ANY_CALL,
 }
 

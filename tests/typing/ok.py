@@ -23,9 +23,12 @@ from mai import (
     Sequential,
     Switch,
     TraceHandle,
+    answers,
+    ask,
     capture,
     module,
 )
+from mai.types import Event
 
 
 class Doc(BaseModel):
@@ -345,6 +348,26 @@ async def infers_the_rest_of_the_face() -> None:
     assert_type(Search.schema(), dict[str, Any])
     assert_type(search.payload(query="x").json(), bytes)
     assert_type(search.settings.timeout, float | None)
+
+
+async def infers_what_a_started_run_gives() -> None:
+    assert_type(length.start("abc"), TraceHandle[int])
+    assert_type(await length.start("abc"), int)
+    assert_type(await search.start("x", k=2), list[Doc])
+    assert_type((search >> summarise >> length).start("x"), TraceHandle[int])
+    assert_type([chunk async for chunk in write.start("a b").chunks()], list[str])
+    assert_type([chunk async for chunk in Encode().start("a").chunks()], list[bytes])
+    assert_type([chunk async for chunk in Count().start(2).chunks()], list[int])
+    assert_type([event async for event in length.start("abc")], list[Event])
+    with answers(lambda question: question.prompt):
+        assert_type(await ask("name?"), str)
+        assert_type(await ask("7", int), int)
+        assert_type(await ask("7", int | None, timeout=1), Any)
+
+
+def infers_the_result_of_a_started_run() -> None:
+    assert_type(length.start("abc").result(timeout=9), int)
+    assert_type(list(write.start("a b").chunks()), list[str])
 
 
 def infers_the_value_of_run() -> None:

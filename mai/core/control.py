@@ -1,0 +1,247 @@
+"""The control of a started run: what ``await handle``, ``handle.cancel()`` and the like act upon.
+
+A run belongs to one event loop; its control may be used from every loop and thread.
+"""
+
+import asyncio
+import logging
+from collections.abc import Generator
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar, overload
+
+import anyio
+from pydantic import PydanticInvalidForJsonSchema
+
+from ..errors import AskError, ConfigError, DeadlineExceeded, PayloadError, WouldDeadlock
+from .casts import caster, show
+from .events import SKIP, Bus, Chunk, Event, Reader, Stream, settle
+from .frame import current
+from .payload import Payload, adapter
+from .threads import worker_loop
+
+R_co = TypeVar("R_co", covariant=True)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a step asks, and the type that the answer must have.
+
+    Attributes:
+        id: Identity of the question.
+        prompt: The text for the person who answers.
+        step_id: Path of the step that asks.
+        type: The type of the answer.
+
+    Example:
+        >>> from mai import answers, ask, module
+        >>> @module
+        ... async def send(text: str) -> bool:
+        ...     return await ask(f"Send {text!r}?", bool)
+        >>> with answers(lambda question: len(question.prompt) < 20 and question.expected == "bool"):
+        ...     send.run("hello")
+        True
+    """
+
+    id: str
+    prompt: str
+    step_id: str
+    type: Any = field(repr=False, compare=False)
+
+    @property
+    def expected(self) -> str:
+        """The type of the answer, as text."""
+        return show(self.type)
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        """The JSON schema of the answer."""
+        try:
+            return adapter(self.type).json_schema()
+        except PydanticInvalidForJsonSchema as error:
+            raise PayloadError(f"Cannot ask for a {self.expected}: {error}", expected=self.expected) from error
+
+    def data(self, value: object) -> bytes:
+        """Return *value* as the JSON of the answer.
+
+        Raises:
+            CastError: If it does not fit.
+        """
+        return Payload(caster(self.type)(value, "answer"), self.type).json()
+
+
+class Control(Bus):
+    """A started run: its events, its task, its end.
+
+    A failure that nobody hears of is logged when this is collected.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, outer: Bus | None, *, apart: bool) -> None:
+        super().__init__(outer)
+        self.loop: asyncio.AbstractEventLoop = loop
+        self.apart: bool = apart  # detached
+        self.task: asyncio.Task[None] | None = None
+        self.value: Any = None
+        self.error: BaseException | None = None
+        self.step_id: str = ""
+        self.heard: bool = False
+
+    def cancel(self) -> None:
+        """Cancel the run, which may not even have begun; from any thread."""
+        if asyncio._get_running_loop() is not self.loop:
+            with suppress(RuntimeError):  # the loop was closed
+                self.loop.call_soon_threadsafe(self.cancel)
+        elif self.task is not None:
+            self.task.cancel()
+
+    def hear(self) -> None:
+        """Note that somebody knows how the run ended."""
+        self.heard = True
+
+    def outcome(self) -> Any:
+        """Return the value of a run that has ended, or raise its error."""
+        self.hear()
+        if self.error is not None:
+            raise self.error
+        return self.value
+
+    def __del__(self) -> None:
+        if self.error is not None and not (self.heard or isinstance(self.error, asyncio.CancelledError)):
+            logging.getLogger("mai").error("run %s failed and nobody asked", self.step_id, exc_info=self.error)
+
+
+async def join(runs: list[Control], error: BaseException | None = None) -> None:
+    """Wait until all *runs* have ended; after an *error* cancel them first, and wait through any cancel."""
+    for run in runs:
+        if error is not None and not run.ended:
+            run.cancel()
+    if isinstance(error, GeneratorExit):  # the coroutine was dropped: nothing can be awaited
+        return
+    for run in runs:
+        while not run.ended:
+            try:
+                with anyio.CancelScope(shield=error is not None):  # anyio repeats its cancels
+                    await run.over.heard(run.has_ended)
+            except asyncio.CancelledError:
+                if error is None:
+                    raise
+
+
+class Controlled(Generic[R_co]):
+    """What a handle that ``start`` gave can do besides telling; on any other these raise ConfigError."""
+
+    __slots__ = ()
+    _control: Control | None
+
+    def _started(self) -> Control:
+        if self._control is None:
+            raise ConfigError(
+                f"{self!r} was not given by start(), so it cannot be awaited, read, cancelled or answered"
+            )
+        return self._control
+
+    def _outside(self) -> Control:
+        control = self._started()
+        if current().env.bus is control:
+            raise WouldDeadlock(f"{self!r} is waited for inside its own run, which would wait for itself")
+        return control
+
+    def __await__(self) -> Generator[Any, Any, R_co]:
+        control = self._outside()
+        yield from control.over.heard(control.has_ended).__await__()
+        return control.outcome()  # type: ignore[no-any-return]
+
+    def result(self, timeout: float | None = None) -> R_co:
+        """Block this thread until the run has ended and return its value, or raise its error.
+
+        A step in a worker thread may do that too; its place goes to another thread meanwhile.
+
+        Args:
+            timeout: How long to wait at most [s]; None: until it ends.
+
+        Raises:
+            DeadlineExceeded: If it still runs after *timeout*; it goes on.
+            WouldDeadlock: In the thread of a running event loop, or inside the run itself; ``await`` the handle there.
+            ConfigError: If the handle was not given by ``start``.
+        """
+        control, frame = self._outside(), current()
+        if not control.ended and asyncio._get_running_loop() is not None:
+            raise WouldDeadlock("result() would block the event loop that it waits for: write 'await handle' instead")
+        with nullcontext() if worker_loop() is None or frame.run is None else frame.run.engine.threads.lent():
+            if not control.over.wait(control.has_ended, timeout):
+                raise DeadlineExceeded(f"{self!r} has not ended after {timeout:g} s; it goes on", timeout=timeout)
+        return control.outcome()  # type: ignore[no-any-return]
+
+    async def settled(self) -> None:
+        """Wait until the run and all detached work that was begun under it have ended, in whatever way.
+
+        Raises:
+            WouldDeadlock: Inside the run itself.
+            ConfigError: If the handle was not given by ``start``.
+        """
+        control = self._outside()
+        await control.over.heard(lambda: control.ended and not control.detached)
+
+    def cancel(self) -> None:
+        """Cancel the run, from any thread; it does not wait for the end. A run that has ended stays as it is."""
+        self._started().cancel()
+
+    def __aiter__(self) -> Reader[Event]:
+        return self._events().__aiter__()
+
+    def __iter__(self) -> Reader[Event]:
+        return self._events().__iter__()
+
+    def _events(self) -> Stream[Event]:
+        control = self._started()
+        return Stream(control, lambda event: event, control.hear)
+
+    @overload
+    def chunks(self: "Controlled[str]") -> Stream[str]: ...
+    @overload
+    def chunks(self: "Controlled[bytes]") -> Stream[bytes]: ...
+    @overload
+    def chunks(self: "Controlled[list[T]]") -> Stream[T]: ...
+    @overload
+    def chunks(self) -> Stream[Any]: ...
+    def chunks(self) -> Stream[Any]:
+        """Return the chunks of the streaming steps, for ``async for`` or ``for``.
+
+        Of a streaming step inside another one only the outer is told. When the run has failed, its error is raised
+        after the last chunk.
+        """
+        control = self._started()
+        return Stream(control, _chunk, control.outcome)
+
+    @property
+    def questions(self) -> tuple[Question, ...]:
+        """The questions that wait for an answer, oldest first."""
+        return tuple(question for question, *_ in list(self._started().questions.values()))
+
+    def answer(self, value: object, question: Question | None = None) -> None:
+        """Answer a question of the run, from any thread.
+
+        Args:
+            value: The answer, cast to the type that was asked for.
+            question: Which one; needed where several are open.
+
+        Raises:
+            AskError: If no question is open, several are and *question* is not given, or it is not open (any more).
+            CastError: If *value* does not fit; the question stays open.
+        """
+        known = self._started().questions
+        fit = [asked for asked in list(known.values()) if question is None or asked[0].id == question.id]
+        if len(fit) != 1:
+            prompts = ", ".join(repr(asked[0].prompt) for asked in list(known.values())) or "none"
+            which = f"answer({value!r})" if question is None else f"answer({value!r}, question={question.prompt!r})"
+            hint = "; say which with question=" if fit else ""
+            raise AskError(f"{which} belongs to no single open question; open: {prompts}{hint}")
+        (asked, loop, turn), data = fit[0], fit[0][0].data(value)
+        if known.pop(asked.id, None) is None:
+            raise AskError(f"answer({value!r}): {asked.prompt!r} was answered already, or waits no more")
+        settle(loop, turn, data)
+
+
+def _chunk(event: Event) -> Any:
+    return event.value if isinstance(event, Chunk) and not event.nested else SKIP

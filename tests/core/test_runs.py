@@ -1,0 +1,565 @@
+"""Started runs: where they run, who joins them, what outlives what."""
+
+import asyncio
+import gc
+import logging
+import threading
+from contextvars import ContextVar
+from typing import Any
+
+import pytest
+
+from mai import Context, DeadlineExceeded, LocalEngine, Module, Parallel, TraceHandle, WouldDeadlock, capture, module
+from tests.support import python, refused, simulated
+
+LONG = 20.0
+mark = ContextVar("mark", default="none")
+
+
+@module
+async def shout(text: str) -> str:
+    await asyncio.sleep(0)
+    return text.upper()
+
+
+@module
+async def nap(seconds: float) -> float:
+    await asyncio.sleep(seconds)
+    return seconds
+
+
+@module
+async def fail(x: Any) -> Any:
+    await asyncio.sleep(0)
+    raise KeyError(x)
+
+
+class Sleeper(Module):
+    """Sleeps for ever, and says how it was cleaned up."""
+
+    def __init__(self) -> None:
+        self.log: list[str] = []
+
+    async def forward(self, x: float) -> float:
+        self.log.append("began")
+        try:
+            await asyncio.sleep(x)
+        finally:
+            await asyncio.sleep(1)
+            self.log.append("cleaned")
+        self.log.append("done")
+        return x
+
+
+# ---------------------------------------------------------------- the value
+
+
+@simulated
+async def test_a_started_run_gives_its_value_as_often_as_it_is_awaited() -> None:
+    h = (shout >> str.lower).start("Ab")
+    assert (h.outcome, h.step_id, h.parent) == ("running", "Sequential", None)
+    assert [await h, await h, await asyncio.gather(h, h)] == ["ab", "ab", ["ab", "ab"]]
+    assert h.ok
+    assert [child.step_id for child in h.children] == ["Sequential/shout", "Sequential/lower"]
+    assert h.result() == "ab"
+
+
+@simulated
+async def test_start_takes_forwards_arguments() -> None:
+    @module
+    async def repeat(text: str, times: int = 2) -> str:
+        return text * times
+
+    assert await repeat.start("a", times=3) == "aaa"
+    with pytest.raises(TypeError, match="no parameter 'tines'"):
+        await repeat.start("a", tines=3)  # type: ignore[call-arg]
+
+
+@simulated
+async def test_a_failed_run_raises_its_error_to_all_who_ask() -> None:
+    h = fail.start(1)
+    for _ in range(2):
+        with pytest.raises(KeyError) as caught:
+            await h
+    assert caught.value.__notes__ == [f"mai: in fail (after {h.duration:.3f} s)"]
+    assert (h.outcome, h.error and h.error.type) == ("error", "KeyError")
+    with pytest.raises(KeyError):
+        h.result()
+
+
+def test_without_a_loop_a_run_goes_on_in_the_portal_loop() -> None:
+    @module
+    async def where(x: int) -> tuple[str, str]:
+        return threading.current_thread().name, mark.get()
+
+    mark.set("mine")
+    h = where.start(1)
+    mark.set("later")
+    assert h.result(LONG) == ("mai-portal", "mine")
+    assert h.result() == ("mai-portal", "mine")
+
+
+@simulated
+async def test_a_handle_may_be_awaited_in_another_loop_than_its_own() -> None:
+    h = shout.start("a")
+    there: list[Any] = []
+
+    async def elsewhere() -> None:
+        there.append(await h)
+
+    other = threading.Thread(target=lambda: asyncio.run(elsewhere()))
+    other.start()
+    while other.is_alive():
+        await asyncio.sleep(0)
+    assert there == ["A"]
+    far = await asyncio.to_thread(shout.start, "b")
+    assert await far == "B"
+
+
+@simulated
+async def test_a_run_sees_the_context_and_the_deadline_of_its_caller() -> None:
+    @module
+    async def look(x: int) -> Any:
+        return Context.get().metadata, mark.get()
+
+    mark.set("mine")
+    with Context.scope(user="ann", timeout=5):
+        h, slow = look.start(1), nap.start(9)
+    mark.set("later")
+    assert await h == ({"user": "ann"}, "mine")
+    with pytest.raises(DeadlineExceeded):
+        await slow
+
+
+@simulated
+async def test_result_is_refused_where_it_would_block_the_loop() -> None:
+    h = shout.start("a")
+    message = "result() would block the event loop that it waits for: write 'await handle' instead"
+    with refused(WouldDeadlock, message):
+        h.result()
+    await h
+
+
+@simulated
+async def test_a_run_that_waits_for_itself_is_refused() -> None:
+    @module
+    async def itself(x: int) -> Any:
+        await asyncio.sleep(0)
+        return await cell[0]
+
+    @module
+    def in_thread(x: int) -> Any:
+        return cell[1].result()
+
+    @module
+    async def settles(x: int) -> Any:
+        await cell[2].settled()
+
+    cell: list[TraceHandle[Any]] = [itself.start(1), in_thread.start(1), settles.start(1)]
+    for h in cell:
+        with pytest.raises(WouldDeadlock):
+            await h
+
+
+def test_result_gives_up_after_its_timeout_and_the_run_goes_on() -> None:
+    gate = threading.Event()
+
+    @module
+    def waits(x: int) -> int:
+        gate.wait(LONG)
+        return x
+
+    h = waits.start(1)
+    with pytest.raises(DeadlineExceeded, match=r"has not ended after 0\.01 s"):
+        h.result(timeout=0.01)
+    gate.set()
+    assert h.result(timeout=LONG) == 1
+
+
+def test_a_full_pool_of_threads_that_wait_for_results_goes_on() -> None:
+    @module
+    def inner(x: int) -> int:
+        return x + 1
+
+    @module
+    def outer(x: int) -> int:
+        return inner.start(x).result()
+
+    async def main() -> Any:
+        async with LocalEngine(max_threads=2) as engine:
+            values = await Parallel(*[outer] * 6)(1)
+            assert engine.threads.started <= 2 + 6
+            return values
+
+    assert asyncio.run(main()) == (2,) * 6
+
+
+@pytest.mark.parametrize("act", ["await", "cancel", "chunks", "result", "questions", "read", "for"])
+@simulated
+async def test_a_handle_that_was_not_started_says_so(act: str) -> None:
+    with capture() as trace:
+        await shout("a")
+    h: Any = trace.runs[0]
+    acts: dict[str, Any] = {
+        "await": lambda: h.__await__().send(None),
+        "cancel": h.cancel,
+        "chunks": h.chunks,
+        "result": h.result,
+        "questions": lambda: h.questions,
+        "read": h.__aiter__,
+        "for": h.__iter__,
+    }
+    with pytest.raises(TypeError, match=r"was not given by start\(\)"):
+        acts[act]()
+
+
+# ---------------------------------------------------------------- cancel
+
+
+@simulated
+async def test_cancel_ends_the_run_with_its_cleanup() -> None:
+    sleeper = Sleeper()
+    h = Parallel(sleeper, nap).start(60.0)
+    await asyncio.sleep(1)
+    h.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await h
+    assert sleeper.log == ["began", "cleaned"]
+    assert h.outcome == "cancelled"
+    h.cancel()
+
+
+@simulated
+async def test_a_run_may_be_cancelled_before_it_began() -> None:
+    sleeper = Sleeper()
+    h = sleeper.start(60.0)
+    h.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await h
+    assert (sleeper.log, h.outcome) == ([], "cancelled")
+    assert [event async for event in h] == []
+
+
+def test_cancel_works_from_any_thread() -> None:
+    h = nap.start(60.0)
+    h.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        h.result(LONG)
+
+
+@simulated
+async def test_a_cancelled_awaiter_does_not_cancel_the_run() -> None:
+    h = nap.start(5.0)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(h, 1)
+    assert h.outcome == "running"
+    assert await h == 5.0
+
+
+# ---------------------------------------------------------------- inside a call
+
+
+@simulated
+async def test_a_call_joins_what_was_started_in_it() -> None:
+    sleeper, handles = Sleeper(), list[TraceHandle[Any]]()
+
+    @module
+    async def outer(x: float) -> str:
+        handles.append(sleeper.start(x))
+        return "value"
+
+    with capture() as trace:
+        assert await outer(3.0) == "value"
+    assert sleeper.log == ["began", "cleaned", "done"]
+    (inner,) = handles
+    assert (inner.parent, inner.step_id) == (trace.runs[0], "outer/Sleeper")
+    sleeper.log.clear()
+    assert await (outer >> str.upper)(3.0) == "VALUE"
+    assert sleeper.log == ["began", "cleaned", "done"]
+
+
+@pytest.mark.parametrize("how", ["fails", "times out", "is cancelled", "is cancelled while it joins"])
+@pytest.mark.parametrize("observed", [False, True])
+@simulated
+async def test_a_call_that_ends_without_a_value_cancels_what_was_started_in_it(how: str, observed: bool) -> None:
+    sleeper = Sleeper()
+
+    @module
+    async def outer(x: str) -> str:
+        sleeper.start(60.0)
+        await asyncio.sleep(0)
+        if how == "fails":
+            await asyncio.sleep(1)
+            raise KeyError(x)
+        if "joins" not in how:
+            await asyncio.sleep(60)
+        return x
+
+    step = outer.with_(timeout=2) if how == "times out" else outer
+    task = asyncio.create_task(step("x"))
+    if observed:
+        with capture():
+            task.cancel()
+            await asyncio.wait([task])
+            task = asyncio.create_task(step("x"))
+    if "cancelled" in how:
+        asyncio.get_running_loop().call_later(2, task.cancel)
+    with pytest.raises((KeyError, DeadlineExceeded, asyncio.CancelledError)):
+        await task
+    assert sleeper.log == ["began", "cleaned"]
+    sleepers = [t for t in asyncio.all_tasks() if t is not asyncio.current_task()]
+    assert sleepers == []
+
+
+@simulated
+async def test_a_second_cancel_does_not_cut_the_join_short() -> None:
+    sleeper = Sleeper()
+
+    @module
+    async def outer(x: str) -> str:
+        sleeper.start(60.0)
+        await asyncio.sleep(60)
+        return x
+
+    task = asyncio.create_task(outer("x"))
+    for seconds in (2, 2.5):
+        asyncio.get_running_loop().call_later(seconds, task.cancel)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert sleeper.log == ["began", "cleaned"]
+
+
+@simulated
+async def test_a_call_that_is_dropped_cancels_what_was_started_in_it() -> None:
+    sleeper = Sleeper()
+
+    @module
+    async def outer(x: str) -> str:
+        sleeper.start(60.0)
+        await asyncio.sleep(60)
+        return x
+
+    call = outer("x")
+    call.send(None)
+    await asyncio.sleep(0)
+    call.close()
+    await asyncio.sleep(2)
+    assert sleeper.log == ["began", "cleaned"]
+
+
+@simulated
+async def test_a_run_may_be_started_in_a_worker_thread() -> None:
+    @module
+    def outer(x: str) -> str:
+        return shout.start(x).result() + shout.start("b").result()
+
+    assert await outer("a") == "AB"
+
+
+@simulated
+async def test_repeats_are_numbered_together_with_calls() -> None:
+    @module
+    async def outer(x: str) -> list[str]:
+        await shout(x)
+        first, second = shout.start(x), shout.start(x)
+        await first
+        return [first.step_id, second.step_id]
+
+    assert await outer("a") == ["outer/shout~2", "outer/shout~3"]
+
+
+# ---------------------------------------------------------------- the loss of a handle
+
+
+@simulated
+async def test_a_failure_that_nobody_asks_for_is_told_once_when_the_handle_goes(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    h = fail.start(1)
+    await h.settled()
+    assert caplog.records == []
+    del h
+    gc.collect()
+    assert [(r.name, r.levelno, r.getMessage()) for r in caplog.records] == [
+        ("mai", logging.ERROR, "run fail failed and nobody asked")
+    ]
+    assert "KeyError: 1" in caplog.text
+
+
+@pytest.mark.parametrize("ask", ["await", "error", "chunks", "print"])
+@simulated
+async def test_a_failure_that_somebody_asked_for_is_not_told_again(ask: str, caplog: pytest.LogCaptureFixture) -> None:
+    h = fail.start(1)
+    await h.settled()
+    if ask == "error":
+        assert h.error is not None
+    elif ask == "print":
+        assert "KeyError" in str(h)
+    else:
+        with pytest.raises(KeyError):
+            await (h if ask == "await" else anext(aiter(h.chunks())))
+    del h
+    gc.collect()
+    assert caplog.records == []
+
+
+@simulated
+async def test_a_cancelled_run_and_a_running_one_whose_handle_is_dropped_say_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    done: list[float] = []
+
+    @module
+    async def slow(x: float) -> None:
+        await asyncio.sleep(x)
+        done.append(x)
+
+    slow.start(1.0)
+    slow.start(9.0).cancel()
+    gc.collect()
+    await asyncio.sleep(2)
+    gc.collect()
+    assert (done, caplog.records) == ([1.0], [])
+
+
+@simulated
+async def test_runs_leave_nothing_behind() -> None:
+    async def some(n: int) -> None:
+        for i in range(n):
+            for step in (shout, fail):
+                h: Any = step.start(str(i))
+                try:
+                    [event async for event in h]
+                    await h
+                except KeyError:
+                    pass
+            nap.start(5.0).cancel()
+        await asyncio.sleep(1)
+
+    known = set(LocalEngine.default().runs)
+    await some(10)
+    gc.collect()
+    before = len(gc.get_objects())
+    await some(100)
+    gc.collect()
+    assert len(gc.get_objects()) - before < 30
+    assert LocalEngine.default().runs == known
+
+
+# ---------------------------------------------------------------- detached work
+
+
+@simulated
+async def test_a_detached_call_gives_its_handle_at_once_and_goes_on() -> None:
+    sleeper = Sleeper()
+
+    @module
+    async def outer(x: float) -> Any:
+        with Context.scope(timeout=1):
+            return await sleeper.with_(detached=True)(x)
+
+    top = outer.start(5.0)
+    inner: Any = await top
+    assert (inner.outcome, inner.parent) == ("running", top)
+    assert inner.attributes == {"mai.detached": True}
+    await top.settled()
+    assert sleeper.log == ["began", "cleaned", "done"]
+    assert await inner == 5.0
+
+
+@simulated
+async def test_detached_work_has_its_own_timeouts_only() -> None:
+    late: Any = await nap.with_(detached=True, timeout=2)(5.0)
+    with pytest.raises(DeadlineExceeded):
+        await late
+
+
+@simulated
+async def test_settled_waits_for_detached_work_of_all_depths() -> None:
+    @module
+    async def outer(x: float) -> Any:
+        return await middle.with_(detached=True)(x)
+
+    @module
+    async def middle(x: float) -> Any:
+        return await nap.with_(detached=True)(x)
+
+    h = outer.start(5.0)
+    await h.settled()
+    assert [(each.name, each.outcome) for each in h.walk()] == [("outer", "ok"), ("middle", "ok"), ("nap", "ok")]
+
+
+@simulated
+async def test_leaving_the_engine_waits_for_detached_and_started_work() -> None:
+    sleeper = Sleeper()
+    async with LocalEngine() as engine:
+        await sleeper.with_(detached=True)(5.0)
+        started = nap.start(3.0)
+        assert len(engine.runs) == 2
+    assert sleeper.log == ["began", "cleaned", "done"]
+    assert started.ok
+    assert engine.runs == set()
+
+
+@simulated
+async def test_an_error_out_of_the_block_of_an_engine_cancels_what_was_started_and_joins_detached_work() -> None:
+    sleeper = Sleeper()
+    handles: list[TraceHandle[Any]] = []
+
+    async def main() -> None:
+        async with LocalEngine():
+            await sleeper.with_(detached=True)(5.0)
+            handles.append(nap.start(60.0))
+            await asyncio.sleep(0)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        await main()
+    assert sleeper.log == ["began", "cleaned", "done"]
+    assert handles[0].outcome == "cancelled"
+
+
+@simulated
+async def test_a_cancel_of_an_engine_that_waits_for_detached_work_cancels_that() -> None:
+    sleeper = Sleeper()
+
+    async def main() -> None:
+        async with LocalEngine():
+            await sleeper.with_(detached=True)(60.0)
+
+    task = asyncio.create_task(main())
+    asyncio.get_running_loop().call_later(3, task.cancel)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert sleeper.log == ["began", "cleaned"]
+
+
+@simulated
+async def test_a_detached_branch_takes_no_place_under_a_limit() -> None:
+    later = nap.with_(detached=True)
+    async with LocalEngine():
+        handles: Any = await Parallel(later, later, nap.with_(name="last"), limit=1)(2.0)
+        assert [getattr(h, "outcome", h) for h in handles] == ["ok", "ok", 2.0]
+
+
+def test_a_detached_step_is_wired_as_what_it_gives() -> None:
+    later = shout.with_(detached=True)
+    assert later.Out is TraceHandle
+    assert later.schema() == shout.schema()
+    with pytest.raises(TypeError, match="cannot connect"):
+        later >> shout
+
+
+def test_detached_work_in_the_portal_loop_has_a_little_time_when_the_interpreter_ends() -> None:
+    done = python(
+        """
+import asyncio
+from mai import module
+@module(detached=True)
+async def save(x: int) -> None:
+    await asyncio.sleep(0.2)
+    print("saved", x)
+save.run(1)
+"""
+    )
+    assert (done.stdout, done.stderr, done.returncode) == ("saved 1\n", "", 0)
