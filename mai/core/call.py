@@ -192,6 +192,8 @@ async def _answer(f: Frame, m: Any, spec: Spec, given: Any, bound: Any) -> Any:
         return await _invoke(colour, spec, forward, *bound)
 
     async def innermost(call: Call) -> Any:
+        if _cancelled(f):
+            raise CancelledError  # a middleware that asks once more
         same = call is first
         args, kwargs = bound if same else spec.signature.bind(call.args, dict(call.kwargs), {}, f)
         if spec.inner is None:

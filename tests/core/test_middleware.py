@@ -158,6 +158,33 @@ async def test_what_the_step_sets_reaches_neither_it_nor_the_next_try(settings: 
     assert seen == ["clean"] * 3
 
 
+@pytest.mark.parametrize("settings", [{}, {"retry": Retry(2, base=0.001)}])
+@simulated
+async def test_after_a_cancel_it_cannot_ask_once_more(settings: Any) -> None:
+    tries: list[int] = []
+
+    async def again(call: Call, next_: Any) -> Any:
+        try:
+            return await next_(call)
+        except ConnectionError:
+            return await next_(call)
+
+    @module(middleware=again, **settings)
+    async def step(x: int) -> int:
+        tries.append(x)
+        try:
+            await asyncio.sleep(60)
+        finally:
+            raise ConnectionError("the clean-up failed")
+
+    task = asyncio.ensure_future(step(1))
+    await asyncio.sleep(1)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert tries == [1]
+
+
 @simulated
 async def test_its_failure_is_the_failure_of_the_call() -> None:
     async def refuse(call: Call, next: Next) -> Any:  # noqa: A002

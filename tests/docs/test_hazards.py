@@ -59,7 +59,11 @@ def test_every_number_has_a_mutant_and_no_mutant_has_another() -> None:
         ("   * - 7\n", "   * - 99\n", "number 7 is missing"),
         ("   * - 7\n", "   * - 99\n", "number 99 is not known"),
         ("test_a_cancel_is_never_tried_again", "test_a_cancel_is_tried_again", "number 9: there is no tests/core/"),
-        ("``tests/core/test_retry.py::test_isolated_attempts_do", "``test_isolated_attempts_do", "number 8 has no test"),
+        (
+            "``tests/core/test_retry.py::test_isolated_attempts_do",
+            "``test_isolated_attempts_do",
+            "number 8 has no test",
+        ),
         ("``tests/core/test_frame.py::test_a_token", "``tests/core/test_gone.py::test_a_token", "test_gone.py"),
     ],
 )
