@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import io
 import tokenize
+from dataclasses import dataclass
 from inspect import getdoc
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from mai import BlockingDelay, DeadlineExceeded, Module
+from mai import DeadlineExceeded, Loop, LoopExhausted, Module
 from review_facts import FileFacts, Function
 from review_measures import Risk, Tree
-from review_messages import Caller, Callers, Message, Reply, Source, Throttled, ToolCall, ToolSpec, Unusable, Verdict
+from review_messages import Caller, Callers, Message, Reply, Source, ToolCall, ToolSpec, Unusable, Verdict
 
 LONGEST_SOURCE = 40_000
 """How much of one function a model is given to read [characters]."""
@@ -75,65 +76,32 @@ class FindCallers(Module):
         return Callers(name=called, total=len(places), files=files, places=tuple(places[:MOST_CALLERS]))
 
 
-class Reviewer(Module):
-    """Talks with *model* about one function until it gives its verdict.
+@dataclass(frozen=True, slots=True)
+class Talk:
+    """What has been said about one function, and the verdict once there is one."""
 
-    Args:
-        model: Who decides.
-        read_source: The tool that gives it the function's text.
-        find_callers: The tool that tells it who calls the function.
-        patience: The longest time to wait when the model asks for it [s].
-        turns: The most answers that the model may need, from 1.
+    messages: tuple[Message, ...]
+    verdict: Verdict | None = None
 
-    Raises:
-        ModelError: From the call, if the model cannot be asked or comes to no verdict.
-    """
 
-    def __init__(
-        self,
-        model: Module[list[Message], Reply],
-        read_source: ReadSource,
-        find_callers: FindCallers,
-        *,
-        patience: float = 30.0,
-        turns: int = 8,
-    ) -> None:
-        super().__init__()
+class Turn(Module):
+    """One turn of the talk: the model answers, and its tools do what it asks for."""
+
+    def __init__(self, model: Module[list[Message], Reply], read_source: ReadSource, find_callers: FindCallers) -> None:
         self.model = model
         self.read_source = read_source
         self.find_callers = find_callers
-        self.patience = patience
-        self.turns = turns
 
-    async def forward(self, risk: Risk) -> Verdict:
-        messages = [Message(role="system", content=TASK), Message(role="user", content=risk.model_dump_json())]
-        for _ in range(self.turns):
-            reply = await self._reply(messages)
-            messages = [*messages, Message(role="assistant", content=reply.content, tool_calls=reply.tool_calls)]
-            if reply.tool_calls:
-                messages = [*messages, *[await self._use(call) for call in reply.tool_calls[:MOST_CALLS]]]
-                continue
-            try:
-                return Verdict.model_validate_json(_unfenced(reply.content))
-            except ValidationError as error:
-                messages = [
-                    *messages,
-                    Message(
-                        role="user", content=f"That is no verdict: {_first(error)}. Answer with the JSON object alone."
-                    ),
-                ]
-        raise Unusable(f"no verdict after {self.turns} answers")
-
-    async def _reply(self, messages: list[Message]) -> Reply:
-        """The model's answer; when it is asked too often, after the wait that it wants, twice at most."""
-        for _ in range(2):
-            try:
-                return await self.model(messages)
-            except Throttled as error:
-                if error.retry_after > self.patience:
-                    raise
-                await BlockingDelay(error.retry_after)(None)
-        return await self.model(messages)
+    async def forward(self, talk: Talk) -> Talk:
+        reply = await self.model(list(talk.messages))
+        said = (*talk.messages, Message(role="assistant", content=reply.content, tool_calls=reply.tool_calls))
+        if reply.tool_calls:
+            return Talk((*said, *[await self._use(call) for call in reply.tool_calls[:MOST_CALLS]]))
+        try:
+            return Talk(said, Verdict.model_validate_json(_unfenced(reply.content)))
+        except ValidationError as error:
+            mend = f"That is no verdict: {_first(error)}. Answer with the JSON object alone."
+            return Talk((*said, Message(role="user", content=mend)))
 
     async def _use(self, call: ToolCall) -> Message:
         """What the tool answers, or what is wrong with the call, so that the model can mend it."""
@@ -151,6 +119,44 @@ class Reviewer(Module):
         if call.name == "find_callers":
             return await self.find_callers(**_arguments(self.find_callers.In, call))
         raise LookupError(f"there is no tool {call.name!r}, only 'read_source' and 'find_callers'")
+
+
+class Reviewer(Module):
+    """Talks with *model* about one function until it gives its verdict: a Loop of turns.
+
+    Args:
+        model: Who decides.
+        read_source: The tool that gives it the function's text.
+        find_callers: The tool that tells it who calls the function.
+        turns: The most answers that the model may need, from 1.
+
+    Raises:
+        ModelError: From the call, if the model cannot be asked or comes to no verdict.
+    """
+
+    def __init__(
+        self,
+        model: Module[list[Message], Reply],
+        read_source: ReadSource,
+        find_callers: FindCallers,
+        *,
+        turns: int = 8,
+    ) -> None:
+        self.talk = Loop(Turn(model, read_source, find_callers), until=has_verdict, max_iters=turns)
+
+    async def forward(self, risk: Risk) -> Verdict:
+        task = Message(role="system", content=TASK), Message(role="user", content=risk.model_dump_json())
+        try:
+            talk = await self.talk(Talk(task))
+        except LoopExhausted as error:
+            raise Unusable(f"no verdict after {error.iterations} answers") from error
+        assert talk.verdict is not None
+        return talk.verdict
+
+
+def has_verdict(talk: Talk) -> bool:
+    """Return whether the model has decided."""
+    return talk.verdict is not None
 
 
 def tool_specs() -> list[ToolSpec]:

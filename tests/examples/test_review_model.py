@@ -87,7 +87,7 @@ async def test_a_throttled_question_is_asked_again_after_the_wait(tree: Path) ->
         report, server = await reviewed(tree, [fake.throttle("0.01"), fake.throttle("0.02"), fake.review], top=1)
     assert verdicts(report) == ["model"]
     assert len(server.requests) == 5
-    questions = tr.runs[0].find(name="ChatModel")
+    questions = [h for h in tr.runs[0].find(kind="attempt") if h.step_id.endswith("/ChatModel")]
     assert [handle.outcome for handle in questions] == ["error", "error", "ok", "ok", "ok"]
     for earlier, later, wait in zip(questions[:2], questions[1:3], (0.01, 0.02), strict=True):
         assert later.start_ns - earlier.start_ns >= wait * 1e9
