@@ -6,6 +6,7 @@ and the same callback, inside a step, make one warning that names the step. Call
 it keeps a path and a weak reference, no frame and no value; without a running loop it soon ends.
 """
 
+import gc
 import logging
 import re
 import sys
@@ -54,7 +55,20 @@ class Watchdog:
         self.forget()
 
     def look(self) -> bool:
-        """Look once; say whether a loop runs in any thread."""
+        """Look once; say whether a loop runs in any thread.
+
+        No garbage is collected meanwhile: in Python 3.11 a collection may come while a frame is looked up, and what it
+        runs may let the other thread go on, so that the frame is gone and its memory is taken for one.
+        """
+        collects = gc.isenabled()
+        gc.disable()
+        try:
+            return self._look()
+        finally:
+            if collects:
+                gc.enable()
+
+    def _look(self) -> bool:
         before, self._seen, running = self._seen, {}, False
         for thread, frame in sys._current_frames().items():
             callback, path = _sight(frame)

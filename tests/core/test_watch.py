@@ -282,3 +282,51 @@ os.waitpid(child, 0)
         timeout=20,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "1\n0 1\n", "")
+
+
+@pytest.mark.slow
+def test_a_look_is_safe_though_the_garbage_collector_lets_other_threads_go_on() -> None:
+    """In Python 3.11 what a collection runs may end the frames that a look is about to see."""
+    ended = python(
+        """if True:
+        import asyncio, gc, logging, threading, time
+        from typing import Any
+        from mai import module
+        from mai.core.watch import Watchdog
+
+        @module
+        async def nest(n: int) -> int:
+            await asyncio.sleep(0)
+            list(deep(20))
+            return await nest(n - 1) if n else 0
+
+        def deep(n: int) -> Any:
+            if n:
+                yield from deep(n - 1)
+            yield [n]
+
+        def look() -> None:
+            watchdog = Watchdog()
+            until = time.monotonic() + 1.5
+            while time.monotonic() < until:
+                watchdog.look()
+                time.sleep(0.0002)
+
+        async def main() -> None:
+            looking = threading.Thread(target=look, name="looking")
+            looking.start()
+            while looking.is_alive():
+                await nest(20)
+
+        def collecting(phase: str, info: Any) -> None:
+            if threading.current_thread().name == "looking":
+                time.sleep(0)
+
+        gc.callbacks.append(collecting)
+        gc.set_threshold(3)
+        logging.disable()  # so many looks see the same callback twice
+        asyncio.run(main())
+        assert gc.isenabled()
+        """
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
