@@ -53,7 +53,11 @@ def launch(m: Any, p: Frame, key: str, value: Any, n: int = 0, attrs: dict[str, 
     f.mod, f.parent, f.key, f.n, f.depth = m, p, key, n, p.depth + 1
     f.env, f.run, f.deadline, f.since, f.timer = p.env, run, deadline, since, timer
     f.seen = f.lost = f.started = f.handle = f.span = None
-    f.quiet = True
+    f.quiet = p.quiet
+    if p.handle is not None:
+        f.handle = open_handle(f, p.handle, spec)
+        if attrs or spec.facts:
+            f.handle.attributes = {**spec.facts, **(attrs or {})}
     body: Any = quick(f, m, value, spec)
     return start(f, body if f.depth & 63 else hopped(body))
 
@@ -76,19 +80,20 @@ def begin(
     context = None
     if p.span is not None or (owner is ROOT and has_provider()):
         context = open_span(f, p, spec, attrs)
+    live: Any = f.span
     sink, above, watched = f.env.sink, owner.handle, owner is ROOT and f.run.engine.watchers
-    if handle is not None or above is not None or sink is not None or watched or f.span is not None:
+    if handle is not None or above is not None or sink is not None or watched or live:
         h = f.handle = handle or open_handle(f, above, spec)
-        note_span(h, f)
+        if live:
+            note_span(h, f)
         if attrs or spec.facts:
             h.attributes = {**spec.facts, **(attrs or {})}
         while sink is not None and sink is not owner.env.sink:
             sink.runs.append(h)
             sink = sink.outer
-    doubled = bool(f.env.doubles)
-    f.quiet = f.handle is None and not doubled
-    simple = spec.simple and len(args) == 1 and not kwargs and (spec.tin is None or type(args[0]) is spec.tin)
-    body: Any = _whole(f, m, args, kwargs, spec, context, simple=simple and not doubled, overdue=overdue)
+    direct = spec.direct and not f.env.doubles
+    f.quiet = not (live or f.env.bus or f.env.doubles or _measures(f.env.sink))
+    body: Any = _whole(f, m, args, kwargs, spec, context, direct=direct, overdue=overdue)
     return start(f, body if f.depth & 63 else hopped(body))
 
 
@@ -107,6 +112,13 @@ def _detach(m: Any, p: Frame, *call: Any, attrs: dict[str, Any] | None) -> Frame
     return f
 
 
+def _measures(sink: Any) -> bool:
+    """Whether a capture around wants the sizes of all values."""
+    while sink is not None and not sink.sizes:
+        sink = sink.outer
+    return sink is not None
+
+
 def _set_deadline(f: Frame, p: Frame, spec: Spec, armed: float | None) -> bool:
     """Give *f* its deadline and, where no timer around serves it, a timer; say whether it has passed already."""
     now, inherited = clock.now(), p.deadline
@@ -123,8 +135,12 @@ def _set_deadline(f: Frame, p: Frame, spec: Spec, armed: float | None) -> bool:
 
 @types.coroutine
 def quick(f: Frame, m: Any, value: Any, spec: Spec) -> Body:
-    """The body of a simple call that nothing observes."""
+    """The body of a simple call, of which nothing but a handle knows."""
     set_current(f)
+    h = f.handle
+    if h is not None:
+        begun(h)
+        h.input_size = size_of(value, spec.takes, None)
     try:
         out: Any = yield from m.forward(value)  # pyright: ignore[reportUnknownVariableType]
         if f.started is not None:
@@ -132,6 +148,8 @@ def quick(f: Frame, m: Any, value: Any, spec: Spec) -> Body:
         if type(out) is not spec.tout and spec.tout is not None:  # pyright: ignore[reportUnknownArgumentType]
             out = spec.cast_out(out, "return", f)
         f.out = out
+        if h is not None:
+            succeeded(h, out, spec.gives, None)
     except BaseException as error:
         if f.started is not None:
             yield from join(f.started, error).__await__()
@@ -140,7 +158,7 @@ def quick(f: Frame, m: Any, value: Any, spec: Spec) -> Body:
 
 
 @types.coroutine
-def _whole(f: Frame, m: Any, args: Any, kwargs: Any, spec: Spec, context: Any, *, simple: bool, overdue: bool) -> Body:
+def _whole(f: Frame, m: Any, args: Any, kwargs: Any, spec: Spec, context: Any, *, direct: bool, overdue: bool) -> Body:
     """The body of any call."""
     set_current(f)
     if context is not None:
@@ -148,13 +166,12 @@ def _whole(f: Frame, m: Any, args: Any, kwargs: Any, spec: Spec, context: Any, *
     h = f.handle
     try:
         if h is not None:
-            begun(h)
-            post(Started, h.name, h.kind, frame=f)
-        if overdue:
-            raise late(f)  # nothing starts
-        given = args, kwargs
-        args, kwargs = _prepared(f, args, kwargs, spec, simple=simple)
-        out: Any = yield from m.forward(*args) if simple else _answer(f, m, spec, given, (args, kwargs))  # type: ignore[misc]  # pyright: ignore[reportGeneralTypeIssues, reportUnknownVariableType]
+            _open(f, h)
+        bound = _prepared(f, args, kwargs, spec, overdue=overdue)
+        if direct:
+            out: Any = yield from m.forward(*bound[0], **bound[1])  # pyright: ignore[reportUnknownVariableType]
+        else:
+            out = yield from _answer(f, m, spec, (args, kwargs), bound).__await__()
         if f.started is not None:
             yield from join(f.started).__await__()
         if type(out) is not spec.tout and spec.tout is not None:  # pyright: ignore[reportUnknownArgumentType]
@@ -163,9 +180,7 @@ def _whole(f: Frame, m: Any, args: Any, kwargs: Any, spec: Spec, context: Any, *
             raise CancelledError  # the step swallowed it
         f.out = out
         if h is not None:
-            succeeded(h, out, spec.gives, f.env.sink)
-            close_span(f, h, None, innermost=False)
-            closed(f, h)
+            _close(f, h, out, spec)
     except BaseException as error:
         if f.started is not None:
             yield from join(f.started, error).__await__()
@@ -173,11 +188,28 @@ def _whole(f: Frame, m: Any, args: Any, kwargs: Any, spec: Spec, context: Any, *
         raise
 
 
-def _prepared(f: Frame, args: Any, kwargs: Any, spec: Spec, *, simple: bool) -> Any:
+def _open(f: Frame, h: TraceHandle[Any]) -> None:
+    begun(h)
+    if f.env.bus is not None and f.n >= 0:  # of an attempt only the outcome is told
+        post(Started, h.name, h.kind, frame=f)
+
+
+def _close(f: Frame, h: TraceHandle[Any], out: Any, spec: Spec) -> None:
+    succeeded(h, out, spec.gives, f.env.sink)
+    if f.span is not None:
+        close_span(f, h, None, innermost=False)
+    if f.env.bus is not None or f.parent is ROOT:
+        closed(f, h)
+
+
+def _prepared(f: Frame, args: Any, kwargs: Any, spec: Spec, *, overdue: bool) -> Any:
     """Return the arguments for ``forward``: bound, cast, measured, and copied if they are to be isolated."""
-    if not simple and not spec.attempts:  # an attempt gets what the call around it has bound
+    if overdue:
+        raise late(f)  # nothing starts
+    alone = len(args) == 1 and not kwargs
+    if not spec.attempts:  # an attempt gets what the call around it has bound
         args, kwargs = spec.signature.bind(args, kwargs, spec.params, f)
-    if f.handle is not None and len(args) == 1 and not kwargs:
+    if f.handle is not None and alone:
         f.handle.input_size = size_of(args[0], spec.takes, f.env.sink)
     return copy.deepcopy((args, kwargs)) if spec.deep else (args, kwargs)
 

@@ -60,8 +60,6 @@ def _enlist(control: Control, owner: Frame) -> None:
         for around in control.around:
             around.detached.add(control)
     elif owner.mod is not None:
-        while owner.n < 0:  # an attempt: the call around it joins
-            owner = owner.parent
         owner.started = [*(owner.started or ()), control]
 
 
