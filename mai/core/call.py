@@ -92,7 +92,8 @@ def begin(
             sink.runs.append(h)
             sink = sink.outer
     direct = spec.direct and not f.env.doubles
-    f.quiet = not (live or f.env.bus or f.env.doubles or _measures(f.env.sink))
+    sizes = f.env.sink is not None and f.env.sink.sizes
+    f.quiet = not (live or f.env.bus or f.env.doubles or sizes)
     body: Any = _whole(f, m, args, kwargs, spec, context, direct=direct, overdue=overdue)
     return start(f, body if f.depth & 63 else hopped(body))
 
@@ -110,13 +111,6 @@ def _detach(m: Any, p: Frame, *call: Any, attrs: dict[str, Any] | None) -> Frame
     f.handle, f.y = None, DONE
     f.out = start_run(begin, m, p, *call, {**(attrs or {}), names.DETACHED: True}, apart=True)
     return f
-
-
-def _measures(sink: Any) -> bool:
-    """Whether a capture around wants the sizes of all values."""
-    while sink is not None and not sink.sizes:
-        sink = sink.outer
-    return sink is not None
 
 
 def _set_deadline(f: Frame, p: Frame, spec: Spec, armed: float | None) -> bool:

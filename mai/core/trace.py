@@ -221,6 +221,7 @@ class capture:  # noqa: N801 (used like a function, as those of contextlib)
     def __init__(self, *, sizes: bool = False) -> None:
         self.runs: list[TraceHandle[Any]] = []
         self.sizes: bool = sizes
+        self._asked: bool = sizes
         self._tokens = list[Token[Frame]]()
 
     def __enter__(self) -> Self:
@@ -229,6 +230,7 @@ class capture:  # noqa: N801 (used like a function, as those of contextlib)
             around = around.outer
         if around is None:  # else it is inside its own block, and gets the runs already
             self.outer: capture | None = inner  # which gets the same runs
+            self.sizes = self._asked or (inner is not None and inner.sizes)
             inner = self
         self._tokens.append(set_current(scoped(current(), sink=inner)))
         return self
