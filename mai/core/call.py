@@ -170,7 +170,7 @@ def _whole(f: Frame, m: Any, args: Any, kwargs: Any, spec: Spec, context: Any, *
             yield from join(f.started).__await__()
         if type(out) is not spec.tout and spec.tout is not None:  # pyright: ignore[reportUnknownArgumentType]
             out = spec.cast_out(out, "return", f)
-        if f.y is not None and f.y[0].cancelling() > f.y[1]:
+        if _cancelled(f):
             raise CancelledError  # the step swallowed it
         f.out = out
         if h is not None:
@@ -218,10 +218,12 @@ async def _answer(f: Frame, m: Any, spec: Spec, given: Any, bound: Any) -> Any:
         return await _invoke(colour, spec, forward, *bound)
 
     async def innermost(call: Call) -> Any:
+        if _cancelled(f):
+            raise CancelledError  # a middleware that asks once more
         same = call is first
         args, kwargs = bound if same else spec.signature.bind(call.args, dict(call.kwargs), {}, f)
         if spec.inner is None:
-            return await _invoke(colour, spec, forward, args, kwargs)
+            return await apart(_invoke, colour, spec, forward, args, kwargs)
         raw = given if same else (call.args, dict(call.kwargs))
         return await _attempts(f, spec, Attempt(spec.inner, forward, colour), (args, kwargs), raw)
 
@@ -249,7 +251,7 @@ async def _attempts(f: Frame, spec: Spec, attempt: Attempt, bound: Any, given: A
             return await _ended(begin(attempt, current(), "", -count, bound[0], bound[1], facts))
         except Exception as error:  # noqa: BLE001 (the policy says whether it is the call's outcome)
             pause = spec.retry.pause(count, error)
-            if pause is None or not _in_time(pause):
+            if pause is None or not _goes_on(f, pause):
                 return await _fallen_back(f, spec, given, error)
             delay, text = pause, str(error)
         if f.env.bus is not None:
@@ -263,7 +265,7 @@ async def _attempts(f: Frame, spec: Spec, attempt: Attempt, bound: Any, given: A
 async def _fallen_back(f: Frame, spec: Spec, given: Any, error: Exception) -> Any:
     """Return what the first fallback to succeed answers; with none, raise the last error."""
     for i, other in enumerate(spec.fallback):
-        if not _in_time(0.0):
+        if not _goes_on(f):
             break
         p = current()
         if spec.timeout is not None:
@@ -288,10 +290,15 @@ async def _ended(f: Frame) -> Any:
     return f.out
 
 
-def _in_time(pause: float) -> bool:
-    """Whether there is time for *pause* and for something after it."""
+def _goes_on(f: Frame, pause: float = 0.0) -> bool:
+    """Whether the call *f* was not cancelled, and has time for *pause* and for something after it."""
     deadline = current().deadline
-    return deadline is None or clock.now() + pause < deadline
+    return not _cancelled(f) and (deadline is None or clock.now() + pause < deadline)
+
+
+def _cancelled(f: Frame) -> bool:
+    """Whether a cancel has come for *f*, be it that a step swallowed it or failed in its clean-up."""
+    return f.y is not None and f.y[0].cancelling() > f.y[1]
 
 
 async def _invoke(colour: str, spec: Spec, forward: Any, args: Any, kwargs: Any) -> Any:

@@ -3,6 +3,8 @@
 A call costs some Python frames and some of the C stack, so that a nest of a few hundred would overflow both.
 """
 
+import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from .drive import Body, start
@@ -18,6 +20,8 @@ class _Lone:
     def __init__(self, body: Body) -> None:
         self.body: Body | None = body
         self.error: BaseException | None = None
+        self.cancels: Callable[[], int] = int  # how many have come for the task that waits
+        self.late: bool = False  # it failed after one had come, and had reached it
 
     def more(self) -> bool:
         return self.body is not None
@@ -32,7 +36,8 @@ class _Lone:
             return 0, None, error
 
     def done(self, key: Any, value: Any, error: BaseException | None) -> bool:
-        self.error = error
+        own: Any = asyncio.current_task()
+        self.error, self.late = error, self.cancels() > 0 < own.cancelling()
         return error is None
 
 
@@ -42,8 +47,11 @@ def hopped(body: Body) -> Any:
 
 
 async def _hop(work: _Lone) -> None:
+    task: Any = asyncio.current_task()
+    before = task.cancelling()
+    work.cancels = lambda: task.cancelling() - before
     try:
         await gather(work)
-    finally:
-        if work.error is not None:  # a deadline that passed, say, which the body has told from a cancel already
+    finally:  # a failure wins over a cancel where the body made it of one: a deadline that passed, clean-up
+        if work.error is not None and (work.late or not work.cancels()):
             raise work.error

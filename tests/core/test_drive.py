@@ -4,12 +4,14 @@ import asyncio
 import contextvars
 import gc
 import sys
+import tracemalloc
 import weakref
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
-from mai import Module, module
+from mai import Module, Retry, module
 from tests.support import simulate, simulated
 
 mark: contextvars.ContextVar[str] = contextvars.ContextVar("mark", default="clean")
@@ -147,25 +149,43 @@ def test_a_thousand_runs_leave_nothing_behind() -> None:
     async def fails(x: float) -> float:
         raise ValueError("no")
 
-    whole = nap >> nap.with_(timeout=9)
+    quick = Retry(2, base=0.001)
+    kinds: list[Module[float, float]] = [
+        nap >> nap.with_(timeout=9),
+        nap >> fails,
+        nap.with_(timeout=0.01),
+        (nap & fails & nap).with_(retry=quick),
+        fails.with_(retry=quick, fallback=nap),
+        nap.with_(timeout=0.01, retry=quick, fallback=(fails, nap)),
+        (nap & nap).with_(total_timeout=0.03, retry=quick, fallback=fails & nap),
+    ]
 
     async def once(i: int) -> None:
-        try:
-            await ((nap >> fails) if i % 3 == 0 else nap.with_(timeout=0.01) if i % 3 == 1 else whole)(0.02)
-        except (ValueError, TimeoutError):
-            pass
+        task = asyncio.ensure_future(kinds[i // 2 % len(kinds)](0.02))
+        if i % 2:
+            await asyncio.sleep(0.001 * (i % 25))
+            task.cancel()
+        with suppress(ValueError, TimeoutError, asyncio.CancelledError):
+            await task
 
-    async def main() -> float:
-        for i in range(50):
+    async def left() -> tuple[float, float]:
+        asyncio.get_running_loop().set_debug(False)  # it keeps a stack for each task
+        for i in range(100):
             await once(i)
         gc.collect()
-        before = len(gc.get_objects())
+        objects, held = len(gc.get_objects()), tracemalloc.get_traced_memory()[0]
         for i in range(1000):
             await once(i)
         gc.collect()
-        return (len(gc.get_objects()) - before) / 1000
+        return (len(gc.get_objects()) - objects) / 1000, (tracemalloc.get_traced_memory()[0] - held) / 1000
 
-    assert simulate(main) < 0.1
+    tracemalloc.start()
+    try:
+        objects, held = simulate(left)
+    finally:
+        tracemalloc.stop()
+    assert objects < 0.1
+    assert held < 200
 
 
 @simulated

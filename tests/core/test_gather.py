@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import gc
 from typing import Any
 
 import anyio
@@ -375,6 +376,53 @@ async def test_a_cancel_by_an_anyio_scope_is_joined_without_spinning() -> None:
     assert scope.cancelled_caught
     assert tasks() == 1
     assert ("b clean", 4) in log.entries
+
+
+@simulated
+async def test_a_failure_under_a_scope_that_is_cancelled_already_still_ends_the_other_branches() -> None:
+    log, told = Log(), list[str]()
+    with anyio.CancelScope() as outer:
+        outer.cancel()
+        with anyio.CancelScope(shield=True):
+            try:
+                await Parallel(Step(log, "a", 1, fail="a"), Step(log, "b", 5, cleanup=1))(0)
+            except ValueError as error:
+                told.append(str(error))
+    assert told == ["a"]
+    assert ("b cancelled", 1.0) in log.entries
+    assert ("b clean", 2.0) in log.entries
+
+
+@simulated
+async def test_branches_that_nobody_else_holds_are_not_collected() -> None:
+    ends: list[str] = []
+
+    @module
+    async def forgotten(x: int) -> int:
+        try:
+            await asyncio.get_running_loop().create_future()  # known to this step alone
+        finally:
+            ends.append("closed")
+        return x
+
+    async def collect() -> None:
+        for _ in range(3):
+            await asyncio.sleep(1)
+            gc.collect()
+        assert ends == []
+
+    with pytest.raises(DeadlineExceeded):
+        await Parallel(forgotten, forgotten & forgotten, collect_at_times(collect)).with_(timeout=5)(1)
+    assert ends == ["closed"] * 3
+
+
+def collect_at_times(collect: Any) -> Module[int, int]:
+    @module
+    async def collector(x: int) -> int:
+        await collect()
+        return x
+
+    return collector
 
 
 @simulated

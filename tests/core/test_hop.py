@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import itertools
 from typing import Any
 
 import pytest
@@ -12,6 +13,14 @@ from tests.support import loop_of, simulated
 mark: contextvars.ContextVar[str] = contextvars.ContextVar("mark", default="clean")
 DEPTH = 200
 log: list[str] = []
+
+
+@module
+async def late(n: int, limit: float | None) -> Any:
+    if n:
+        return await late.with_(timeout=limit if n == 1 else None, limit=limit)(n - 1)
+    await asyncio.sleep(1)
+    raise ValueError("in the tick of the cancel")
 
 
 @module
@@ -51,6 +60,18 @@ async def test_a_cancel_reaches_the_bottom_and_waits_for_its_clean_up() -> None:
     assert log == ["0", "cleaned up"]
     assert loop_of().time() == 1003
     assert mark.get() == "clean"
+
+
+@simulated
+async def test_a_cancel_in_the_tick_of_a_failure_wins_below_a_hop_as_it_does_above() -> None:
+    for n, limit, turns in itertools.product((10, 62, 63, 64, DEPTH), (None, 0.5), range(10)):
+        task = asyncio.ensure_future(late.with_(limit=limit)(n))
+        await asyncio.sleep(limit or 1.0)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        met = task.cancel()
+        with pytest.raises(asyncio.CancelledError if met else ValueError if limit is None else DeadlineExceeded):
+            await task
 
 
 @simulated

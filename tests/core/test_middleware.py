@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
@@ -9,6 +10,8 @@ import pytest
 from mai import Call, CastError, ConfigError, Context, DeadlineExceeded, Module, Retry, capture, module
 from mai.core.middleware import Next
 from tests.support import simulated
+
+mark: ContextVar[str] = ContextVar("mark", default="clean")
 
 
 def noting(log: list[str], name: str) -> Any:
@@ -133,6 +136,53 @@ async def test_what_it_sets_reaches_the_step_and_nobody_else() -> None:
     assert await who.with_(middleware=user, retry=2)(1) == "ann"
     assert await who.with_(middleware=user, fallback=who)(1) == "ann"
     assert await who(1) is None
+
+
+@pytest.mark.parametrize("settings", [{}, {"retry": 2}, {"timeout": 5.0}])
+@simulated
+async def test_what_the_step_sets_reaches_neither_it_nor_the_next_try(settings: Any) -> None:
+    seen: list[str] = []
+
+    async def twice(call: Call, next_: Any) -> Any:
+        await next_(call)
+        seen.append(mark.get())
+        return await next_(call)
+
+    @module(middleware=twice, **settings)
+    async def step(x: int) -> int:
+        seen.append(mark.get())
+        mark.set("dirty")
+        return x
+
+    await step(1)
+    assert seen == ["clean"] * 3
+
+
+@pytest.mark.parametrize("settings", [{}, {"retry": Retry(2, base=0.001)}])
+@simulated
+async def test_after_a_cancel_it_cannot_ask_once_more(settings: Any) -> None:
+    tries: list[int] = []
+
+    async def again(call: Call, next_: Any) -> Any:
+        try:
+            return await next_(call)
+        except ConnectionError:
+            return await next_(call)
+
+    @module(middleware=again, **settings)
+    async def step(x: int) -> int:
+        tries.append(x)
+        try:
+            await asyncio.sleep(60)
+        finally:
+            raise ConnectionError("the clean-up failed")
+
+    task = asyncio.ensure_future(step(1))
+    await asyncio.sleep(1)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert tries == [1]
 
 
 @simulated

@@ -190,6 +190,34 @@ def test_a_step_that_raises_a_cancel_or_an_interrupt_is_neither_tried_again_nor_
     assert tries == [1]
 
 
+@pytest.mark.parametrize("depth", [0, 62, 63])
+@simulated
+async def test_a_cancel_whose_clean_up_fails_is_followed_by_no_attempt_and_no_fallback(depth: int) -> None:
+    tries: list[str] = []
+
+    @module
+    async def step(x: int) -> int:
+        tries.append("step")
+        try:
+            await asyncio.sleep(60)
+        finally:
+            raise ConnectionError("the clean-up failed")
+
+    async def other(x: int) -> int:
+        tries.append("fallback")
+        return x
+
+    whole: Module[int, int] = step.with_(retry=Retry(3, base=0.001), fallback=other)
+    for _ in range(depth):
+        whole = module(whole.__call__)
+    task = asyncio.ensure_future(whole(1))
+    await asyncio.sleep(1)
+    task.cancel()
+    with pytest.raises(ConnectionError):
+        await task
+    assert tries == ["step"]
+
+
 @simulated
 async def test_a_cancel_during_the_pause_ends_the_call() -> None:
     flaky = Flaky(9)
@@ -405,6 +433,12 @@ async def test_when_all_fail_the_last_error_is_raised_and_shows_the_one_before()
         await Flaky(9).with_(fallback=Flaky(9, KeyError))(1)
     assert caught.value.__notes__ == ["mai: in Flaky!fallback[0]/Flaky"]
     assert isinstance(caught.value.__context__, ConnectionError)
+
+
+@simulated
+async def test_a_failure_that_a_fallback_has_dealt_with_is_not_raised_again_by_the_branches_around() -> None:
+    whole = Flaky(9).with_(fallback=Flaky(0)) & Flaky(0, takes=1.0) & Flaky(1).with_(retry=Retry(2, base=2.0))
+    assert await whole(5) == (5, 5, 5)
 
 
 @simulated

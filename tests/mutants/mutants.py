@@ -4,23 +4,8 @@ An edit that no longer finds its text is an error, so this list ages together wi
 if they let the mutant live, the whole suite gets its chance.
 """
 
-from dataclasses import dataclass
-
-LAWS = "tests/laws/"
-CORE = "tests/core/"
-LAYERS = "tests/layers/"
-
-
-@dataclass(frozen=True)
-class Mutant:
-    """One broken promise: in *file*, *old* (which occurs exactly once) becomes *new*."""
-
-    promise: str
-    file: str
-    old: str
-    new: str
-    tests: tuple[str, ...]
-
+from .by_hazard import BY_HAZARD
+from .mutant import CORE, LAWS, LAYERS, Mutant
 
 MUTANTS = (
     # ---- contextvars
@@ -30,6 +15,7 @@ MUTANTS = (
         "    y = f.y = ctx.run(next, body, DONE)\n",
         "    y = f.y = next(body, DONE)\n",
         (LAWS + "test_trees.py",),
+        hazards=(4,),
     ),
     Mutant(
         "a worker thread sees the caller's contextvars",
@@ -37,6 +23,7 @@ MUTANTS = (
         "self.context.run(self.call)",
         "self.call()",
         (LAWS + "test_trees.py",),
+        hazards=(1,),
     ),
     Mutant(
         "auth is never shown",
@@ -52,6 +39,7 @@ MUTANTS = (
         "    if task.cancelling() > before:\n        swallowed",
         "    if False:\n        swallowed",
         (LAWS + "test_cancel.py",),
+        hazards=("A",),
     ),
     Mutant(
         "a timeout takes its own cancel back, and an outer one in the same tick wins",
@@ -59,6 +47,7 @@ MUTANTS = (
         "timer.task.uncancel() <= timer.before",
         "timer.task.uncancel() >= 0",
         (CORE + "test_call.py", LAWS + "test_cancel.py"),
+        hazards=(10,),
     ),
     Mutant(
         "every branch has ended before the call returns",
@@ -66,6 +55,7 @@ MUTANTS = (
         "for task in self.tasks if not task.done()",
         "for task in list[_Task]() if not task.done()",
         (LAWS + "test_trees.py",),
+        hazards=(18, 26),
     ),
     Mutant(
         "a cancel waits for the clean-up of every branch",
@@ -73,6 +63,7 @@ MUTANTS = (
         "            waits = None\n",
         "            break\n",
         (LAWS + "test_cancel.py",),
+        hazards=(16, "B"),
     ),
     Mutant(
         "the first failure cancels the other branches",
@@ -80,6 +71,7 @@ MUTANTS = (
         "[task.cancel() for task in self.tasks]",
         "[]",
         (LAWS + "test_cancel.py", CORE + "test_gather.py"),
+        hazards=(26,),
     ),
     Mutant(
         "a branch that cancels itself is never a success with a hole",
@@ -87,6 +79,7 @@ MUTANTS = (
         "        for error in (*failed, *self._errors):\n            raise error\n",
         "        for error in failed:\n            raise error\n",
         (CORE + "test_gather.py", LAYERS + "test_parallel.py"),
+        hazards=(14,),
     ),
     # ---- deadlines
     Mutant(
@@ -95,6 +88,7 @@ MUTANTS = (
         "    return inherited is not None and now >= inherited\n",
         "    return False\n",
         (CORE + "test_frame.py", CORE + "test_call.py"),
+        hazards=(21,),
     ),
     Mutant(
         "a deadline of one step does not hit the next",
@@ -102,6 +96,7 @@ MUTANTS = (
         "            timer.handle.cancel()\n",
         "            pass\n",
         (LAWS + "test_deadlines.py",),
+        hazards=("D",),
     ),
     Mutant(
         "a deadline is never later than the inherited one",
@@ -109,6 +104,7 @@ MUTANTS = (
         "spec.limit is not None and (inherited is None or now + spec.limit < inherited)",
         "spec.limit is not None",
         (LAWS + "test_deadlines.py",),
+        hazards=(22,),
     ),
     Mutant(
         "a deadline set by a scope holds for the calls inside",
@@ -116,6 +112,7 @@ MUTANTS = (
         "    if inherited is not None and inherited != armed:\n        f.timer = PENDING\n",
         "",
         (LAWS + "test_deadlines.py",),
+        hazards=(22,),
     ),
     # ---- errors
     Mutant(
@@ -131,6 +128,7 @@ MUTANTS = (
         "        if len(failed) > 1:\n            raise ExceptionGroup(",
         "        if len(failed) > 999:\n            raise ExceptionGroup(",
         (LAWS + "test_trees.py",),
+        hazards=("C",),
     ),
     Mutant(
         "on_error='collect' lets every branch run to its end",
@@ -138,6 +136,7 @@ MUTANTS = (
         "            self._values[key] = value if error is None else error\n            return True\n",
         "            self._values[key] = value if error is None else error\n            return error is None\n",
         (LAWS + "test_trees.py",),
+        hazards=(26,),
     ),
     Mutant(
         "StopIteration out of a plain step is an error, not a hang",
@@ -145,6 +144,7 @@ MUTANTS = (
         'RuntimeError("the step raised StopIteration") if isinstance(error, StopIteration) else error',
         "error",
         (CORE + "test_threads.py",),
+        hazards=("C",),
     ),
     # ---- limits
     Mutant(
@@ -175,6 +175,7 @@ MUTANTS = (
         "            self.abandoned += running\n",
         "            self.abandoned += 0\n",
         (CORE + "test_threads.py",),
+        hazards=(20,),
     ),
     Mutant(
         "a plain step that is cancelled while queued never runs",
@@ -182,6 +183,7 @@ MUTANTS = (
         '            if job.state == "queued":\n',
         '            if job.state != "done":\n',
         (CORE + "test_threads.py",),
+        hazards=("D",),
     ),
     Mutant(
         "a blocked worker serves its own nested jobs",
@@ -189,6 +191,7 @@ MUTANTS = (
         "if door is not None and door.open and len(self._jobs) >= free:",
         "if False:",
         (CORE + "test_threads.py",),
+        hazards=(30,),
     ),
     # ---- settings and values
     Mutant(
@@ -197,6 +200,7 @@ MUTANTS = (
         "        clone = copy.copy(self)\n",
         "        clone = self\n",
         (LAWS + "test_settings.py",),
+        hazards=(2,),
     ),
     Mutant(
         "a value that is of its type already stays the very object",
@@ -211,6 +215,7 @@ MUTANTS = (
         "copy.deepcopy((args, kwargs)) if spec.deep else",
         "copy.copy((args, kwargs)) if spec.deep else",
         (LAYERS + "test_module.py", CORE + "test_call.py"),
+        hazards=(7,),
     ),
     Mutant(
         "NaN never becomes null",
@@ -240,6 +245,7 @@ MUTANTS = (
         "    close_span(f, h, error, innermost=innermost)\n",
         "",
         (CORE + "test_spans.py",),
+        hazards=(6,),
     ),
     Mutant(
         "below an unsampled root no tracer is asked again",
@@ -347,6 +353,7 @@ MUTANTS = (
         "        for bell in (self.posted, self.read, self.over):\n            bell.ring()\n",
         "        self.over.ring()\n",
         (CORE + "test_events.py",),
+        hazards=(24,),
     ),
     Mutant(
         "an async generator is closed before its call ends",
@@ -354,6 +361,7 @@ MUTANTS = (
         "async with aclosing(stream()) as source:",
         "async with __import__('contextlib').nullcontext(stream()) as source:",
         (CORE + "test_streams.py",),
+        hazards=(18, "H"),
     ),
     Mutant(
         "a generator in a thread is closed there after a cancel",
@@ -361,6 +369,7 @@ MUTANTS = (
         "        gone.set()\n",
         "",
         (CORE + "test_streams.py",),
+        hazards=("H",),
     ),
     Mutant(
         "a reader that is dropped frees the generator",
@@ -368,6 +377,7 @@ MUTANTS = (
         "    __del__ = close\n",
         "",
         (CORE + "test_events.py",),
+        hazards=("H",),
     ),
     Mutant(
         "a generator does not run away from its readers",
@@ -389,6 +399,7 @@ MUTANTS = (
         "        if error is not None and not run.ended:\n            run.cancel()\n",
         "        pass\n",
         (CORE + "test_runs.py",),
+        hazards=(17,),
     ),
     Mutant(
         "a second cancel does not cut a join short",
@@ -396,6 +407,7 @@ MUTANTS = (
         "            except asyncio.CancelledError:\n                if error is None:\n                    raise\n",
         "            except asyncio.CancelledError:\n                raise\n",
         (CORE + "test_runs.py",),
+        hazards=(18,),
     ),
     Mutant(
         "the engine holds what was started, and joins it",
@@ -403,6 +415,7 @@ MUTANTS = (
         "    engine.runs.add(control)\n",
         "",
         (CORE + "test_runs.py",),
+        hazards=(27,),
     ),
     Mutant(
         "detached work does not inherit a deadline",
@@ -475,4 +488,5 @@ MUTANTS = (
         "apart(self.until, x)",
         (LAYERS + "test_loop.py",),
     ),
+    *BY_HAZARD,
 )

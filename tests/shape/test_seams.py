@@ -50,6 +50,7 @@ THREADS = Seam(
             "asyncio.to_thread",
             "threading.Thread",
             "threading.Timer",
+            "threading.local",  # what a call knows is in contextvars
         }
     ),
     bare_methods=frozenset({"run_in_executor"}),
@@ -134,6 +135,7 @@ def test_only_the_seams_touch_time_chance_and_threads(package: Path) -> None:
         ("import os\nx = os.urandom(4)", "os.urandom"),
         ("import threading\nthreading.Thread(target=print)", "threading.Thread"),
         ("from threading import Timer", "threading.Timer"),
+        ("import threading\nhere = threading.local()", "threading.local"),
         ("from concurrent.futures import ThreadPoolExecutor", "concurrent.futures.ThreadPoolExecutor"),
         ("import asyncio\nx = asyncio.to_thread(print)", "asyncio.to_thread"),
         ("import anyio.to_thread\nx = anyio.to_thread.run_sync", "anyio.to_thread.run_sync"),
