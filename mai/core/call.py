@@ -27,7 +27,7 @@ from .spans import close_span, has_provider, open_span
 from .spec import Spec
 from .streams import drain, drain_in_thread
 from .threads import offload
-from .trace import TraceHandle, begun, note_span, open_handle, size_of, succeeded
+from .trace import TraceHandle, begun, note_span, noted, open_handle, size_of, succeeded
 
 # What composites need of the core, from one place.
 __all__ = ["DONE", "apart", "begin", "current", "current_run", "finish", "launch", "names", "started"]
@@ -39,25 +39,19 @@ __all__ = ["DONE", "apart", "begin", "current", "current_run", "finish", "launch
 def launch(m: Any, p: Frame, key: str, value: Any, n: int = 0, attrs: dict[str, Any] | None = None) -> Frame:
     """Start ``m(value)`` as the child *key* of *p*; run it to its first suspension or its end (``y is DONE``)."""
     spec: Spec = m._mai_spec or m._mai_compile()
-    run, deadline, since, timer = p.run, p.deadline, None, None
+    run = p.run
     slow = not (p.quiet and spec.simple) or (spec.tin is not None and type(value) is not spec.tin)
     if slow or (run is None and (has_provider() or (run := new_run(p.env)).engine.watchers)):
         return begin(m, p, key, n, (value,), {}, attrs)
-    if deadline is not None or spec.limit is not None:
-        since = clock.now()
-        if deadline is not None and since >= deadline:
-            return begin(m, p, key, n, (value,), {}, attrs)  # which starts nothing
-        if spec.limit is not None and (deadline is None or since + spec.limit < deadline):
-            deadline, timer = since + spec.limit, PENDING
     f = Frame()
     f.mod, f.parent, f.key, f.n, f.depth = m, p, key, n, p.depth + 1
-    f.env, f.run, f.deadline, f.since, f.timer = p.env, run, deadline, since, timer
-    f.seen = f.lost = f.started = f.handle = f.span = None
+    f.env, f.run, f.deadline = p.env, run, p.deadline
+    f.seen = f.lost = f.started = f.handle = f.span = f.timer = f.since = None
     f.quiet = p.quiet
+    if (p.deadline is not None or spec.limit is not None) and _set_deadline(f, p, spec, p.deadline):
+        return begin(m, p, key, n, (value,), {}, attrs)  # which starts nothing
     if p.handle is not None:
-        f.handle = open_handle(f, p.handle, spec)
-        if attrs or spec.facts:
-            f.handle.attributes = {**spec.facts, **(attrs or {})}
+        f.handle = open_handle(f, p.handle, spec, attrs)
     body: Any = quick(f, m, value, spec)
     return start(f, body if f.depth & 63 else hopped(body))
 
@@ -83,11 +77,9 @@ def begin(
     live: Any = f.span
     sink, above, watched = f.env.sink, owner.handle, owner is ROOT and f.run.engine.watchers
     if handle is not None or above is not None or sink is not None or watched or live:
-        h = f.handle = handle or open_handle(f, above, spec)
+        h = f.handle = handle or open_handle(f, above, spec, attrs)
         if live:
             note_span(h, f)
-        if attrs or spec.facts:
-            h.attributes = {**spec.facts, **(attrs or {})}
         while sink is not None and sink is not owner.env.sink:
             sink.runs.append(h)
             sink = sink.outer
@@ -256,8 +248,7 @@ async def _attempts(f: Frame, spec: Spec, attempt: Attempt, bound: Any, given: A
             delay, text = pause, str(error)
         if f.env.bus is not None:
             f.env.bus.post(Retrying(f.path, count, text, delay))
-        if f.handle is not None:
-            f.handle.attributes = {**f.handle.attributes, names.RETRY_COUNT: count}
+        noted(f, {names.RETRY_COUNT: count})
         await current_run().sleep(f.path, delay)
         count += 1
 
@@ -278,8 +269,7 @@ async def _fallen_back(f: Frame, spec: Spec, given: Any, error: Exception) -> An
             failure.__context__ = failure.__context__ or error
             error = failure
             continue
-        if f.handle is not None:
-            f.handle.attributes = {**f.handle.attributes, names.FALLBACK_INDEX: i}
+        noted(f, {names.FALLBACK_INDEX: i})
         return out
     raise error
 
