@@ -27,7 +27,7 @@ from .spans import close_span, has_provider, open_span
 from .spec import Spec
 from .streams import drain, drain_in_thread
 from .threads import offload
-from .trace import TraceHandle, begun, note_span, open_handle, size_of, succeeded
+from .trace import TraceHandle, begun, note_span, noted, open_handle, size_of, succeeded
 
 # What composites need of the core, from one place.
 __all__ = ["DONE", "apart", "begin", "current", "current_run", "finish", "launch", "names", "started"]
@@ -39,21 +39,19 @@ __all__ = ["DONE", "apart", "begin", "current", "current_run", "finish", "launch
 def launch(m: Any, p: Frame, key: str, value: Any, n: int = 0, attrs: dict[str, Any] | None = None) -> Frame:
     """Start ``m(value)`` as the child *key* of *p*; run it to its first suspension or its end (``y is DONE``)."""
     spec: Spec = m._mai_spec or m._mai_compile()
-    run, deadline, since, timer = p.run, p.deadline, None, None
+    run = p.run
     slow = not (p.quiet and spec.simple) or (spec.tin is not None and type(value) is not spec.tin)
     if slow or (run is None and (has_provider() or (run := new_run(p.env)).engine.watchers)):
         return begin(m, p, key, n, (value,), {}, attrs)
-    if deadline is not None or spec.limit is not None:
-        since = clock.now()
-        if deadline is not None and since >= deadline:
-            return begin(m, p, key, n, (value,), {}, attrs)  # which starts nothing
-        if spec.limit is not None and (deadline is None or since + spec.limit < deadline):
-            deadline, timer = since + spec.limit, PENDING
     f = Frame()
     f.mod, f.parent, f.key, f.n, f.depth = m, p, key, n, p.depth + 1
-    f.env, f.run, f.deadline, f.since, f.timer = p.env, run, deadline, since, timer
-    f.seen = f.lost = f.started = f.handle = f.span = None
-    f.quiet = True
+    f.env, f.run, f.deadline = p.env, run, p.deadline
+    f.seen = f.lost = f.started = f.handle = f.span = f.timer = f.since = None
+    f.quiet = p.quiet
+    if (p.deadline is not None or spec.limit is not None) and _set_deadline(f, p, spec, p.deadline):
+        return begin(m, p, key, n, (value,), {}, attrs)  # which starts nothing
+    if p.handle is not None:
+        f.handle = open_handle(f, p.handle, spec, attrs)
     body: Any = quick(f, m, value, spec)
     return start(f, body if f.depth & 63 else hopped(body))
 
@@ -76,19 +74,19 @@ def begin(
     context = None
     if p.span is not None or (owner is ROOT and has_provider()):
         context = open_span(f, p, spec, attrs)
+    live: Any = f.span
     sink, above, watched = f.env.sink, owner.handle, owner is ROOT and f.run.engine.watchers
-    if handle is not None or above is not None or sink is not None or watched or f.span is not None:
-        h = f.handle = handle or open_handle(f, above, spec)
-        note_span(h, f)
-        if attrs or spec.facts:
-            h.attributes = {**spec.facts, **(attrs or {})}
+    if handle is not None or above is not None or sink is not None or watched or live:
+        h = f.handle = handle or open_handle(f, above, spec, attrs)
+        if live:
+            note_span(h, f)
         while sink is not None and sink is not owner.env.sink:
             sink.runs.append(h)
             sink = sink.outer
-    doubled = bool(f.env.doubles)
-    f.quiet = f.handle is None and not doubled
-    simple = spec.simple and len(args) == 1 and not kwargs and (spec.tin is None or type(args[0]) is spec.tin)
-    body: Any = _whole(f, m, args, kwargs, spec, context, simple=simple and not doubled, overdue=overdue)
+    direct = spec.direct and not f.env.doubles
+    sizes = f.env.sink is not None and f.env.sink.sizes
+    f.quiet = not (live or f.env.bus or f.env.doubles or sizes)
+    body: Any = _whole(f, m, args, kwargs, spec, context, direct=direct, overdue=overdue)
     return start(f, body if f.depth & 63 else hopped(body))
 
 
@@ -123,8 +121,12 @@ def _set_deadline(f: Frame, p: Frame, spec: Spec, armed: float | None) -> bool:
 
 @types.coroutine
 def quick(f: Frame, m: Any, value: Any, spec: Spec) -> Body:
-    """The body of a simple call that nothing observes."""
+    """The body of a simple call, of which nothing but a handle knows."""
     set_current(f)
+    h = f.handle
+    if h is not None:
+        begun(h)
+        h.input_size = size_of(value, spec.takes, None)
     try:
         out: Any = yield from m.forward(value)  # pyright: ignore[reportUnknownVariableType]
         if f.started is not None:
@@ -132,6 +134,8 @@ def quick(f: Frame, m: Any, value: Any, spec: Spec) -> Body:
         if type(out) is not spec.tout and spec.tout is not None:  # pyright: ignore[reportUnknownArgumentType]
             out = spec.cast_out(out, "return", f)
         f.out = out
+        if h is not None:
+            succeeded(h, out, spec.gives, None)
     except BaseException as error:
         if f.started is not None:
             yield from join(f.started, error).__await__()
@@ -140,7 +144,7 @@ def quick(f: Frame, m: Any, value: Any, spec: Spec) -> Body:
 
 
 @types.coroutine
-def _whole(f: Frame, m: Any, args: Any, kwargs: Any, spec: Spec, context: Any, *, simple: bool, overdue: bool) -> Body:
+def _whole(f: Frame, m: Any, args: Any, kwargs: Any, spec: Spec, context: Any, *, direct: bool, overdue: bool) -> Body:
     """The body of any call."""
     set_current(f)
     if context is not None:
@@ -148,13 +152,12 @@ def _whole(f: Frame, m: Any, args: Any, kwargs: Any, spec: Spec, context: Any, *
     h = f.handle
     try:
         if h is not None:
-            begun(h)
-            post(Started, h.name, h.kind, frame=f)
-        if overdue:
-            raise late(f)  # nothing starts
-        given = args, kwargs
-        args, kwargs = _prepared(f, args, kwargs, spec, simple=simple)
-        out: Any = yield from m.forward(*args) if simple else _answer(f, m, spec, given, (args, kwargs))  # type: ignore[misc]  # pyright: ignore[reportGeneralTypeIssues, reportUnknownVariableType]
+            _open(f, h)
+        bound = _prepared(f, args, kwargs, spec, overdue=overdue)
+        if direct:
+            out: Any = yield from m.forward(*bound[0], **bound[1])  # pyright: ignore[reportUnknownVariableType]
+        else:
+            out = yield from _answer(f, m, spec, (args, kwargs), bound).__await__()
         if f.started is not None:
             yield from join(f.started).__await__()
         if type(out) is not spec.tout and spec.tout is not None:  # pyright: ignore[reportUnknownArgumentType]
@@ -163,9 +166,7 @@ def _whole(f: Frame, m: Any, args: Any, kwargs: Any, spec: Spec, context: Any, *
             raise CancelledError  # the step swallowed it
         f.out = out
         if h is not None:
-            succeeded(h, out, spec.gives, f.env.sink)
-            close_span(f, h, None, innermost=False)
-            closed(f, h)
+            _close(f, h, out, spec)
     except BaseException as error:
         if f.started is not None:
             yield from join(f.started, error).__await__()
@@ -173,11 +174,28 @@ def _whole(f: Frame, m: Any, args: Any, kwargs: Any, spec: Spec, context: Any, *
         raise
 
 
-def _prepared(f: Frame, args: Any, kwargs: Any, spec: Spec, *, simple: bool) -> Any:
+def _open(f: Frame, h: TraceHandle[Any]) -> None:
+    begun(h)
+    if f.env.bus is not None and f.n >= 0:  # of an attempt only the outcome is told
+        post(Started, h.name, h.kind, frame=f)
+
+
+def _close(f: Frame, h: TraceHandle[Any], out: Any, spec: Spec) -> None:
+    succeeded(h, out, spec.gives, f.env.sink)
+    if f.span is not None:
+        close_span(f, h, None, innermost=False)
+    if f.env.bus is not None or f.parent is ROOT:
+        closed(f, h)
+
+
+def _prepared(f: Frame, args: Any, kwargs: Any, spec: Spec, *, overdue: bool) -> Any:
     """Return the arguments for ``forward``: bound, cast, measured, and copied if they are to be isolated."""
-    if not simple and not spec.attempts:  # an attempt gets what the call around it has bound
+    if overdue:
+        raise late(f)  # nothing starts
+    alone = len(args) == 1 and not kwargs
+    if not spec.attempts:  # an attempt gets what the call around it has bound
         args, kwargs = spec.signature.bind(args, kwargs, spec.params, f)
-    if f.handle is not None and len(args) == 1 and not kwargs:
+    if f.handle is not None and alone:
         f.handle.input_size = size_of(args[0], spec.takes, f.env.sink)
     return copy.deepcopy((args, kwargs)) if spec.deep else (args, kwargs)
 
@@ -230,8 +248,7 @@ async def _attempts(f: Frame, spec: Spec, attempt: Attempt, bound: Any, given: A
             delay, text = pause, str(error)
         if f.env.bus is not None:
             f.env.bus.post(Retrying(f.path, count, text, delay))
-        if f.handle is not None:
-            f.handle.attributes = {**f.handle.attributes, names.RETRY_COUNT: count}
+        noted(f, {names.RETRY_COUNT: count})
         await current_run().sleep(f.path, delay)
         count += 1
 
@@ -252,8 +269,7 @@ async def _fallen_back(f: Frame, spec: Spec, given: Any, error: Exception) -> An
             failure.__context__ = failure.__context__ or error
             error = failure
             continue
-        if f.handle is not None:
-            f.handle.attributes = {**f.handle.attributes, names.FALLBACK_INDEX: i}
+        noted(f, {names.FALLBACK_INDEX: i})
         return out
     raise error
 

@@ -26,6 +26,10 @@ DONE: Any = object()
 Body = Generator[Any, Any, Any]
 
 
+class Worker(asyncio.Task[Any]):
+    """A task of mai's own: whoever waits for it hands it every cancel, also that of a deadline."""
+
+
 def start(f: Frame, body: Body) -> Frame:
     """Take the first step of *body* in a copied context."""
     ctx = copy_context()
@@ -49,7 +53,7 @@ def finish(f: Frame, task: "asyncio.Task[Any] | None" = None) -> Body:
         assert task is not None
     before, timer, thrown = task.cancelling(), None, ()
     f.y = task, before
-    if f.timer is PENDING and f.deadline is not None:
+    if f.deadline is not None and (f.timer is PENDING or not _is_served(f, task)):
         timer = f.timer = Timer(task, before, f.deadline - clock.now())
     try:
         while True:
@@ -71,6 +75,12 @@ def finish(f: Frame, task: "asyncio.Task[Any] | None" = None) -> Body:
         raise swallowed
 
 
+def _is_served(f: Frame, task: "asyncio.Task[Any]") -> bool:
+    """Whether a timer around cancels *task* at the inherited deadline: not where user code made the task."""
+    around = getattr(f.parent, "y", None)
+    return isinstance(task, Worker) or not (around is DONE or (isinstance(around, tuple) and around[0] is not task))
+
+
 async def apart(fn: Any, *args: Any) -> Any:
     """Return what *fn* makes of *args*, awaited if need be; what it does to a contextvar stays with it."""
     ctx = copy_context()
@@ -78,7 +88,7 @@ async def apart(fn: Any, *args: Any) -> Any:
     if not hasattr(type(out), "__await__"):  # pyright: ignore[reportUnknownArgumentType]
         return out
     f = Frame()
-    f.timer = f.handle = None
+    f.deadline = f.timer = f.handle = None
     body: Any = _kept(f, out)
     f.y = ctx.run(next, body, DONE)
     if f.y is not DONE:

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import anyio
 
 from .clock import clock
-from .drive import DONE, finish
+from .drive import DONE, Worker, finish
 from .frame import Frame, current
 
 _Task = asyncio.Task[Any]
@@ -167,7 +167,7 @@ class _Group:
         worker = self.worker(feed)
         self.coming = self.coming or feed is None
         worker.send(None)  # up to its first pause: a cancel before the task's first step must not pass our code by
-        self.tasks[asyncio.Task(worker, loop=self.loop, context=self.context.copy())] = None
+        self.tasks[Worker(worker, loop=self.loop, context=self.context.copy())] = None
         if self.outer is not None:
             self.outer.join()
 

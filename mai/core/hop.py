@@ -29,7 +29,7 @@ class _Lone:
     def take(self, slot: Slot | None) -> tuple[int, Frame | None, BaseException | None]:
         body, self.body = self.body, None
         driver = Frame()  # the call's own frame is what the task outside drives
-        driver.timer = driver.handle = driver.out = None
+        driver.deadline = driver.timer = driver.handle = driver.out = None
         try:
             return 0, start(driver, body), None  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
         except BaseException as error:  # noqa: BLE001 (becomes the outcome of the call)

@@ -26,7 +26,7 @@ def start_run(begin: Any, m: Any, p: Frame, key: str, n: int, *call: Any, apart:
     loop = asyncio._get_running_loop() or (portal() if waiting is None or waiting.is_closed() else waiting)
     control, context, shell = Control(loop, p.env.bus, apart=apart), copy_context(), Frame()
     shell.key, shell.n, shell.parent, shell.span = key, n, p.owner if isinstance(p, Scope) else p, None
-    h = open_handle(shell, p.handle, m._mai_spec)
+    h = open_handle(shell, p.handle, m._mai_spec, call[-1])
     h._control = control
     own: dict[str, Any] = {"deadline": None, "door": None} if apart else {}
     scope = scoped(p, armed=None, slot=None, bus=control, **own)
@@ -60,8 +60,6 @@ def _enlist(control: Control, owner: Frame) -> None:
         for around in control.around:
             around.detached.add(control)
     elif owner.mod is not None:
-        while owner.n < 0:  # an attempt: the call around it joins
-            owner = owner.parent
         owner.started = [*(owner.started or ()), control]
 
 

@@ -43,6 +43,7 @@ class Signature:
         self.first: inspect.Parameter = params[0]
         self.positional: list[_P] = [p for p in params if p.kind in (_P.POSITIONAL_ONLY, _P.POSITIONAL_OR_KEYWORD)]
         slots = [(p.name, p.kind, caster(p.annotation)) for p in params]
+        self._alone: bool = self.positional == params[:1] == params
         self._places = slots[: len(self.positional)]
         self._only = [slot for slot in slots if slot[1] is _P.KEYWORD_ONLY]
         self._rest = next((slot for slot in slots if slot[1] is _P.VAR_POSITIONAL), None)
@@ -87,6 +88,9 @@ class Signature:
             ConfigError: If an argument is missing, unknown or given twice.
             CastError: If one cannot be cast to its type.
         """
+        if self._alone and len(args) == 1 and not kwargs:
+            name, _, cast = self._places[0]
+            return (cast(args[0], name, frame),), kwargs
         for key in kwargs:
             if self.parameter(key) is None:
                 hint = f": it is a setting; for one call write await m.with_({key}=...)(x)"

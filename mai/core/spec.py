@@ -58,8 +58,10 @@ class Spec:
             self.facts[names.RETRY_MAX] = settings.retry.attempts
         static = {names.KIND: kind, names.MODULE: module, names.CODE_FUNCTION: function}
         self.attributes: dict[str, Any] = {**static, names.OPENINFERENCE_KIND: "CHAIN", **self.facts}
+        self.direct: bool = self.colour == "coroutine"  # nothing stands between the body and forward
         layered = settings.retry or self.fallback or (self.middleware and self.timeout)
         self.inner: Spec | None = self._attempt(settings) if layered else None
+        self.direct = self.direct and not layered and not self.middleware
 
     def _attempt(self, settings: Settings) -> "Spec":
         inner = copy.copy(self)

@@ -166,12 +166,13 @@ class TraceHandle(Controlled[R_co]):
 _NO_FACTS: Mapping[str, Any] = {}  # shared, and never written to
 
 
-def open_handle(frame: Frame, parent: TraceHandle[Any] | None, spec: Any) -> TraceHandle[Any]:
+def open_handle(frame: Frame, parent: TraceHandle[Any] | None, spec: Any, attrs: Any = None) -> TraceHandle[Any]:
     """Make the handle of the call *frame* and link it to *parent*."""
     h: TraceHandle[Any] = TraceHandle()
     (h.name, h.kind, h.module), h._key, h._n = spec.what, frame.key, frame.n
     h._control = h.start_ns = h.end_ns = h._error = h.input_size = h.output_size = h.items = h.parent = h._wall = None
-    h.outcome, h.attributes, h.children, h.dropped, h._base, h._span = "running", _NO_FACTS, (), 0, "", (0, 0)
+    h.outcome, h.children, h.dropped, h._base, h._span = "running", (), 0, "", (0, 0)
+    h.attributes = {**spec.facts, **(attrs or {})} if attrs or spec.facts else _NO_FACTS
     note_span(h, frame)
     if parent is not None:
         adopt(parent, h)
@@ -221,6 +222,7 @@ class capture:  # noqa: N801 (used like a function, as those of contextlib)
     def __init__(self, *, sizes: bool = False) -> None:
         self.runs: list[TraceHandle[Any]] = []
         self.sizes: bool = sizes
+        self._asked: bool = sizes
         self._tokens = list[Token[Frame]]()
 
     def __enter__(self) -> Self:
@@ -229,6 +231,7 @@ class capture:  # noqa: N801 (used like a function, as those of contextlib)
             around = around.outer
         if around is None:  # else it is inside its own block, and gets the runs already
             self.outer: capture | None = inner  # which gets the same runs
+            self.sizes = self._asked or (inner is not None and inner.sizes)
             inner = self
         self._tokens.append(set_current(scoped(current(), sink=inner)))
         return self

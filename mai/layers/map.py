@@ -1,7 +1,7 @@
 """Map: one step for each item of an iterable, many at once."""
 
 import inspect
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Sized
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sized
 from typing import Any, Generic, Literal, Union, Unpack, overload
 
 from ..core.call import current, current_run, launch, names
@@ -43,6 +43,7 @@ class Map(Module[Iterable[X] | AsyncIterable[X], list[Y]], Generic[X, Y]):
         ConfigError: If *concurrency*, *on_error* or *progress* is something else.
         WiringError: If *step* is no module or function, or needs more than one value.
         CastError: In a call with something that is no iterable, or a text.
+        ConfigError: In the second attempt of a Map over an iterator, which the first one has used up.
 
     Example:
         >>> from mai import Map, module
@@ -100,6 +101,9 @@ class _Items(Branches):
 
     def __init__(self, owner: Map[Any, Any], parent: Frame, items: Any) -> None:
         super().__init__(parent, items, (), collect=owner.on_error == "collect", copies=False)
+        if parent.n < -1 and isinstance(items, Iterator | AsyncIterator):  # it would seem to be empty
+            hint = "retry the step, or map a list"
+            raise ConfigError(f"{parent.path}: an iterator is used up by the first attempt; {hint}")
         self._step, self._name, self._inside = owner.step, owner._name, enclosed()
         self._source: Any = None
         self._total = len(items) if isinstance(items, Sized) else None

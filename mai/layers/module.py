@@ -1,4 +1,7 @@
-"""Module: the one thing that runs. Steps and composites, and later models, tools and agents, are subclasses of it."""
+"""Module: the one thing that runs. Steps and composites, and later models, tools and agents, are subclasses of it.
+
+Size: the overloads of its calls and operators, and the words of its settings, belong with the one class that has them.
+"""
 
 import copy
 import inspect

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from mai import Module, Retry, module
+from mai import DeadlineExceeded, Module, Parallel, Retry, module
 from tests.support import simulate, simulated
 
 mark: contextvars.ContextVar[str] = contextvars.ContextVar("mark", default="clean")
@@ -198,3 +198,86 @@ async def test_the_value_of_a_call_is_not_kept_by_it() -> None:
 
     value = await make(1)
     assert sys.getrefcount(value) == 2
+
+
+@simulated
+async def test_a_deadline_reaches_a_module_in_a_task_that_user_code_made_and_that_outlives_its_call() -> None:
+    tasks: list[asyncio.Task[float]] = []
+
+    @module(timeout=2.0)
+    async def leaves(x: int) -> int:
+        tasks.append(asyncio.create_task(nap(10.0)))
+        return x
+
+    @module(timeout=2.0)
+    async def waits(x: int) -> int:
+        tasks.append(asyncio.create_task(nap(10.0)))
+        await asyncio.sleep(1)
+        return x
+
+    assert [await leaves(1), await waits(2)] == [1, 2]
+    began = asyncio.get_running_loop().time()
+    for task, left in zip(tasks, (1.0, 1.0), strict=True):
+        with pytest.raises(DeadlineExceeded):
+            await task
+        assert asyncio.get_running_loop().time() - began == pytest.approx(left)
+
+
+@simulated
+async def test_a_deadline_reaches_the_tasks_of_a_task_group_in_a_step_and_ends_as_one_error() -> None:
+    ended: list[str] = []
+
+    @module
+    async def careful(seconds: float) -> None:
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            await asyncio.sleep(1)
+            ended.append("cleaned up")
+
+    @module(timeout=2.0)
+    async def group(x: int) -> int:
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(3):
+                tasks.create_task(careful(10.0))
+        return x
+
+    with pytest.raises(DeadlineExceeded) as caught:
+        await group(1)
+    assert caught.value.step_id == "group"
+    assert ended == ["cleaned up"] * 3
+
+
+async def test_a_deadline_reaches_a_loop_that_a_plain_step_runs() -> None:
+    outcome: list[str] = []
+    seen = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    @module(timeout=0.05)
+    def own_loop(x: int) -> int:
+        try:
+            asyncio.run(nap(60.0))
+        except DeadlineExceeded as error:
+            outcome.append(error.step_id)
+        loop.call_soon_threadsafe(seen.set)
+        return x
+
+    with pytest.raises(DeadlineExceeded):
+        await own_loop(1)
+    await asyncio.wait_for(seen.wait(), 5)
+    assert outcome == ["own_loop/nap"]
+
+
+@simulated
+async def test_branches_need_no_timers_of_their_own() -> None:
+    loop = asyncio.get_running_loop()
+    timers: list[int] = []
+
+    @module
+    async def look(x: int) -> int:
+        await asyncio.sleep(0)
+        timers.append(len(loop._scheduled))  # type: ignore[attr-defined]
+        return x
+
+    await Parallel(*[look] * 20).with_(timeout=5.0)(1)
+    assert set(timers) == {1}

@@ -8,12 +8,8 @@ from typing import Any
 
 import pytest
 
-from mai import Conditional, Context, Module, Parallel, TraceHandle, capture, module
-from mai.core.control import join
-from mai.core.engine import current_run
-from mai.core.events import AHEAD, Bus
-from mai.core.frame import ROOT, Frame, current, set_current
-from mai.core.streams import drain
+from mai import Conditional, Context, Module, Parallel, Retry, capture, module
+from mai.core.events import AHEAD
 from mai.types import Chunk
 from tests.core.test_events import read_into
 from tests.support import recorded_spans, simulated, still
@@ -272,27 +268,32 @@ def test_a_generator_in_a_thread_waits_for_its_reader() -> None:
 
 
 @simulated
-async def test_in_an_attempt_chunks_tell_its_number_and_the_call_around_joins_what_was_started() -> None:
-    words, bus = Words(), Bus()
-    await words("a")  # makes what a call needs to know of it
-    with Context.scope():
-        outside = current()
-    call, attempt = Frame(), Frame()
-    for frame, parent, key, n in ((call, ROOT, "/Words", 0), (attempt, call, "", -2)):
-        frame.mod, frame.parent, frame.key, frame.n = words, parent, key, n
-        frame.env, frame.run = outside.env._replace(bus=bus), current_run()
-        frame.deadline = frame.since = frame.timer = frame.handle = frame.span = None
-        frame.seen = frame.lost = frame.started = None
-        frame.quiet = False
+async def test_chunks_tell_their_attempt_and_an_attempt_joins_what_it_started() -> None:
+    ended: list[str] = []
 
-    async def body() -> TraceHandle[str]:
-        set_current(attempt)
-        assert await drain(lambda: words.forward("x y")) == ["x", "y"]
-        return words.start("z")
+    @module
+    async def work(text: str) -> str:
+        try:
+            await asyncio.sleep(5)
+        finally:
+            ended.append(text)
+        return text
 
-    handle = await asyncio.create_task(body())
-    assert [(e.step_id, e.attempt, e.nested) for e in bus.events if isinstance(e, Chunk)] == [("Words", 2, False)] * 2
-    assert attempt.started is None
-    assert call.started is not None
-    await join(call.started)
-    assert handle.ok
+    @module(retry=Retry(2, base=1.0))
+    async def words(text: str) -> AsyncIterator[str]:
+        attempt = Context.get().retry_count + 1
+        assert len(ended) == attempt - 1
+        yield f"{text}{attempt}"
+        work.start(f"work of {attempt}")
+        await asyncio.sleep(1)
+        if attempt == 1:
+            raise ConnectionError
+
+    handle = words.start("a")
+    events = [event async for event in handle]
+    assert await handle == "a2"
+    assert ended == ["work of 1", "work of 2"]
+    told = [(event.attempt, event.value, event.nested) for event in events if isinstance(event, Chunk)]
+    assert told == [(1, "a1", False), (2, "a2", False)]
+    kinds = [type(event).__name__ for event in events if event.step_id == "words"]
+    assert kinds == ["Started", "Chunk", "Retrying", "Chunk", "Finished"]

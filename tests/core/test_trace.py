@@ -519,3 +519,14 @@ async def test_a_capture_entered_again_inside_its_own_block_gets_each_call_once(
         await shout("b")
     await shout("c")
     assert [len(trace.runs) for trace in (first, second)] == [2, 2]
+
+
+@simulated
+async def test_a_capture_inside_one_that_measures_all_sizes_sees_them_too() -> None:
+    with capture(sizes=True) as outer, capture() as inner:
+        await search("x")
+    assert outer.runs == inner.runs
+    assert outer.runs[0].output_size is not None
+    with inner:
+        await search("x")
+    assert inner.runs[-1].output_size is None

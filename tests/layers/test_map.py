@@ -19,6 +19,7 @@ from mai import (
     Module,
     NonBlockingDelay,
     Parallel,
+    Retry,
     WiringError,
     capture,
     module,
@@ -654,3 +655,23 @@ async def test_isolated_items_are_copies() -> None:
     assert await Change().map().with_(isolate=True)(mine) == [[1, 0], [2, 0]]
     assert mine == [[1], [2]]
     assert await Change().map()(mine) == mine == [[1, 0], [2, 0]]
+
+
+@simulated
+async def test_an_iterator_cannot_be_mapped_by_a_second_attempt() -> None:
+    tries: list[int] = []
+
+    @module
+    async def fail_once(n: int) -> int:
+        tries.append(n)
+        if len(tries) == 1:
+            raise ValueError("once")
+        return n
+
+    retried = fail_once.map().with_(retry=Retry(2, base=1.0))
+    assert await retried([1, 2]) == [1, 2]
+    tries.clear()
+    with pytest.raises(ConfigError, match=r"^Map: an iterator is used up by the first attempt; retry the step"):
+        await retried(n for n in (1, 2))
+    tries.clear()
+    assert await fail_once.with_(retry=Retry(2, base=1.0)).map()(n for n in (1, 2)) == [1, 2]
