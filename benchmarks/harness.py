@@ -48,7 +48,7 @@ __all__ = [
     "table",
 ]
 
-ALL = ("calls", "composites", "threads", "import")
+ALL = ("calls", "deadlines", "composites", "threads", "latency", "import")
 HERE = Path(__file__).resolve().parent
 Times = Mapping[str, float]
 _NONE: "Mapping[str, BrokenPromise]" = MappingProxyType({})
@@ -220,7 +220,7 @@ def run(names: Sequence[str], scale: Scale) -> tuple[list[Result], dict[str, Bro
             results += asyncio.run(_one(name, scale))
         except BrokenPromise as error:
             broken[name] = error
-    return sorted(results, key=lambda result: int(result.row)), broken
+    return sorted(results, key=lambda result: (not result.row.isdigit(), result.row.zfill(2))), broken
 
 
 async def _one(name: str, scale: Scale) -> list[Result]:
