@@ -4,13 +4,23 @@ Both checkers read this file; `tests/typing/test_typing.py` also runs every func
 ``infers``, with an ``assert_type`` that looks at the value, so that what is inferred is true at run time as well.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Generator, Iterable, Iterator
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Generator,
+    Iterable,
+    Iterator,
+)
 from typing import Any, assert_type
 
 from pydantic import BaseModel
 
 from mai import (
     BlockingDelay,
+    Call,
     Conditional,
     Context,
     Loop,
@@ -20,6 +30,7 @@ from mai import (
     Parallel,
     Payload,
     Race,
+    Retry,
     Sequential,
     Switch,
     TraceHandle,
@@ -368,6 +379,23 @@ async def infers_what_a_started_run_gives() -> None:
 def infers_the_result_of_a_started_run() -> None:
     assert_type(length.start("abc").result(timeout=9), int)
     assert_type(list(write.start("a b").chunks()), list[str])
+
+
+async def loud(call: Call, next: Callable[[Call], Awaitable[Any]]) -> Any:  # noqa: A002
+    return await next(call)
+
+
+def raising(question: str, k: int = 3) -> list[Doc]:
+    raise ConnectionError
+
+
+async def keeps_types_through_policies_and_doubles() -> None:
+    assert_type(search.with_(retry=3), Search)
+    assert_type(search.with_(retry=Retry(3, on=(KeyError, OSError)), total_timeout=9.0), Search)
+    assert_type(search.with_(retry=Retry(on=lambda error: "busy" in str(error)), fallback=(raising, search)), Search)
+    assert_type(await length.with_(middleware=loud, fallback=length)("abc"), int)
+    with search.override(lambda query, k=3: [Doc(text=query)]):
+        assert_type(await search("x"), list[Doc])
 
 
 def infers_the_value_of_run() -> None:

@@ -17,6 +17,7 @@ from mai import (
     Module,
     Parallel,
     Race,
+    Retry,
     Sequential,
     Switch,
     capture,
@@ -231,6 +232,15 @@ def choices_loops_maps_and_races_that_do_not_fit() -> None:
     Race(length, 3)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
     print(Race(length, summarise)("x"))  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
     print(Race(length, shout)(3))  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue, reportUnknownArgumentType]
+
+
+def policies_and_doubles_that_do_not_fit() -> None:
+    search.with_(retry="3")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    search.with_(retry=Retry(on=KeyboardInterrupt))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    search.with_(fallback=3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    search.with_(middleware=length)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    search.override(lambda query, k=3: 3)  # type: ignore[arg-type, return-value]  # pyright: ignore[reportArgumentType]
+    search.override(lambda query, size: [])  # type: ignore[arg-type, misc]  # pyright: ignore[reportArgumentType]
 
 
 def operators_that_are_not_there() -> None:
