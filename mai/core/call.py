@@ -40,7 +40,9 @@ def launch(m: Any, p: Frame, key: str, value: Any, n: int = 0, attrs: dict[str, 
     """Start ``m(value)`` as the child *key* of *p*; run it to its first suspension or its end (``y is DONE``)."""
     spec: Spec = m._mai_spec or m._mai_compile()
     run = p.run
-    slow = not (p.quiet and spec.simple) or (spec.tin is not None and type(value) is not spec.tin)
+    slow = not (p.quiet and spec.simple and p.depth & 63 != 63) or (
+        spec.tin is not None and type(value) is not spec.tin
+    )
     if slow or (run is None and (has_provider() or (run := new_run(p.env)).engine.watchers)):
         return begin(m, p, key, n, (value,), {}, attrs)
     f = Frame()
@@ -52,8 +54,7 @@ def launch(m: Any, p: Frame, key: str, value: Any, n: int = 0, attrs: dict[str, 
         return begin(m, p, key, n, (value,), {}, attrs)  # which starts nothing
     if p.handle is not None:
         f.handle = open_handle(f, p.handle, spec, attrs)
-    body: Any = quick(f, m, value, spec)
-    return start(f, body if f.depth & 63 else hopped(body))
+    return start(f, quick(f, m, value, spec))  # pyright: ignore[reportArgumentType]
 
 
 def begin(

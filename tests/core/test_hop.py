@@ -3,6 +3,7 @@
 import asyncio
 import contextvars
 import itertools
+from contextlib import nullcontext, suppress
 from typing import Any
 
 import pytest
@@ -72,6 +73,29 @@ async def test_a_cancel_in_the_tick_of_a_failure_wins_below_a_hop_as_it_does_abo
         met = task.cancel()
         with pytest.raises(asyncio.CancelledError if met else ValueError if limit is None else DeadlineExceeded):
             await task
+
+
+@pytest.mark.parametrize("observed", [False, True])
+@simulated
+async def test_a_step_just_below_a_hop_that_swallows_its_own_timeout_is_late_all_the_same(observed: bool) -> None:
+    @module
+    async def swallows(n: int) -> int:
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(5)
+        return n
+
+    @module
+    async def above(n: int) -> int:
+        return await (above if n else swallows.with_(timeout=1))(max(0, n - 1))
+
+    task = asyncio.current_task()
+    assert task is not None
+    for n in range(60, 66):
+        with capture() if observed else nullcontext() as trace, pytest.raises(DeadlineExceeded):
+            await above(n)
+        assert task.cancelling() == 0
+        if trace is not None:
+            assert [h.name for h in trace.runs[0].walk() if h.outcome == "timeout"][-1:] == ["swallows"]
 
 
 @simulated
