@@ -207,18 +207,17 @@ async def _answer(f: Frame, m: Any, spec: Spec, given: Any, bound: Any) -> Any:
     double = f.env.doubles.get(m._mai_identity) if f.env.doubles else None
     if double is not None:
         forward, colour = double, colour_of(double).replace("plain", "inline")
-    if spec.inner is None and not spec.middleware:
+    if spec.inner is None:
         return await _invoke(colour, spec, forward, *bound)
+    attempt = Attempt(spec.inner, forward, colour)
 
     async def innermost(call: Call) -> Any:
         if _cancelled(f):
             raise CancelledError  # a middleware that asks once more
-        same = call is first
-        args, kwargs = bound if same else spec.signature.bind(call.args, dict(call.kwargs), {}, f)
-        if spec.inner is None:
-            return await apart(_invoke, colour, spec, forward, args, kwargs)
-        raw = given if same else (call.args, dict(call.kwargs))
-        return await _attempts(f, spec, Attempt(spec.inner, forward, colour), (args, kwargs), raw)
+        if call is first:
+            return await _attempts(f, spec, attempt, bound, given)
+        raw = call.args, dict(call.kwargs)
+        return await _attempts(f, spec, attempt, spec.signature.bind(*raw, {}, f), raw)
 
     first = Call(spec.what[0], f.path, *bound)
     return await through(spec.middleware, innermost)(first)
@@ -245,7 +244,7 @@ async def _attempts(f: Frame, spec: Spec, attempt: Attempt, bound: Any, given: A
         except Exception as error:  # noqa: BLE001 (the policy says whether it is the call's outcome)
             pause = spec.retry.pause(count, error)
             if pause is None or not _goes_on(f, pause):
-                return await _fallen_back(f, spec, given, error)
+                return await _fallen_back(f, spec, given, bound, error)
             delay, text = pause, str(error)
         if f.env.bus is not None:
             f.env.bus.post(Retrying(f.path, count, text, delay))
@@ -254,8 +253,13 @@ async def _attempts(f: Frame, spec: Spec, attempt: Attempt, bound: Any, given: A
         count += 1
 
 
-async def _fallen_back(f: Frame, spec: Spec, given: Any, error: Exception) -> Any:
-    """Return what the first fallback to succeed answers; with none, raise the last error."""
+async def _fallen_back(f: Frame, spec: Spec, given: Any, bound: Any, error: Exception) -> Any:
+    """Return what the first fallback to succeed answers; with none, raise the last error.
+
+    It gets what the caller gave, by position as far as it has places, and what it knows by name; no defaults.
+    """
+    places = [p.name for p in spec.signature.positional]
+    count = max([len(given[0]), *(places.index(key) + 1 for key in given[1] if key in places)])
     for i, other in enumerate(spec.fallback):
         if not _goes_on(f):
             break
@@ -264,10 +268,11 @@ async def _fallen_back(f: Frame, spec: Spec, given: Any, error: Exception) -> An
             fresh = clock.now() + spec.timeout
             p = scoped(p, deadline=fresh if p.deadline is None else min(fresh, p.deadline))
         try:
-            key = (other._mai_spec or other._mai_compile()).key
-            out = await _ended(begin(other, p, f"!fallback[{i}]{key}", 0, given[0], given[1]))
+            to: Spec = other._mai_spec or other._mai_compile()
+            named = {key: given[1][key] for key in given[1] if key not in places and to.signature.parameter(key)}
+            args = bound[0][: count if to.signature.rest else min(count, len(to.signature.positional))]
+            out = await _ended(begin(other, p, f"!fallback[{i}]{to.key}", 0, args, named))
         except Exception as failure:  # noqa: BLE001 (the next one is asked)
-            failure.__context__ = failure.__context__ or error
             error = failure
             continue
         noted(f, {names.FALLBACK_INDEX: i})

@@ -46,7 +46,7 @@ class Signature:
         self._alone: bool = self.positional == params[:1] == params
         self._places = slots[: len(self.positional)]
         self._only = [slot for slot in slots if slot[1] is _P.KEYWORD_ONLY]
-        self._rest = next((slot for slot in slots if slot[1] is _P.VAR_POSITIONAL), None)
+        self.rest = next((slot for slot in slots if slot[1] is _P.VAR_POSITIONAL), None)
         self._more = next((slot for slot in slots if slot[1] is _P.VAR_KEYWORD), None)
         self.model: type[BaseModel] | None = None  # of the input, once somebody has asked for it
         self._native = inspect.Signature(params, return_annotation=returns)
@@ -100,9 +100,9 @@ class Signature:
         out = [cast(value, name, frame) for value, (name, _, cast) in zip(args, self._places, strict=False)]
         out += [self._by_name(slot, left, defaults, frame) for slot in self._places[n:here]]
         if n > here:
-            if self._rest is None:
+            if self.rest is None:
                 raise self._misfit("too many positional arguments")
-            name, _, cast = self._rest
+            name, _, cast = self.rest
             out += [cast(value, name, frame) for value in args[here:]]
         named = {slot[0]: self._by_name(slot, left, defaults, frame) for slot in self._only}
         if left:

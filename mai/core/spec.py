@@ -16,7 +16,7 @@ class Spec:
 
     ``simple`` says that one positional value of exactly the class ``tin`` (None: any) needs no binding and no cast.
     ``inner`` is what an attempt needs to know, where an attempt is a call of its own below the call: with a retry, a
-    fallback, or a ``timeout`` inside of middleware.
+    fallback or middleware.
     """
 
     def __init__(
@@ -59,14 +59,15 @@ class Spec:
         static = {names.KIND: kind, names.MODULE: module, names.CODE_FUNCTION: function}
         self.attributes: dict[str, Any] = {**static, names.OPENINFERENCE_KIND: "CHAIN", **self.facts}
         self.direct: bool = self.colour == "coroutine"  # nothing stands between the body and forward
-        layered = settings.retry or self.fallback or (self.middleware and self.timeout)
+        layered = settings.retry or self.fallback or self.middleware
         self.inner: Spec | None = self._attempt(settings) if layered else None
-        self.direct = self.direct and not layered and not self.middleware
+        self.direct = self.direct and not layered
 
     def _attempt(self, settings: Settings) -> "Spec":
         inner = copy.copy(self)
         inner.what, inner.attempts = ("attempt", "attempt", self.what[2]), self.retry.attempts
         inner.limit, inner.middleware, inner.inner = settings.timeout, (), None
+        inner.detached = False
         inner.facts, inner.attributes = {}, {**self.attributes, names.KIND: "attempt"}
         self.limit, self.deep = settings.total_timeout, False  # each attempt has a timeout and a copy of its own
         return inner

@@ -118,6 +118,8 @@ def check_fallback(module: Any) -> None:
 def check_double(module: Any, double: Any) -> None:
     """Raise ConfigError if *double* cannot be called in each way in which ``forward`` of *module* can."""
     owner, signature = name_of(module), signature_of(module)
+    if getattr(double, "_mai_identity", None) is module._mai_identity:
+        raise ConfigError(f"{owner} cannot be overridden by itself or a copy of itself")
     own = inspect.signature(double.forward if hasattr(double, "_mai_settings") else double)
     params = [p for p in signature.params.values() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     few = [p for p in params if p.default is p.empty]

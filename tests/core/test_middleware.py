@@ -225,3 +225,19 @@ def test_what_cannot_be_called_is_refused() -> None:
         @module(middleware=3)
         async def step(x: int) -> int:
             return x
+
+
+@simulated
+async def test_a_deadline_that_it_sets_bounds_the_step() -> None:
+    async def hurry(call: Call, next: Next) -> Any:  # noqa: A002
+        with Context.scope(timeout=1.0):
+            return await next(call)
+
+    @module(middleware=hurry)
+    async def slow(x: int) -> int:
+        assert Context.get().deadline is not None
+        await asyncio.sleep(5)
+        return x
+
+    with pytest.raises(DeadlineExceeded):
+        await slow(1)

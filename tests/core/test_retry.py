@@ -520,3 +520,64 @@ def test_a_fallback_whose_types_do_not_fit_is_refused_when_it_is_given() -> None
         @module(fallback=count)
         async def other(text: str) -> list[str]:
             return [text]
+
+
+@simulated
+async def test_a_fallback_gets_what_was_given_as_far_as_it_has_places() -> None:
+    got: list[Any] = []
+
+    @module
+    async def far(query: str) -> str:
+        got.append(query)
+        return "far"
+
+    @module
+    async def named(query: str, *, loud: bool = False, **more: Any) -> str:
+        got.append((query, loud, more))
+        return "named"
+
+    @module
+    async def near(text: str, k: int = 1, *, loud: bool = False) -> str:
+        raise ConnectionError
+
+    for step in (near.with_(fallback=far), near.with_(fallback=(str.upper, far))):
+        got.clear()
+        for call in (step(text="x"), step("x", k=2), step("x", 2), step("x", loud=True), step("x")):
+            assert await call in ("far", "X")
+    assert got == []
+    await near.with_(fallback=far)(text="y", k=3)
+    assert got == ["y"]
+    await near.with_(fallback=named)("z", 3, loud=True)
+    assert got[-1] == ("z", True, {})
+
+
+@simulated
+async def test_an_error_that_the_step_and_its_fallbacks_share_is_no_context_of_itself() -> None:
+    shared = ConnectionError("down")
+
+    @module
+    async def down(x: int) -> int:
+        raise shared
+
+    @module
+    async def other(x: int) -> int:
+        raise KeyError("other")
+
+    with pytest.raises(ConnectionError) as caught:
+        await down.with_(fallback=(down.with_(name="again"), other, down.with_(name="last")))(1)
+    assert caught.value is shared
+    seen, error = set[int](), caught.value.__context__
+    while error is not None and len(seen) < 10:
+        assert id(error) not in seen
+        assert error is not shared
+        seen.add(id(error))
+        error = error.__context__
+
+
+@simulated
+async def test_detached_work_has_its_attempts_and_fallbacks_inside() -> None:
+    flaky = Flaky(2)
+    handle: Any = await flaky.with_(detached=True, retry=Retry(3, base=1.0))(7)
+    assert await handle == 7
+    hopeless: Any = await Flaky(9).with_(detached=True, fallback=lambda x: x + 1)(7)
+    assert await hopeless == 8

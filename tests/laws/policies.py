@@ -194,7 +194,7 @@ class Paper:
     def call(self, node: Node, x: Any, now: float, span: Span, parent: Mark, fresh: float = math.inf) -> Any:
         """A call of a module; *fresh* is the deadline that a fallback is given."""
         mark = Mark(f"s{node.ident}").under(parent)
-        layered = bool(node.attempts or node.fallback or (node.middleware and node.timeout))
+        layered = bool(node.attempts or node.fallback or node.middleware)
         limits = [limit for limit in (node.total, None if layered else node.timeout) if limit]
         end = min([now + limit for limit in limits], default=math.inf)
         return self.limited(

@@ -128,3 +128,10 @@ def test_keywords_are_compared_by_name() -> None:
         pass
     with shout.override(lambda text, mark: text + mark):  # type: ignore[arg-type, misc]
         assert shout.run("a", mark="!") == "a!"
+
+
+def test_a_copy_cannot_stand_in_for_its_own_module() -> None:
+    search = Search()
+    for double in (search, search.with_(k=1)):
+        with pytest.raises(ConfigError, match="Search cannot be overridden by itself"), search.override(double):
+            pass
