@@ -21,10 +21,12 @@ class Interrupt:
 
     Attributes:
         heard: Whether the run was cancelled by an interrupt.
+        mid_line: Whether the cursor of the terminal stands in a line that a question has begun.
     """
 
     def __init__(self) -> None:
         self.heard: bool = False
+        self.mid_line: bool = False
         self._cancel: Callable[[], object] | None = None
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
@@ -44,7 +46,8 @@ class Interrupt:
         loop = asyncio.get_running_loop()
 
         def cancel() -> None:
-            say("mai run: interrupted, waiting for cleanup (Ctrl-C again cancels that too)")
+            line_end, self.mid_line = "\n" if self.mid_line else "", False
+            say(line_end + "mai run: interrupted, waiting for cleanup (Ctrl-C again cancels that too)")
             task.cancel()
 
         self._cancel = lambda: loop.call_soon_threadsafe(cancel)
