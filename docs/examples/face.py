@@ -19,8 +19,10 @@ from mai import (
     answers,
     ask,
     capture,
+    emit,
     module,
 )
+from mai.types import Emitted, Progress
 
 
 class Doc(BaseModel):
@@ -48,7 +50,7 @@ def length(text: str) -> int:
     return len(text)
 
 
-@module(timeout=1.0)  # a function becomes a Module and keeps its exact signature
+@module(retry=3, timeout=1.0)  # a function becomes a Module and keeps its exact signature
 async def shout(text: str, mark: str = "!") -> str:
     return text.upper() + mark
 
@@ -62,6 +64,14 @@ async def report(number: int, loud: str, text: str) -> str:
 async def whoami(greeting: str) -> str:
     context = Context.get()
     return f"{greeting} {context.metadata['user']}, {context.deadline is not None and 'in time'}: {context.step_id}"
+
+
+@module
+async def greet(name: str) -> str:
+    emit(f"looking for {name}")  # told to whoever watches the started run; it never waits
+    if name.islower():
+        raise LookupError(f"nobody is called {name}")
+    return f"hello {name}"
 
 
 @module
@@ -79,7 +89,8 @@ c = Conditional(lambda s: len(s) > 3, then=shout, otherwise=length)
 s = Switch(lambda s: s[0], {"#": length}, otherwise=shout)  # a key chooses
 r = Race(write, shout)  # the first success wins, the others are cancelled and joined
 again = Loop(shout, until=lambda s: len(s) > 6, max_iters=9)  # a Loop has a bound
-many = module(str.split) >> shout.map(concurrency=8) >> ", ".join  # any iterable, sync or async; flat memory
+many = module(str.split) >> shout.map(concurrency=8, progress=True) >> ", ".join  # any iterable, sync or async
+safe = greet.with_(retry=2, fallback=shout)  # two attempts in all, then the fallback
 polite = search >> BlockingDelay(0.01) >> summarise >> NonBlockingDelay(0.01)  # the second holds no place under a limit
 brief = search.with_(k=1, name="brief")  # a configured copy; search itself never changes
 
@@ -95,14 +106,31 @@ async def main() -> None:
     print("race:", await r("mai"))
     print("loop:", await again("hey"))
     print("map:", await many("to be or"))
+    print("fallback:", await safe("Ann"), await safe("ann"))
     with Context.scope(timeout=5, user="ann"):  # for everything called inside
         print("context:", await whoami("hello"))
     with capture() as trace:
         print("polite:", await polite("x"))
     print("trace:", [handle.step_id for handle in trace.runs[0].walk()])
     print(trace.runs[0])  # a tree with times
-    handle = write.start("mai")  # TraceHandle[str]: to await, watch, cancel and answer
-    print("chunks:", [text async for text in handle.chunks()], await handle, handle.outcome)
+    h = write.start("mai")  # TraceHandle[str]: to await, watch, cancel and answer
+    print("chunks:", [text async for text in h.chunks()], await h)
+    print(h)  # its tree
+    h2 = many.start("to be")
+    print("progress:", [f"{event.done}/{event.total}" async for event in h2 if isinstance(event, Progress)])
+    h3 = greet.start("Ann")
+    print("events:", [event.value if isinstance(event, Emitted) else type(event).__name__ async for event in h3])
+    h4 = send.start("hello")
+    async for _ in h4:
+        if h4.questions:
+            h4.answer("yes")  # cast to the type that was asked for
+    print("answered:", await h4)
+    h5 = polite.start("x")
+    h5.cancel()
+    await h5.settled()
+    print("cancelled:", h5.outcome)
+    with search.override(lambda query, k=3: [Doc(text=f"double of {query}")]):  # for the module and all its copies
+        print("override:", await p("x"), await brief("y"))
     with answers(lambda question: "yes"):
         print("asked:", await send("hello"))
     payload = Payload.of([Doc(text="a")], list[Doc])  # the typed envelope of what leaves the process

@@ -83,7 +83,7 @@ class ParseFiles(Module):
     """Parses all files, at most *limit* at a time."""
 
     def __init__(self, limit: int = 4) -> None:
-        self.parse = ParseFile().map(concurrency=limit, progress=True)
+        self.parse = ParseFile().map(concurrency=limit, progress=True).with_(name="files")
 
     async def forward(self, found: Found) -> Tree:
         results = await self.parse([Place(found.directory, path) for path in found.paths])
@@ -160,15 +160,19 @@ class ReviewRisks(Module):
         self.model, self.where, self.approve = model, where, approve
 
     async def forward(self, risks: list[Risk]) -> Reviewed:
-        failures, chat = Failures(), None
+        failures, chat, refused = Failures(), None, False
         if self.model is not None and risks:
-            if not self.approve or await ask(f"Send the source of {len(risks)} functions to {self.where}?", bool):
+            refused = self.approve and not await ask(
+                f"Send the source of {len(risks)} functions to {self.where}?", bool
+            )
+            if not refused:
                 chat = Reviewer(self.model, *self.tools).with_(middleware=failures)
-            else:
-                failures.reasons.append("nobody approved that anything is sent")
         review = ReviewRisk(chat, Reviewer(RuleModel(), *self.tools))
-        opinions = await review.map(concurrency=1, progress=True)(risks)
-        return Reviewed(opinions=tuple(opinions), reviewer=self._reviewer(opinions, failures.reasons))
+        opinions = await review.map(concurrency=1, progress=True).with_(name="risks")(risks)
+        reviewer = self._reviewer(opinions, failures.reasons)
+        if refused:
+            reviewer = f"reviewed by rules, nobody approved that anything is sent to {self.where}"
+        return Reviewed(opinions=tuple(opinions), reviewer=reviewer)
 
     def _reviewer(self, opinions: list[Opinion], failures: list[str]) -> str:
         """Who gave the verdicts, as a sentence."""

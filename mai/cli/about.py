@@ -14,7 +14,7 @@ from mai.layers import Module
 
 __all__ = ["OPTION_NAMES", "about"]
 
-OPTION_NAMES = frozenset({"timeout", "trace", "json", "traceback", "help"})
+OPTION_NAMES = frozenset({"answer", "timeout", "trace", "json", "traceback", "help"})
 
 
 def about(module: Module[Any, Any], written: str) -> str:

@@ -19,7 +19,7 @@ _RUN_HELP = (
     "Exit codes: 0 ok, 1 the run failed, 2 bad usage, 130 interrupted."
 )
 _FLAGS = ("--trace", "--json", "--traceback")
-_VALUED = ("--timeout",)
+_VALUED = ("--timeout", "--answer")
 
 
 def options_first(words: Sequence[str]) -> list[str]:
@@ -79,6 +79,10 @@ def _run(
     timeout: Annotated[
         float | None, typer.Option(metavar="SECONDS", help="Cancel the run after so many seconds.")
     ] = None,
+    answer: Annotated[
+        list[str] | None,
+        typer.Option(metavar="VALUE", help="Answer the first question with this, the second with the next --answer."),
+    ] = None,
     trace: Annotated[
         bool, typer.Option("--trace", help="Print the trace tree to standard error after the run.")
     ] = False,
@@ -87,5 +91,5 @@ def _run(
         bool, typer.Option("--traceback", help="Print the whole Python traceback if the run fails.")
     ] = False,
 ) -> None:
-    options = Options(timeout=timeout, trace=trace, as_json=as_json, traceback=traceback)
+    options = Options(timeout=timeout, trace=trace, as_json=as_json, traceback=traceback, answers=tuple(answer or ()))
     raise typer.Exit(run_target(target, words or [], options))

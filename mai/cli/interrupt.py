@@ -2,6 +2,8 @@
 
 import asyncio
 import signal
+import socket
+import sys
 import threading
 from collections.abc import Callable, Coroutine, Generator
 from contextlib import contextmanager
@@ -21,10 +23,12 @@ class Interrupt:
 
     Attributes:
         heard: Whether the run was cancelled by an interrupt.
+        mid_line: Whether the cursor of the terminal stands in a line that a question has begun.
     """
 
     def __init__(self) -> None:
         self.heard: bool = False
+        self.mid_line: bool = False
         self._cancel: Callable[[], object] | None = None
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
@@ -44,12 +48,14 @@ class Interrupt:
         loop = asyncio.get_running_loop()
 
         def cancel() -> None:
-            say("mai run: interrupted, waiting for cleanup (Ctrl-C again cancels that too)")
+            line_end, self.mid_line = "\n" if self.mid_line else "", False
+            say(line_end + "mai run: interrupted, waiting for cleanup (Ctrl-C again cancels that too)")
             task.cancel()
 
         self._cancel = lambda: loop.call_soon_threadsafe(cancel)
         try:
-            return await task
+            with _woken_by_signals(loop):
+                return await task
         except Exception as error:
             if not self.heard:
                 raise
@@ -57,6 +63,29 @@ class Interrupt:
             raise asyncio.CancelledError from error
         finally:
             self._cancel = None
+
+
+@contextmanager
+def _woken_by_signals(loop: asyncio.AbstractEventLoop) -> Generator[None]:
+    """Wake *loop* at each signal.
+
+    Python runs a handler when it runs code of the main thread again. A signal that arrives just before the loop begins
+    to wait would be heard only when something else wakes the loop, which may be never.
+    """
+    if sys.platform == "win32" or threading.current_thread() is not threading.main_thread():
+        yield  # on Windows asyncio does it
+        return
+    inner, outer = socket.socketpair()
+    with inner, outer:
+        inner.setblocking(False)  # noqa: FBT003 (takes no keyword)
+        outer.setblocking(False)  # noqa: FBT003
+        loop.add_reader(inner, inner.recv, 4096)
+        before = signal.set_wakeup_fd(outer.fileno(), warn_on_full_buffer=False)
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(before)
+            loop.remove_reader(inner)
 
 
 @contextmanager

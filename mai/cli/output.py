@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from mai.errors import PayloadError
 from mai.types import Payload
 
-__all__ = ["failure_text", "result_text", "say", "write_result"]
+__all__ = ["failure_text", "result_text", "say", "write_prompt", "write_result"]
 
 _MOST_LINES = 20
 _MOST_ERRORS = 10
@@ -68,7 +68,12 @@ def write_result(result: str | bytes) -> None:
 
 def say(text: str) -> None:
     """Write a line to standard error."""
-    _write(sys.stderr, text + "\n")
+    write_prompt(text + "\n")
+
+
+def write_prompt(text: str) -> None:
+    """Write the beginning of a line to standard error."""
+    _write(sys.stderr, text)
     sys.stderr.flush()
 
 

@@ -7,7 +7,7 @@ them, however many there are: the census remembers where it was, counts what has
 import heapq
 import sys
 from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from typing import Any
@@ -17,11 +17,19 @@ from rich.live import Live
 from rich.text import Text
 
 from mai.core.clock import clock
-from mai.core.names import LOOP_LIMIT, LOOP_TURNS, PARALLEL_LIMIT, PARALLEL_WIDTH
+from mai.core.names import (
+    LOOP_LIMIT,
+    LOOP_TURNS,
+    MAP_ITEMS,
+    PARALLEL_LIMIT,
+    PARALLEL_WIDTH,
+    RETRY_COUNT,
+    RETRY_MAX,
+)
 from mai.types import TraceHandle
 from mai.views.text import safe, seconds_text
 
-__all__ = ["Census", "live", "picture"]
+__all__ = ["Census", "Display", "live", "picture"]
 
 _PER_REFRESH = 2_000
 _PER_SECOND = 8
@@ -91,9 +99,9 @@ class Census:
         That is branches or items, for a Loop turns. Children that were dropped from the trace count as done. A Map of
         an iterable without a length does not know how much there is to do.
         """
-        known = (entry for entry in islice(self._open, self._budget) if not _COUNTS.isdisjoint(entry.handle.attributes))
+        known = (entry for entry in islice(self._open, self._budget) if _counts(entry))
         oldest = heapq.nsmallest(_MOST_FANS, known, key=lambda entry: _start(entry.handle))
-        return [(entry.handle.name, _done(entry), _width(entry.handle)) for entry in oldest]
+        return [(_fan_name(entry.handle), _done(entry), _width(entry.handle)) for entry in oldest]
 
     def _look(self, entry: _Open, room: int) -> int:
         """Look at one call; put at most *room* of its new children in front of the queue and return how many."""
@@ -101,7 +109,7 @@ class Census:
         new = entry.handle.children[entry.children_seen : entry.children_seen + room]
         entry.children_seen += len(new)
         if ended and entry.children_seen == len(entry.handle.children):
-            self.done += 1 + entry.handle.dropped
+            self.done += (entry.handle.kind != _ATTEMPT) + entry.handle.dropped
             if entry.parent is not None:
                 entry.parent.children_done += 1
         else:
@@ -110,25 +118,94 @@ class Census:
         return len(new)
 
 
-_COUNTS = frozenset((PARALLEL_WIDTH, PARALLEL_LIMIT, LOOP_LIMIT))
+_ATTEMPT = "attempt"
+_COUNTS = frozenset((PARALLEL_WIDTH, PARALLEL_LIMIT, LOOP_LIMIT, LOOP_TURNS, MAP_ITEMS))
+
+
+def _counts(entry: _Open) -> bool:
+    """Return whether a call repeats something; where it has attempts, they do and it does not."""
+    children = entry.handle.children
+    return not (children and children[0].kind == _ATTEMPT) and not _COUNTS.isdisjoint(_facts(entry.handle))
+
+
+def _call_of(handle: TraceHandle[Any]) -> TraceHandle[Any]:
+    """Return the call that *handle* is an attempt of, else itself."""
+    return handle.parent if handle.kind == _ATTEMPT and handle.parent is not None else handle
+
+
+def _facts(handle: TraceHandle[Any]) -> dict[str, Any]:
+    return {**_call_of(handle).attributes, **handle.attributes}
+
+
+def _fan_name(handle: TraceHandle[Any]) -> str:
+    """Return what is counted: the name that the call was given; for a Map that was given none, that of its step."""
+    call = _call_of(handle)
+    step = handle.children[0].name if call.kind == "map" and handle.children else ""
+    return step if step and call.name == "Map" else call.name
 
 
 def _done(entry: _Open) -> int:
-    facts = entry.handle.attributes
-    return int(facts.get(LOOP_TURNS, 0)) if LOOP_LIMIT in facts else entry.children_done + entry.handle.dropped
+    facts = _facts(entry.handle)
+    if LOOP_LIMIT in facts:
+        return int(facts.get(LOOP_TURNS, 0))
+    return int(facts.get(MAP_ITEMS, entry.children_done + entry.handle.dropped))
 
 
 def _width(handle: TraceHandle[Any]) -> int | None:
-    known = [handle.attributes[key] for key in (LOOP_LIMIT, PARALLEL_WIDTH) if key in handle.attributes]
+    facts = _facts(handle)
+    known = [facts[key] for key in (LOOP_LIMIT, PARALLEL_WIDTH) if key in facts]
     return int(known[0]) if known else None
+
+
+def _step_name(handle: TraceHandle[Any]) -> str:
+    """Return the name of a step that runs, and which attempt it is, or how many have failed, if one has."""
+    call = _call_of(handle)
+    tries = f"of {call.attributes[RETRY_MAX]}" if RETRY_MAX in call.attributes else ""
+    if handle is not call:
+        return call.name + (f", attempt {handle.attempt} {tries}" if handle.attempt > 1 else "")
+    failed = handle.attributes.get(RETRY_COUNT)
+    return handle.name + ("" if failed is None else f", {failed} {tries} failed, waits to try again")
 
 
 def _start(handle: TraceHandle[Any]) -> int:
     return handle.start_ns or 0
 
 
+class Display:
+    """What stands on the terminal while a block runs: *render* says what, several times a second."""
+
+    def __init__(self, console: Console, render: Callable[[], Text]) -> None:
+        self._console = console
+        self._render = render
+        self._live = self._started()
+
+    def _started(self) -> Live:
+        live = Live(
+            get_renderable=self._render,
+            console=self._console,
+            refresh_per_second=_PER_SECOND,
+            transient=True,
+            redirect_stdout=sys.stdout.isatty(),
+        )
+        live.start()
+        return live
+
+    def stop(self) -> None:
+        """Take it away."""
+        self._live.stop()
+
+    @contextmanager
+    def paused(self) -> Generator[None]:
+        """Take it away for a block, in which others write and read."""
+        self._live.stop()
+        try:
+            yield
+        finally:
+            self._live = self._started()  # a new one: the old one would overwrite what was written meanwhile
+
+
 @contextmanager
-def live(runs: Sequence[TraceHandle[Any]], name: str) -> Generator[None]:
+def live(runs: Sequence[TraceHandle[Any]], name: str) -> Generator[Display]:
     """Show the progress of *runs* on standard error until the block ends, then one line that sums it up.
 
     What the run itself prints appears above the display.
@@ -145,14 +222,11 @@ def live(runs: Sequence[TraceHandle[Any]], name: str) -> Generator[None]:
         census.update()
         return picture(census, safe(name), (clock.ticks() - began) / 1e9)
 
-    with Live(
-        get_renderable=render,
-        console=console,
-        refresh_per_second=_PER_SECOND,
-        transient=True,
-        redirect_stdout=sys.stdout.isatty(),
-    ):
-        yield
+    display = Display(console, render)
+    try:
+        yield display
+    finally:
+        display.stop()
     console.print(_summary(runs, census, safe(name), (clock.ticks() - began) / 1e9))
 
 
@@ -164,11 +238,11 @@ def picture(census: Census, name: str, elapsed: float) -> Text:
     text.append(f"{spinner} {name}", style="bold")
     text.append(f"  {census.done:,} done, {census.running:,}{more} running, {_elapsed(elapsed)}")
     for fan, done, width in census.fans():
-        text.append(f"\n  {safe(fan)} {done:,}" + ("" if width is None else f"/{width:,}"))
+        text.append(f"\n  {done:,}" + ("" if width is None else f"/{width:,}") + f" {safe(fan)}")
     now = clock.ticks()
     for handle in census.steps:
         if handle.parent is not None:
-            text.append(f"\n  • {safe(handle.name)}", style="cyan")
+            text.append(f"\n  • {safe(_step_name(handle))}", style="cyan")
             text.append(f"  {_elapsed((now - _start(handle)) / 1e9)}", style="dim")
     if census.running > len(census.steps):
         text.append(f"\n  … and {census.running - len(census.steps):,}{more} more", style="dim")

@@ -5,19 +5,20 @@ import math
 import os
 import sys
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TextIO
 
 from mai import capture, views
 from mai.cli.about import about
 from mai.cli.inputs import arguments, call_arguments, input_model
 from mai.cli.interrupt import Interrupt, handling_sigint
 from mai.cli.output import failure_text, result_text, say, write_result
-from mai.cli.progress import live
+from mai.cli.progress import Display, live
+from mai.cli.questions import Terminal, answering
 from mai.cli.target import import_paths, load
 from mai.cli.usage import BadUsage
-from mai.errors import DeadlineExceeded, PayloadError
+from mai.errors import AskError, DeadlineExceeded, PayloadError
 from mai.layers import Module
 from mai.types import Context, TraceHandle
 
@@ -35,12 +36,14 @@ class Options:
         trace: Print the trace tree to standard error after the run.
         as_json: Print the result as JSON.
         traceback: Print Python's whole traceback where the run fails or the target cannot be imported.
+        answers: The answers to the first questions of the run, in their order.
     """
 
     timeout: float | None = None
     trace: bool = False
     as_json: bool = False
     traceback: bool = False
+    answers: tuple[str, ...] = ()
 
 
 def run_target(written: str, tokens: Sequence[str], options: Options) -> int:
@@ -81,7 +84,7 @@ def _run(module: Module[Any, Any], tokens: Sequence[str], options: Options) -> i
     with capture() as traced:
         display = live(traced.runs, str(module.settings.name)) if sys.stderr.isatty() else nullcontext()
         try:
-            with display, handling_sigint(interrupt):
+            with display as shown, handling_sigint(interrupt), _answering(options, shown, interrupt):
                 value = asyncio.run(interrupt.drive(_call(module, args, kwargs, options.timeout)))
             code = _show(value, module.Out, options)
         except KeyboardInterrupt:
@@ -95,6 +98,14 @@ def _run(module: Module[Any, Any], tokens: Sequence[str], options: Options) -> i
     if options.trace:
         say(_trees(traced.runs))
     return code
+
+
+def _answering(options: Options, display: Display | None, interrupt: Interrupt) -> AbstractContextManager[None]:
+    """Let the person at the terminal answer, if input and live display are on one."""
+    terminal = None
+    if display is not None and _is_terminal(sys.stdin):
+        terminal = Terminal(display.paused, interrupt)
+    return answering(options.answers, terminal)
 
 
 async def _call(module: Module[Any, Any], args: Sequence[Any], kwargs: dict[str, Any], timeout: float | None) -> Any:
@@ -114,6 +125,9 @@ def _failed(error: BaseException, options: Options) -> int:
     say(failure_text(error, with_traceback=options.traceback))
     if options.timeout is not None and isinstance(error, DeadlineExceeded) and error.timeout is None:
         say(f"  (the deadline is that of --timeout {options.timeout:g})")
+
+    if isinstance(error, AskError) and "nobody can answer" in str(error):
+        say("  (answer at a terminal, or with --answer VALUE for each question, in the order in which they come)")
     return FAILED
 
 
@@ -132,3 +146,10 @@ def _read_stdin() -> bytes | None:
         return None if stdin is None or stdin.isatty() else stdin.buffer.read()
     except (OSError, ValueError):
         return None
+
+
+def _is_terminal(stream: TextIO | None) -> bool:
+    try:
+        return stream is not None and stream.isatty()
+    except ValueError:  # it is closed
+        return False

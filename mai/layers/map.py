@@ -152,6 +152,7 @@ class _Items(Branches):
             return error is None
         self.ended += 1
         if self._progress:
+            noted(self._parent, {names.MAP_ITEMS: self.ended})
             post(Progress, self.ended, self._total, frame=self._parent)
         return super().done(key, value, error)
 

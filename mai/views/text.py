@@ -1,5 +1,6 @@
 """Text for terminals: how many columns it takes, how to cut it, how to make it safe, how to say quantities."""
 
+import re
 import unicodedata
 from functools import lru_cache
 
@@ -7,6 +8,9 @@ __all__ = ["bytes_text", "cells", "cut", "pad", "safe", "seconds_text"]
 
 _ELLIPSIS = "…"
 _VARIATION_SELECTORS = range(0xFE00, 0xFE10)
+# Symbols of the I Ching and Tai Xuan Jing are wide since Unicode 16, which is newer than the tables of some Pythons.
+# A terminal with older tables shows them in one column; then a line ends a column early, and none is too long.
+_WIDE_SINCE_16 = re.compile("[\u2630-\u2637\u268a-\u268f\u4dc0-\u4dff\U0001d300-\U0001d356\U0001d360-\U0001d376]")
 
 
 @lru_cache(maxsize=4096)
@@ -14,7 +18,7 @@ def _char_cells(char: str) -> int:
     """Return the columns of one safe character: 0 for a combining mark, 2 for a wide one, else 1."""
     if unicodedata.category(char) in ("Mn", "Me"):
         return 0
-    return 2 if unicodedata.east_asian_width(char) in "WF" else 1
+    return 2 if unicodedata.east_asian_width(char) in "WF" or _WIDE_SINCE_16.match(char) else 1
 
 
 @lru_cache(maxsize=4096)

@@ -19,17 +19,23 @@ import signal
 import sys
 import threading
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import BaseModel, Field
 
-from mai import Conditional, Module, module
+from mai import Conditional, Module, ask, module
 
 
 class Doc(BaseModel):
     text: str
     stars: int = 0
+
+
+class Colour(StrEnum):
+    RED = "red"
+    BLUE = "blue"
 
 
 class Report(BaseModel):
@@ -82,6 +88,38 @@ async def echo(value: str) -> str:
 @module
 async def described(text: Annotated[str, Field(description="What to say")], file: Path = Path("notes.txt")) -> str:
     return text
+
+
+@module
+async def send(text: str) -> str:
+    return f"sent {text}" if await ask(f"Send {text!r}\\n  now?", bool) else "kept"
+
+
+@module
+async def order(text: str) -> str:
+    doc = await ask("Which document?", Doc)
+    return f"{doc.stars} {await ask('Colour?', Colour)} {await ask('Name?')!r} {await ask('Thing?', object)}"
+
+
+@module
+async def hasty(text: str) -> str:
+    try:
+        await ask("Quick?", bool, timeout=0.05)
+    except TimeoutError:
+        return await ask("Slow?")
+    return "quick"
+
+
+@module
+async def own(text: str) -> str:
+    handle = send.start(text)
+    async for _ in handle:
+        if handle.questions:
+            handle.answer(True)
+    return await handle
+
+
+askers = send & send.with_(name="again")
 
 
 @module

@@ -28,6 +28,8 @@ class Handle:
     """The fields of a TraceHandle that the census reads; it counts how often it was asked whether it runs."""
 
     name: str = "step"
+    kind: str = "module"
+    attempt: int = 1
     start_ns: int | None = 0
     parent: "Handle | None" = None
     children: list[Any] = field(default_factory=list)
@@ -112,7 +114,49 @@ def test_a_loop_counts_its_turns_and_a_map_of_unknown_length_its_items() -> None
     everything(census)
     assert census.fans() == [("Map", 1, None), ("Fresh", 0, 9), ("Loop", 2, 9)]
     lines = picture(census, "root", 1.0).plain.split("\n")
-    assert lines[1:4] == ["  Map 1", "  Fresh 0/9", "  Loop 2/9"]
+    assert lines[1:4] == ["  1 Map", "  0/9 Fresh", "  2/9 Loop"]
+
+
+def test_a_map_is_counted_by_its_name_or_that_of_its_step() -> None:
+    root = Handle("root")
+    for name in ("Map", "files"):
+        many = root.begin(name, kind="map", attributes={"mai.parallel.limit": 4, "mai.parallel.width": 140})
+        many.begin("ParseFile").ended = True
+    many.attributes["mai.map.items"] = 12  # which a Map with progress tells, however many children are dropped
+    census = Census([root])  # type: ignore[list-item]
+    everything(census)
+    assert picture(census, "root", 1.0).plain.split("\n")[1:3] == ["  12/140 files", "  1/140 ParseFile"]
+
+
+def test_attempts_are_shown_as_those_of_their_call_and_are_no_calls() -> None:
+    root = Handle("root")
+    chat = root.begin("Chat", attributes={"mai.retry.max": 3})
+    first = chat.begin("attempt", kind="attempt", attributes={"mai.retry.attempt": 1})
+    census = Census([root])  # type: ignore[list-item]
+
+    def steps() -> list[str]:
+        everything(census)
+        with replaced(lambda: 0.0):
+            return [line.rpartition("  ")[0] for line in picture(census, "root", 1.0).plain.split("\n")[1:]]
+
+    assert steps() == ["  • Chat"]
+    first.ended, chat.attributes = True, {**chat.attributes, "mai.retry.count": 1}
+    everything(census)
+    assert steps() == ["  • Chat, 1 of 3 failed, waits to try again"]
+    second = chat.begin("attempt", kind="attempt", attempt=2)
+    assert steps() == ["  • Chat, attempt 2 of 3"]
+    second.ended = chat.ended = root.ended = True
+    everything(census)
+    assert census.done == 2
+
+
+def test_a_fan_out_with_attempts_is_counted_once() -> None:
+    root = Handle("root")
+    many = root.begin("Map", kind="map", attributes={"mai.parallel.limit": 4, "mai.retry.max": 2})
+    many.begin("attempt", kind="attempt", attributes={"mai.parallel.width": 9}).begin("ParseFile").ended = True
+    census = Census([root])  # type: ignore[list-item]
+    everything(census)
+    assert census.fans() == [("ParseFile", 1, 9)]
 
 
 def test_an_update_looks_at_no_more_than_its_budget() -> None:
@@ -216,7 +260,7 @@ def test_the_display_shows_the_steps_that_run_longest() -> None:
     with replaced(lambda: 72.0):
         lines = picture(census, "root", 72.3).plain.split("\n")
     assert lines[0][1:] == " root  1 done, 11 running, 1 m 12 s"
-    assert lines[1] == "  Parallel 1/30"
+    assert lines[1] == "  1/30 Parallel"
     assert lines[2] == r"  • step \x1b[2J1  1 m 11 s"
     assert lines[-2:] == [r"  • step \x1b[2J8  1 m 04 s", "  … and 3 more"]
 

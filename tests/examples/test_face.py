@@ -28,7 +28,13 @@ SAYS = {
         "Sequential", "Sequential/Search", "Sequential/BlockingDelay", "Sequential/Summarise",
         "Sequential/NonBlockingDelay",
     ]),
-    "chunks": "['On ', 'mai', '.'] On mai. ok",
+    "fallback": "hello Ann ANN!",
+    "chunks": "['On ', 'mai', '.'] On mai.",
+    "progress": "['1/2', '2/2']",
+    "events": "['Started', 'looking for Ann', 'Finished']",
+    "answered": "sent",
+    "cancelled": "cancelled",
+    "override": "DOUBLE OF X [Doc(text='double of y')]",
     "asked": "sent",
     "payload": """b'[{"text":"a"}]' 14 True""",
     "types": """['query'] <class 'str'> b'{"query":"x","k":3}'""",
@@ -42,6 +48,7 @@ def test_the_page_runs_as_a_script_and_prints_what_came_of_it() -> None:
     said = dict(line.split(": ", 1) for line in done.stdout.splitlines() if line.partition(": ")[0] in SAYS)
     assert said == SAYS
     assert "─ ✓ BlockingDelay" in done.stdout
+    assert any(line.startswith("✓ Write ") for line in done.stdout.splitlines())
 
 
 async def test_its_modules_can_be_imported_and_called() -> None:

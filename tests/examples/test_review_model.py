@@ -3,6 +3,7 @@
 import base64
 import json
 import socket
+import subprocess
 import traceback
 import urllib.parse
 from collections.abc import Sequence
@@ -14,11 +15,16 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 import review
-from mai import DeadlineExceeded, Module, capture
-from review_agent import tool_specs
+from mai import AskError, DeadlineExceeded, LoopExhausted, Module, answers, capture
+from mai.types import Asked, Progress, Question
+from review_agent import FindCallers, ReadSource, Reviewer, tool_specs
 from review_chat import ChatModel, endpoint, hidden
-from review_messages import Message, ModelError, Throttled, Unavailable
+from review_facts import FileFacts
+from review_files import read_facts
+from review_measures import Risk, Tree
+from review_messages import Message, ModelError, Throttled, Unavailable, Unusable
 from review_report import Report
+from tests.cli.support import command
 from tests.examples import fake_model_server as fake
 from tests.examples.fake_model_server import Behaviour, FakeModelServer
 
@@ -77,6 +83,86 @@ async def test_the_model_is_a_module_like_any_other() -> None:
         model: Module[list[Message], fake.Json] = ChatModel(server.url)
         assert (await model(QUESTION)).content == "hello"
     assert (tr.runs[0].name, tr.runs[0].outcome) == ("ChatModel", "ok")
+
+
+# Asking before anything is sent
+
+
+@pytest.mark.parametrize("said", [True, "yes"])
+async def test_nothing_is_sent_before_the_yes(tree: Path, said: object) -> None:
+    sent: list[int] = []
+    asked: list[Question] = []
+    with FakeModelServer([fake.review]) as server:
+
+        def answer(question: Question) -> object:
+            asked.append(question)
+            sent.append(len(server.requests))
+            return said
+
+        with answers(answer):
+            report = await review.review(tree, model=server.url, top=2, pause=0.0, approve=True)
+    assert sent == [0]
+    assert len(server.requests) == 6
+    assert asked[0].prompt == f"Send the source of 2 functions to {server.url}/chat/completions?"
+    assert report.reviewer == f"reviewed by the model at {server.url}/chat/completions"
+
+
+async def test_after_a_no_nothing_is_sent_and_the_rules_do_the_work(tree: Path, key: str) -> None:
+    with answers(lambda question: False):
+        report, server = await reviewed(tree, [fake.review], approve=True)
+    assert server.requests == []
+    assert report.riskiest == (await review.review(tree, top=2)).riskiest
+    where = f"{server.url}/chat/completions"
+    assert report.reviewer == f"reviewed by rules, nobody approved that anything is sent to {where}"
+
+
+async def test_with_nobody_to_ask_nothing_is_sent_and_the_review_fails(tree: Path) -> None:
+    with FakeModelServer([fake.review]) as server:
+        with pytest.raises(AskError, match="nobody can answer"):
+            await review.review(tree, model=server.url, approve=True)
+        assert server.requests == []
+
+
+async def test_who_started_the_review_may_answer_and_see_how_far_it_is(tree: Path) -> None:
+    done: dict[str, list[tuple[int, int | None]]] = {}
+    with FakeModelServer([fake.review]) as server:
+        handle = review.review.start(tree, model=server.url, top=2, pause=0.0, approve=True)
+        async for event in handle:
+            if isinstance(event, Asked):
+                handle.answer("yes")
+            elif isinstance(event, Progress):
+                done.setdefault(event.step_id.rpartition("/")[2], []).append((event.done, event.total))
+        report = await handle
+    assert verdicts(report) == ["model", "model"]
+    assert done == {"files": [(n, 6) for n in range(1, 7)], "risks": [(1, 2), (2, 2)]}
+
+
+async def test_without_a_model_or_a_risk_nobody_is_asked(tree: Path, tmp_path: Path) -> None:
+    assert (await review.review(tree, approve=True)).reviewer == RULES
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "a.py").touch()
+    report, server = await reviewed(tmp_path / "empty", [fake.review], approve=True)
+    assert (report.riskiest, server.requests) == ((), [])
+
+
+@pytest.mark.slow
+def test_the_command_line_asks_too(tree: Path) -> None:
+    with FakeModelServer([fake.review]) as server:
+
+        def run(*words: str) -> subprocess.CompletedProcess[str]:
+            page = f"{Path(review.__file__)}:review"
+            given = [str(tree), "--model", server.url, "--approve", "true", "--top", "1", *words]
+            return subprocess.run(command("run", page, *given), capture_output=True, text=True, check=False)
+
+        nobody = run()
+        assert (nobody.returncode, nobody.stdout, len(server.requests)) == (1, "", 0)
+        assert "with --answer VALUE" in nobody.stderr
+        no = run("--answer", "no")
+        assert (no.returncode, len(server.requests)) == (0, 0)
+        assert "nobody approved" in " ".join(no.stdout.split())
+        yes = run("--answer", "yes", "--trace")
+        assert (yes.returncode, len(server.requests)) == (0, 3)
+        assert "✓ files x6" in yes.stderr
 
 
 # A model that is asked too often
@@ -227,6 +313,18 @@ async def test_a_model_that_comes_to_no_end_is_stopped(tree: Path, behaviour: Be
     assert verdicts(report) == ["rules"]
     assert "no verdict after 8 answers" in report.reviewer
     assert len(server.requests) == 8
+
+
+async def test_a_talk_without_end_is_an_unusable_model_and_says_why(tree: Path) -> None:
+    facts = read_facts(tree, "shop/orders.py")
+    assert isinstance(facts, FileFacts)
+    small = Tree(tree, (), (facts,), ())
+    with FakeModelServer([fake.say("Hmm.")]) as server:
+        reviewer = Reviewer(ChatModel(server.url), ReadSource(small), FindCallers(small), turns=3)
+        with pytest.raises(Unusable, match="no verdict after 3 answers") as raised:
+            await reviewer(Risk(function=facts.functions[0], risk=1.0))
+    assert isinstance(raised.value.__cause__, LoopExhausted)
+    assert len(server.requests) == 3
 
 
 async def test_a_stalling_model_is_left_after_the_patience(tree: Path) -> None:

@@ -546,6 +546,19 @@ async def test_progress_tells_of_each_item_that_has_ended() -> None:
 
 
 @simulated
+async def test_a_map_with_progress_tells_its_handle_while_it_runs_how_much_is_done() -> None:
+    told: list[object] = []
+
+    @module
+    async def look(n: int) -> None:
+        told.append(trace.runs[0].attributes.get("mai.map.items"))
+
+    with capture() as trace:
+        await look.map(concurrency=1, progress=True)(range(3))
+        await look.map(concurrency=1)([0])
+    assert told == [None, 1, 2, 3]
+
+
 async def test_progress_without_a_started_run_is_nothing() -> None:
     assert await length.map(progress=True)(["a"]) == [1]
 

@@ -1,11 +1,12 @@
 """The text tree: what it shows, that it fits, and that no trace can break it."""
 
+import sys
 import unicodedata
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
@@ -258,7 +259,16 @@ def test_a_cut_text_fits_and_is_the_beginning_of_the_whole(text: str, width: int
     assert short == line or (width == 0 and not short) or line.startswith(short.removesuffix("…"))
 
 
+@pytest.mark.slow
+def test_no_character_takes_more_columns_than_counted() -> None:
+    """The tables of rich are newer than those of Python; where they say less, a line ends early, which harms nobody."""
+    characters = [chr(code) for code in range(sys.maxunicode + 1) if safe(chr(code)) == chr(code)]
+    assert [character for character in characters if cell_len(character) > cells(character)] == []
+    assert cells("\U0001d300") == cells("䷀") == 2
+
+
 @given(st.text())
+@example("\U0001d300")
 def test_safe_text_stays_safe(text: str) -> None:
     assert safe(safe(text)) == safe(text)
     assert cells(safe(text)) >= cell_len(safe(text))
