@@ -16,12 +16,11 @@ from . import names
 from .clock import clock
 from .control import join
 from .drive import DONE, Body, apart, closed, failed, finish, late, start
-from .engine import current_run, new_run
+from .engine import current_run, new_run, start_run
 from .events import Retrying, Started, post
 from .frame import PENDING, ROOT, Frame, Scope, current, repeat, scoped, set_current
-from .hop import hopped
+from .gather import hopped
 from .middleware import Call, through
-from .runs import start_run
 from .signature import colour_of
 from .spans import close_span, has_provider, open_span
 from .spec import Spec

@@ -135,11 +135,9 @@ class Controlled(Generic[R_co]):
     _control: Control | None
 
     def _started(self) -> Control:
-        if self._control is None:
-            raise ConfigError(
-                f"{self!r} was not given by start(), so it cannot be awaited, read, cancelled or answered"
-            )
-        return self._control
+        if self._control is not None:
+            return self._control
+        raise ConfigError(f"{self!r} was not given by start(), so it cannot be awaited, read, cancelled or answered")
 
     def _outside(self) -> Control:
         control = self._started()
@@ -217,7 +215,7 @@ class Controlled(Generic[R_co]):
     @property
     def questions(self) -> tuple[Question, ...]:
         """The questions that wait for an answer, oldest first."""
-        return tuple(question for question, *_ in list(self._started().questions.values()))
+        return tuple(question for question, _ in list(self._started().questions.values()))
 
     def answer(self, value: object, question: Question | None = None) -> None:
         """Answer a question of the run, from any thread.
@@ -237,10 +235,10 @@ class Controlled(Generic[R_co]):
             which = f"answer({value!r})" if question is None else f"answer({value!r}, question={question.prompt!r})"
             hint = "; say which with question=" if fit else ""
             raise AskError(f"{which} belongs to no single open question; open: {prompts}{hint}")
-        (asked, loop, turn), data = fit[0], fit[0][0].data(value)
+        (asked, turn), data = fit[0], fit[0][0].data(value)
         if known.pop(asked.id, None) is None:
             raise AskError(f"answer({value!r}): {asked.prompt!r} was answered already, or waits no more")
-        settle(loop, turn, data)
+        settle(turn, data)
 
 
 def _chunk(event: Event) -> Any:

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 MAX_EVENTS = 1024  # the newest ones are kept, the rest is counted
 SKIP: Any = object()
-_END: Any = object()
 T_co = TypeVar("T_co", covariant=True)
 AHEAD = 16  # as many events a generator may be ahead of its slowest reader
 
@@ -142,11 +141,11 @@ class Failed(Event):
     error: "ErrorInfo | None"
 
 
-def settle(loop: asyncio.AbstractEventLoop, turn: "asyncio.Future[Any]", value: Any = None) -> None:
-    """Give *turn*, a future of *loop*, its value; from any thread."""
-    if asyncio._get_running_loop() is not loop:
+def settle(turn: "asyncio.Future[Any]", value: Any = None) -> None:
+    """Give *turn* its value; from any thread."""
+    if asyncio._get_running_loop() is not (loop := turn.get_loop()):
         with suppress(RuntimeError):  # the loop was closed: nobody waits there any more
-            loop.call_soon_threadsafe(settle, loop, turn, value)
+            loop.call_soon_threadsafe(settle, turn, value)
     elif not turn.done():
         turn.set_result(value)
 
@@ -169,10 +168,9 @@ class Bell:
 
     async def heard(self, ready: Callable[[], bool]) -> None:
         """Wait until *ready*, which is asked after each ring."""
-        loop = asyncio.get_running_loop()
         while not ready():
-            turn: asyncio.Future[None] = loop.create_future()
-            self._wakes.append(wake := partial(settle, loop, turn))
+            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._wakes.append(wake := partial(settle, turn))
             try:
                 if not ready():
                     await turn
@@ -281,18 +279,14 @@ class Reader(AsyncIterator[T_co], Iterator[T_co]):
         self._key = object()  # stands for this reader in the bus
 
     async def __anext__(self) -> T_co:
-        while (value := self._take()) is SKIP:
+        while (value := self._take(StopAsyncIteration)) is SKIP:
             await self._bus.posted.heard(self._has_more)
-        if value is _END:
-            raise StopAsyncIteration
-        return value  # type: ignore[no-any-return]
+        return value
 
     def __next__(self) -> T_co:
-        while (value := self._take()) is SKIP:
+        while (value := self._take(StopIteration)) is SKIP:
             self._bus.posted.wait(self._has_more)
-        if value is _END:
-            raise StopIteration
-        return value  # type: ignore[no-any-return]
+        return value
 
     async def aclose(self) -> None:
         """Do `close`."""
@@ -310,10 +304,10 @@ class Reader(AsyncIterator[T_co], Iterator[T_co]):
     def _has_more(self) -> bool:
         return self._at < self._bus.count or self._bus.ended or not self._open
 
-    def _take(self) -> Any:
-        """Return the next value, SKIP where there is none yet, _END at the end."""
-        bus, value = self._bus, SKIP
-        while value is SKIP and self._open:
+    def _take(self, end: type[Exception]) -> T_co:
+        """Return the next value, SKIP where there is none yet; raise *end* at the end."""
+        bus = self._bus
+        while self._open:
             ended = bus.ended  # asked first: what comes before the end is read
             with bus.lock:
                 oldest = bus.count - len(bus.events)
@@ -325,13 +319,14 @@ class Reader(AsyncIterator[T_co], Iterator[T_co]):
             if self._at == bus.count or not self._at & 7:  # not each time: it wakes all that wait
                 bus.read.ring()
             if event is not None:
-                value = self._pick(event)
-            elif ended:
+                if (value := self._pick(event)) is not SKIP:
+                    return value
+            elif not ended:
+                return SKIP  # type: ignore[no-any-return]
+            else:
                 self.close()
                 self._final()
-            else:
-                return SKIP
-        return _END if value is SKIP else value
+        raise end
 
 
 def post(kind: Callable[..., Event], *facts: Any, frame: Frame | None = None) -> int:

@@ -2,8 +2,8 @@
 
 import json
 from collections.abc import Collection, Mapping, Set
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property, partial
 from hashlib import blake2b
 from typing import Any, Generic, TypeVar
 
@@ -38,9 +38,6 @@ class Payload(Generic[T]):
 
     value: T
     tp: Any
-    _data: list[bytes] = field(
-        default_factory=list[bytes], init=False, repr=False, compare=False
-    )  # made when asked for
 
     @classmethod
     def of(cls, value: V, tp: Any) -> "Payload[V]":
@@ -66,19 +63,20 @@ class Payload(Generic[T]):
         Raises:
             PayloadError: If the value cannot be written as its type without loss.
         """
-        if not self._data:
-            made = adapter(self.tp)
-            try:
-                plain = made.dump_python(self.value, mode="json", warnings="error")
-                data = _written(plain).encode()
-                back = made.validate_json(data)
-                if back != self.value and repr(back) != repr(self.value):  # NaN differs from itself
-                    raise ValueError(f"it would come back as {back!r}")
-            except (ValueError, TypeError, RecursionError) as error:
-                what = f"Cannot write a {type(self.value).__name__} as {show(self.tp)}: {error}"
-                raise PayloadError(what, expected=show(self.tp)) from error
-            self._data.append(data)
-        return self._data[0]
+        return self._json
+
+    @cached_property
+    def _json(self) -> bytes:
+        made = adapter(self.tp)
+        try:
+            data = _written(made.dump_python(self.value, mode="json", warnings="error")).encode()
+            back = made.validate_json(data)
+            if back != self.value and repr(back) != repr(self.value):  # NaN differs from itself
+                raise ValueError(f"it would come back as {back!r}")
+        except (ValueError, TypeError, RecursionError) as error:
+            what = f"Cannot write a {type(self.value).__name__} as {show(self.tp)}: {error}"
+            raise PayloadError(what, expected=show(self.tp)) from error
+        return data
 
     @property
     def size(self) -> int:

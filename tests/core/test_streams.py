@@ -280,6 +280,7 @@ async def test_in_an_attempt_chunks_tell_its_number_and_the_call_around_joins_wh
     call, attempt = Frame(), Frame()
     for frame, parent, key, n in ((call, ROOT, "/Words", 0), (attempt, call, "", -2)):
         frame.mod, frame.parent, frame.key, frame.n = words, parent, key, n
+        frame.depth = 0
         frame.env, frame.run = outside.env._replace(bus=bus), current_run()
         frame.deadline = frame.since = frame.timer = frame.handle = frame.span = None
         frame.seen = frame.lost = frame.started = None
