@@ -21,7 +21,6 @@ from .events import Retrying, Started, post
 from .frame import PENDING, ROOT, Frame, Scope, current, repeat, scoped, set_current
 from .gather import hopped
 from .middleware import Call, through
-from .signature import colour_of
 from .spans import close_span, has_provider, open_span
 from .spec import Spec
 from .streams import drain, drain_in_thread
@@ -186,7 +185,7 @@ async def _answer(f: Frame, m: Any, spec: Spec, given: Any, bound: Any) -> Any:
     forward, colour = m.forward, m.colour if spec.attempts else spec.colour
     double = f.env.doubles.get(m._mai_identity) if f.env.doubles else None
     if double is not None:
-        forward, colour = double, colour_of(double).replace("plain", "inline")
+        forward, colour = double
     if spec.inner is None and not spec.middleware:
         return await _invoke(colour, spec, forward, *bound)
 

@@ -328,7 +328,7 @@ MUTANTS = (
     ),
     Mutant(
         "a wrapper is run as what it is",
-        "mai/core/signature.py",
+        "mai/layers/declared.py",
         'return wrapped if own == "inline"',
         "return wrapped if own",
         (CORE + "test_signature.py",),
