@@ -17,13 +17,12 @@ from .clock import clock
 from .control import join
 from .drive import DONE, Body, apart, closed, failed, finish, late, start
 from .engine import current_run, new_run, start_run
-from .events import Retrying, Started, post
+from .events import Retrying, Started, drain, drain_in_thread, post
 from .frame import PENDING, ROOT, Frame, Scope, current, repeat, scoped, set_current
 from .gather import hopped
 from .middleware import Call, through
 from .spans import close_span, has_provider, open_span
 from .spec import Spec
-from .streams import drain, drain_in_thread
 from .threads import offload
 from .trace import TraceHandle, begun, note_span, open_handle, size_of, succeeded
 

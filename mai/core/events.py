@@ -2,14 +2,15 @@
 
 Calls under a started run find its `Bus` in their frame's environment and post to it; where there is none, nothing is
 made. Posting never waits, and never fails a step; only the chunks of a generator wait, and only for readers that are
-there. Who waits, in whatever loop or thread, waits at a `Bell`.
+there: it is driven by its call's own task, or in one worker thread, and never by a reader. Who waits, in whatever loop
+or thread, waits at a `Bell`.
 """
 
 import asyncio
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import suppress
+from contextlib import aclosing, closing, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from ..errors import WouldDeadlock
 from .clock import clock
 from .frame import Frame, current
+from .threads import offload
 
 if TYPE_CHECKING:
     from .control import Question
@@ -356,3 +358,50 @@ def emit(value: object) -> None:
         (['searching x'], 'X')
     """
     post(Emitted, value)
+
+
+async def drain(stream: Callable[[], Any]) -> list[Any]:
+    """Drive an async generator in this task to its end, and close it whatever happens."""
+    f, chunks = current(), list[Any]()
+    bus, nested = f.env.bus, _is_nested(f)
+    async with aclosing(stream()) as source:
+        async for chunk in source:
+            chunks.append(chunk)
+            if bus is not None:
+                number = post(Chunk, chunk, len(chunks) - 1, nested, frame=f)
+                await bus.read.heard(lambda number=number: bus.has_room(number))
+    return chunks
+
+
+async def drain_in_thread(stream: Callable[[], Any]) -> list[Any]:
+    """Drive a generator in one worker thread; after a cancel it is closed there when it gives its next chunk."""
+    f, chunks, gone = current(), list[Any](), threading.Event()
+    bus, nested = f.env.bus, _is_nested(f)
+
+    def drive() -> None:
+        with closing(stream()) as source:
+            for chunk in source:
+                if gone.is_set():
+                    return
+                chunks.append(chunk)
+                if bus is not None:
+                    number = post(Chunk, chunk, len(chunks) - 1, nested, frame=f)
+                    bus.read.wait(lambda number=number: gone.is_set() or bus.has_room(number))
+
+    try:
+        await offload(drive)
+    except asyncio.CancelledError:
+        gone.set()
+        if bus is not None:
+            bus.read.ring()
+        raise
+    return chunks
+
+
+def _is_nested(f: Frame) -> bool:
+    """Say whether a call around streams too; asked only where it is told."""
+    f = f.parent if f.n < 0 else f  # from an attempt to its call
+    while f.env.bus is not None and (f := f.parent).mod is not None:
+        if f.n >= 0 and "generator" in f.mod._mai_spec.colour:
+            return True
+    return False

@@ -11,9 +11,8 @@ import pytest
 from mai import Conditional, Context, Module, Parallel, TraceHandle, capture, module
 from mai.core.control import join
 from mai.core.engine import current_run
-from mai.core.events import AHEAD, Bus
+from mai.core.events import AHEAD, Bus, drain
 from mai.core.frame import ROOT, Frame, current, set_current
-from mai.core.streams import drain
 from mai.types import Chunk
 from tests.core.test_events import read_into
 from tests.support import recorded_spans, simulated, still

@@ -350,14 +350,14 @@ MUTANTS = (
     ),
     Mutant(
         "an async generator is closed before its call ends",
-        "mai/core/streams.py",
+        "mai/core/events.py",
         "async with aclosing(stream()) as source:",
         "async with __import__('contextlib').nullcontext(stream()) as source:",
         (CORE + "test_streams.py",),
     ),
     Mutant(
         "a generator in a thread is closed there after a cancel",
-        "mai/core/streams.py",
+        "mai/core/events.py",
         "        gone.set()\n",
         "",
         (CORE + "test_streams.py",),
