@@ -12,7 +12,7 @@ from typing import Any, NewType, TypeVar, get_args, get_origin
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from ..errors import CastError
+from ..errors import CastError, PayloadError
 
 _CONFIG = ConfigDict(arbitrary_types_allowed=True)
 _JSON: ConfigDict = {**_CONFIG, "ser_json_inf_nan": "constants", "ser_json_bytes": "base64", "val_json_bytes": "base64"}
@@ -67,9 +67,12 @@ class Caster:
         return _make_adapter(self.tp, _CONFIG)
 
     @functools.cached_property
-    def json(self) -> TypeAdapter[Any] | None:
+    def json(self) -> TypeAdapter[Any]:
         """The TypeAdapter for JSON, in which bytes are base64: in a cast, too, pydantic would decode a str by it."""
-        return _make_adapter(self.tp, _JSON)
+        if (made := _make_adapter(self.tp, _JSON)) is not None:
+            return made
+        text = show(self.tp)
+        raise PayloadError(f"Cannot make JSON of {text}: pydantic knows no schema for it", expected=text)
 
     def __call__(self, value: Any, where: str, frame: Any = None) -> Any:
         """Return *value* itself if it is of the type already, else its cast by pydantic's lax mode.

@@ -17,7 +17,7 @@ from ..errors import AskError, ConfigError, DeadlineExceeded, PayloadError, Woul
 from .casts import caster, show
 from .events import SKIP, Bus, Chunk, Event, Reader, Stream, settle
 from .frame import current
-from .payload import Payload, adapter
+from .payload import Payload
 from .threads import worker_loop
 
 R_co = TypeVar("R_co", covariant=True)
@@ -58,7 +58,7 @@ class Question:
     def schema(self) -> dict[str, Any]:
         """The JSON schema of the answer."""
         try:
-            return adapter(self.type).json_schema()
+            return caster(self.type).json.json_schema()
         except PydanticInvalidForJsonSchema as error:
             raise PayloadError(f"Cannot ask for a {self.expected}: {error}", expected=self.expected) from error
 
@@ -210,7 +210,7 @@ class Controlled(Generic[R_co]):
         after the last chunk.
         """
         control = self._started()
-        return Stream(control, _chunk, control.outcome)
+        return Stream(control, lambda e: e.value if isinstance(e, Chunk) and not e.nested else SKIP, control.outcome)
 
     @property
     def questions(self) -> tuple[Question, ...]:
@@ -239,7 +239,3 @@ class Controlled(Generic[R_co]):
         if known.pop(asked.id, None) is None:
             raise AskError(f"answer({value!r}): {asked.prompt!r} was answered already, or waits no more")
         settle(turn, data)
-
-
-def _chunk(event: Event) -> Any:
-    return event.value if isinstance(event, Chunk) and not event.nested else SKIP

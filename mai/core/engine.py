@@ -285,8 +285,7 @@ def start_run(begin: Any, m: Any, p: Frame, key: str, n: int, *call: Any, apart:
         if control.task is not None and control.task.cancelled():  # before it began
             ended(h, "cancelled")
             control.error = asyncio.CancelledError()
-        if control.error is not None:
-            control.step_id = h.step_id
+        control.step_id = h.step_id if control.error is not None else ""
         control.task = None
         control.end()
         engine.runs.discard(control)

@@ -182,14 +182,13 @@ class Bell:
     def wait(self, ready: Callable[[], bool], timeout: float | None = None) -> bool:
         """Block this thread until *ready*, at most *timeout* seconds; say whether it is."""
         until = None if timeout is None else clock.now() + timeout
-        while not ready():
+        rung = True
+        while rung and not ready():
             gate = threading.Event()
             self._wakes.append(wake := gate.set)
             rung = ready() or gate.wait(None if until is None else until - clock.now())
             self._forget(wake)
-            if not rung:
-                return ready()
-        return True
+        return rung or ready()
 
     def _forget(self, wake: Callable[[], object]) -> None:
         with suppress(ValueError):  # it was rung

@@ -279,17 +279,14 @@ class _Lone:
         return error is None
 
 
-def hopped(body: Body) -> Any:
+def hopped(body: Body) -> Body:
     """Return a body that runs *body* on a fresh stack: in a task of its own, which is joined.
 
     A call costs some Python frames and some of the C stack, so that a nest of a few hundred would overflow both.
     """
-    return _hop(_Lone(body)).__await__()
-
-
-async def _hop(work: _Lone) -> None:
+    work = _Lone(body)
     try:
-        await gather(work)
+        yield from gather(work).__await__()
     finally:
         if work.error is not None:  # a deadline that passed, say, which the body has told from a cancel already
             raise work.error

@@ -7,8 +7,6 @@ from functools import cached_property, partial
 from hashlib import blake2b
 from typing import Any, Generic, TypeVar
 
-from pydantic import TypeAdapter
-
 from ..errors import PayloadError
 from .casts import caster, show
 
@@ -51,7 +49,7 @@ class Payload(Generic[T]):
         Raises:
             PayloadError: If *data* is not JSON of that type.
         """
-        made = adapter(tp)
+        made = caster(tp).json
         try:
             return cls(made.validate_json(data), tp)
         except ValueError as error:
@@ -67,7 +65,7 @@ class Payload(Generic[T]):
 
     @cached_property
     def _json(self) -> bytes:
-        made = adapter(self.tp)
+        made = caster(self.tp).json
         try:
             data = _written(made.dump_python(self.value, mode="json", warnings="error")).encode()
             back = made.validate_json(data)
@@ -97,7 +95,7 @@ class Payload(Generic[T]):
     @property
     def schema_id(self) -> str:
         """blake2b of the type's JSON schema, 16 hexadecimal digits: changes when the type's shape does."""
-        schema = json.dumps(adapter(self.tp).json_schema(mode="serialization"), sort_keys=True)
+        schema = json.dumps(caster(self.tp).json.json_schema(mode="serialization"), sort_keys=True)
         return blake2b(schema.encode(), digest_size=8).hexdigest()
 
 
@@ -120,11 +118,3 @@ def _ordered(value: Any, plain: Any) -> Any:
         members = list(map(_ordered, value, plain))
         return sorted(members, key=partial(_written, sort_keys=True)) if issubclass(cls, Set) else members
     return plain
-
-
-def adapter(tp: Any) -> TypeAdapter[Any]:
-    """Return what reads and writes JSON of type *tp*."""
-    made = caster(tp).json
-    if made is None:
-        raise PayloadError(f"Cannot make JSON of {show(tp)}: pydantic knows no schema for it", expected=show(tp))
-    return made
