@@ -95,9 +95,10 @@ class Caster:
             given = f"{type(value).__name__} {text if len(text) <= 60 else text[:59] + '…'}"
             what = "the returned value" if where == "return" else repr(where)
             step_id, expected = "" if frame is None else frame.path, show(self.tp)
-            message = f"{what} must be {expected}, not {given} ({at and at + ': '}{first['msg']})"
-            message = f"{step_id}: {message}" if step_id else message
-            raise CastError(message, step_id=step_id, where=where, expected=expected) from error
+            found = (
+                f"{step_id and step_id + ': '}{what} must be {expected}, not {given} ({at and at + ': '}{first['msg']})"
+            )
+            raise CastError(found, step_id=step_id, where=where, expected=expected) from error
 
 
 def _make_adapter(tp: Any, own: ConfigDict) -> TypeAdapter[Any] | None:
