@@ -9,13 +9,12 @@ or thread, waits at a `Bell`.
 import asyncio
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable
 from contextlib import aclosing, closing, suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from ..errors import WouldDeadlock
 from .clock import clock
 from .frame import Frame, current
 from .threads import offload
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
     from .trace import ErrorInfo, Outcome
 
 MAX_EVENTS = 1024  # the newest ones are kept, the rest is counted
-SKIP: Any = object()
-T_co = TypeVar("T_co", covariant=True)
 AHEAD = 16  # as many events a generator may be ahead of its slowest reader
 
 
@@ -233,101 +230,6 @@ class Bus:
     def has_room(self, number: int) -> bool:
         """Say whether no reader is too far behind the event *number*."""
         return self.ended or all(cursor > number - AHEAD for cursor in list(self.cursors.values()))
-
-
-class Stream(Generic[T_co]):
-    """What a started run tells, for ``async for`` and, where no event loop runs in this thread, for ``for``.
-
-    Each loop is a reader of its own, from the oldest event that is kept. Leaving a loop early does not end the run.
-
-    Raises:
-        WouldDeadlock: By ``for`` in the thread of a running event loop.
-
-    Example:
-        >>> from collections.abc import Iterator
-        >>> from mai import module
-        >>> @module
-        ... def words(text: str) -> Iterator[str]:
-        ...     yield from text.split()
-        >>> async for chunk in words.start("to be").chunks():
-        ...     print(chunk)
-        to
-        be
-    """
-
-    def __init__(self, bus: Bus, pick: Callable[[Event], T_co], final: Callable[[], object]) -> None:
-        self._parts: Any = bus, pick, final
-
-    def __aiter__(self) -> "Reader[T_co]":
-        return Reader(*self._parts)
-
-    def __iter__(self) -> "Reader[T_co]":
-        if asyncio._get_running_loop() is not None:
-            raise WouldDeadlock("for would block the thread of a running event loop: write 'async for' instead")
-        return Reader(*self._parts)
-
-
-class Reader(AsyncIterator[T_co], Iterator[T_co]):
-    """One loop over a `Stream`; it holds its place and nothing else.
-
-    Attributes:
-        dropped: How many events were gone before this reader came to them.
-    """
-
-    def __init__(self, bus: Bus, pick: Callable[[Event], T_co], final: Callable[[], object]) -> None:
-        self.dropped: int = 0
-        self._bus, self._pick, self._final, self._at, self._open = bus, pick, final, 0, True
-        self._key = object()  # stands for this reader in the bus
-
-    async def __anext__(self) -> T_co:
-        while (value := self._take(StopAsyncIteration)) is SKIP:
-            await self._bus.posted.heard(self._has_more)
-        return value
-
-    def __next__(self) -> T_co:
-        while (value := self._take(StopIteration)) is SKIP:
-            self._bus.posted.wait(self._has_more)
-        return value
-
-    async def aclose(self) -> None:
-        """Do `close`."""
-        self.close()
-
-    def close(self) -> None:
-        """Read no further, and let the generators go on that waited for this reader; from anywhere."""
-        self._open = False
-        self._bus.cursors.pop(self._key, None)
-        self._bus.posted.ring()
-        self._bus.read.ring()
-
-    __del__ = close
-
-    def _has_more(self) -> bool:
-        return self._at < self._bus.count or self._bus.ended or not self._open
-
-    def _take(self, end: type[Exception]) -> T_co:
-        """Return the next value, SKIP where there is none yet; raise *end* at the end."""
-        bus = self._bus
-        while self._open:
-            ended = bus.ended  # asked first: what comes before the end is read
-            with bus.lock:
-                oldest = bus.count - len(bus.events)
-                self.dropped += max(0, oldest - self._at)
-                self._at = max(oldest, self._at)
-                event = bus.events[self._at - oldest] if self._at < bus.count else None
-                self._at += event is not None
-                bus.cursors[self._key] = self._at
-            if self._at == bus.count or not self._at & 7:  # not each time: it wakes all that wait
-                bus.read.ring()
-            if event is not None:
-                if (value := self._pick(event)) is not SKIP:
-                    return value
-            elif not ended:
-                return SKIP  # type: ignore[no-any-return]
-            else:
-                self.close()
-                self._final()
-        raise end
 
 
 def post(kind: Callable[..., Event], *facts: Any, frame: Frame | None = None) -> int:

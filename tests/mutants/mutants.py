@@ -364,7 +364,7 @@ MUTANTS = (
     ),
     Mutant(
         "a reader that is dropped frees the generator",
-        "mai/core/events.py",
+        "mai/core/control.py",
         "    __del__ = close\n",
         "",
         (CORE + "test_events.py",),
