@@ -1,19 +1,7 @@
 """The public data types: what calls take, know and leave behind."""
 
-from .core.control import Question
-from .core.events import (
-    Asked,
-    Chunk,
-    Emitted,
-    Event,
-    Failed,
-    Finished,
-    Progress,
-    Reader,
-    Retrying,
-    Started,
-    Stream,
-)  # fmt: skip
+from .core.control import Question, Reader, Stream
+from .core.events import Asked, Chunk, Emitted, Event, Failed, Finished, Progress, Retrying, Started
 from .core.frame import Context
 from .core.middleware import Call
 from .core.payload import Payload

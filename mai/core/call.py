@@ -16,16 +16,13 @@ from . import names
 from .clock import clock
 from .control import join
 from .drive import DONE, Body, apart, closed, failed, finish, late, start
-from .engine import current_run, new_run
-from .events import Retrying, Started, post
+from .engine import current_run, new_run, start_run
+from .events import Retrying, Started, drain, drain_in_thread, post
 from .frame import PENDING, ROOT, Frame, Scope, current, repeat, scoped, set_current
-from .hop import hopped
+from .gather import hopped
 from .middleware import Call, through
-from .runs import start_run
-from .signature import colour_of
 from .spans import close_span, has_provider, open_span
 from .spec import Spec
-from .streams import drain, drain_in_thread
 from .threads import offload
 from .trace import TraceHandle, begun, note_span, noted, open_handle, size_of, succeeded
 
@@ -206,7 +203,7 @@ async def _answer(f: Frame, m: Any, spec: Spec, given: Any, bound: Any) -> Any:
     forward, colour = m.forward, m.colour if spec.attempts else spec.colour
     double = f.env.doubles.get(m._mai_identity) if f.env.doubles else None
     if double is not None:
-        forward, colour = double, colour_of(double).replace("plain", "inline")
+        forward, colour = double
     if spec.inner is None:
         return await _invoke(colour, spec, forward, *bound)
     attempt = Attempt(spec.inner, forward, colour)

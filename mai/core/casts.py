@@ -12,7 +12,7 @@ from typing import Any, NewType, TypeVar, get_args, get_origin
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from ..errors import CastError
+from ..errors import CastError, PayloadError
 
 _CONFIG = ConfigDict(arbitrary_types_allowed=True)
 _JSON: ConfigDict = {**_CONFIG, "ser_json_inf_nan": "constants", "ser_json_bytes": "base64", "val_json_bytes": "base64"}
@@ -67,9 +67,12 @@ class Caster:
         return _make_adapter(self.tp, _CONFIG)
 
     @functools.cached_property
-    def json(self) -> TypeAdapter[Any] | None:
+    def json(self) -> TypeAdapter[Any]:
         """The TypeAdapter for JSON, in which bytes are base64: in a cast, too, pydantic would decode a str by it."""
-        return _make_adapter(self.tp, _JSON)
+        if (made := _make_adapter(self.tp, _JSON)) is not None:
+            return made
+        text = show(self.tp)
+        raise PayloadError(f"Cannot make JSON of {text}: pydantic knows no schema for it", expected=text)
 
     def __call__(self, value: Any, where: str, frame: Any = None) -> Any:
         """Return *value* itself if it is of the type already, else its cast by pydantic's lax mode.
@@ -92,9 +95,10 @@ class Caster:
             given = f"{type(value).__name__} {text if len(text) <= 60 else text[:59] + '…'}"
             what = "the returned value" if where == "return" else repr(where)
             step_id, expected = "" if frame is None else frame.path, show(self.tp)
-            message = f"{what} must be {expected}, not {given} ({at and at + ': '}{first['msg']})"
-            message = f"{step_id}: {message}" if step_id else message
-            raise CastError(message, step_id=step_id, where=where, expected=expected) from error
+            found = (
+                f"{step_id and step_id + ': '}{what} must be {expected}, not {given} ({at and at + ': '}{first['msg']})"
+            )
+            raise CastError(found, step_id=step_id, where=where, expected=expected) from error
 
 
 def _make_adapter(tp: Any, own: ConfigDict) -> TypeAdapter[Any] | None:

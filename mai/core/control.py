@@ -1,11 +1,11 @@
-"""The control of a started run: what ``await handle``, ``handle.cancel()`` and the like act upon.
+"""The control of a started run: what ``await handle``, ``handle.cancel()``, ``async for`` and the like act upon.
 
 A run belongs to one event loop; its control may be used from every loop and thread.
 """
 
 import asyncio
 import logging
-from collections.abc import Generator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar, overload
@@ -15,13 +15,15 @@ from pydantic import PydanticInvalidForJsonSchema
 
 from ..errors import AskError, ConfigError, DeadlineExceeded, PayloadError, WouldDeadlock
 from .casts import caster, show
-from .events import SKIP, Bus, Chunk, Event, Reader, Stream, settle
+from .events import Bus, Chunk, Event, settle
 from .frame import current
-from .payload import Payload, adapter
+from .payload import Payload
 from .threads import worker_loop
 
 R_co = TypeVar("R_co", covariant=True)
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+SKIP: Any = object()  # in the place of what a reader does not want
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,7 @@ class Question:
     def schema(self) -> dict[str, Any]:
         """The JSON schema of the answer."""
         try:
-            return adapter(self.type).json_schema()
+            return caster(self.type).json.json_schema()
         except PydanticInvalidForJsonSchema as error:
             raise PayloadError(f"Cannot ask for a {self.expected}: {error}", expected=self.expected) from error
 
@@ -128,6 +130,101 @@ async def join(runs: list[Control], error: BaseException | None = None) -> None:
                     raise
 
 
+class Stream(Generic[T_co]):
+    """What a started run tells, for ``async for`` and, where no event loop runs in this thread, for ``for``.
+
+    Each loop is a reader of its own, from the oldest event that is kept. Leaving a loop early does not end the run.
+
+    Raises:
+        WouldDeadlock: By ``for`` in the thread of a running event loop.
+
+    Example:
+        >>> from collections.abc import Iterator
+        >>> from mai import module
+        >>> @module
+        ... def words(text: str) -> Iterator[str]:
+        ...     yield from text.split()
+        >>> async for chunk in words.start("to be").chunks():
+        ...     print(chunk)
+        to
+        be
+    """
+
+    def __init__(self, bus: Bus, pick: Callable[[Event], T_co], final: Callable[[], object]) -> None:
+        self._parts: Any = bus, pick, final
+
+    def __aiter__(self) -> "Reader[T_co]":
+        return Reader(*self._parts)
+
+    def __iter__(self) -> "Reader[T_co]":
+        if asyncio._get_running_loop() is not None:
+            raise WouldDeadlock("for would block the thread of a running event loop: write 'async for' instead")
+        return Reader(*self._parts)
+
+
+class Reader(AsyncIterator[T_co], Iterator[T_co]):
+    """One loop over a `Stream`; it holds its place and nothing else.
+
+    Attributes:
+        dropped: How many events were gone before this reader came to them.
+    """
+
+    def __init__(self, bus: Bus, pick: Callable[[Event], T_co], final: Callable[[], object]) -> None:
+        self.dropped: int = 0
+        self._bus, self._pick, self._final, self._at, self._open = bus, pick, final, 0, True
+        self._key = object()  # stands for this reader in the bus
+
+    async def __anext__(self) -> T_co:
+        while (value := self._take(StopAsyncIteration)) is SKIP:
+            await self._bus.posted.heard(self._has_more)
+        return value
+
+    def __next__(self) -> T_co:
+        while (value := self._take(StopIteration)) is SKIP:
+            self._bus.posted.wait(self._has_more)
+        return value
+
+    async def aclose(self) -> None:
+        """Do `close`."""
+        self.close()
+
+    def close(self) -> None:
+        """Read no further, and let the generators go on that waited for this reader; from anywhere."""
+        self._open = False
+        self._bus.cursors.pop(self._key, None)
+        self._bus.posted.ring()
+        self._bus.read.ring()
+
+    __del__ = close
+
+    def _has_more(self) -> bool:
+        return self._at < self._bus.count or self._bus.ended or not self._open
+
+    def _take(self, end: type[Exception]) -> T_co:
+        """Return the next value, SKIP where there is none yet; raise *end* at the end."""
+        bus = self._bus
+        while self._open:
+            ended = bus.ended  # asked first: what comes before the end is read
+            with bus.lock:
+                oldest = bus.count - len(bus.events)
+                self.dropped += max(0, oldest - self._at)
+                self._at = max(oldest, self._at)
+                event = bus.events[self._at - oldest] if self._at < bus.count else None
+                self._at += event is not None
+                bus.cursors[self._key] = self._at
+            if self._at == bus.count or not self._at & 7:  # not each time: it wakes all that wait
+                bus.read.ring()
+            if event is not None:
+                if (value := self._pick(event)) is not SKIP:
+                    return value
+            elif not ended:
+                return SKIP  # type: ignore[no-any-return]
+            else:
+                self.close()
+                self._final()
+        raise end
+
+
 class Controlled(Generic[R_co]):
     """What a handle that ``start`` gave can do besides telling; on any other these raise ConfigError."""
 
@@ -135,11 +232,9 @@ class Controlled(Generic[R_co]):
     _control: Control | None
 
     def _started(self) -> Control:
-        if self._control is None:
-            raise ConfigError(
-                f"{self!r} was not given by start(), so it cannot be awaited, read, cancelled or answered"
-            )
-        return self._control
+        if self._control is not None:
+            return self._control
+        raise ConfigError(f"{self!r} was not given by start(), so it cannot be awaited, read, cancelled or answered")
 
     def _outside(self) -> Control:
         control = self._started()
@@ -212,12 +307,12 @@ class Controlled(Generic[R_co]):
         after the last chunk.
         """
         control = self._started()
-        return Stream(control, _chunk, control.outcome)
+        return Stream(control, lambda e: e.value if isinstance(e, Chunk) and not e.nested else SKIP, control.outcome)
 
     @property
     def questions(self) -> tuple[Question, ...]:
         """The questions that wait for an answer, oldest first."""
-        return tuple(question for question, *_ in list(self._started().questions.values()))
+        return tuple(question for question, _ in list(self._started().questions.values()))
 
     def answer(self, value: object, question: Question | None = None) -> None:
         """Answer a question of the run, from any thread.
@@ -237,11 +332,7 @@ class Controlled(Generic[R_co]):
             which = f"answer({value!r})" if question is None else f"answer({value!r}, question={question.prompt!r})"
             hint = "; say which with question=" if fit else ""
             raise AskError(f"{which} belongs to no single open question; open: {prompts}{hint}")
-        (asked, loop, turn), data = fit[0], fit[0][0].data(value)
+        (asked, turn), data = fit[0], fit[0][0].data(value)
         if known.pop(asked.id, None) is None:
             raise AskError(f"answer({value!r}): {asked.prompt!r} was answered already, or waits no more")
-        settle(loop, turn, data)
-
-
-def _chunk(event: Event) -> Any:
-    return event.value if isinstance(event, Chunk) and not event.nested else SKIP
+        settle(turn, data)

@@ -12,20 +12,20 @@ import threading
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from contextvars import Context, Token, copy_context
-from functools import cached_property
+from functools import cached_property, partial
 from queue import Empty
 from typing import Any
 
 from ..errors import ConfigError, DeadlineExceeded, WouldDeadlock
 from .control import Control, Question, join
-from .drive import apart
+from .drive import DONE, apart, finish
 from .events import Asked, Bell, post
-from .frame import Env, Frame, current, restore, scoped, set_current
+from .frame import Env, Frame, Scope, current, restore, scoped, set_current
 from .gather import Work, gather
 from .ids import new_id
 from .settings import COUNT, checked
 from .threads import Door, Threads, start_thread, worker_loop
-from .trace import TraceHandle
+from .trace import TraceHandle, ended, open_handle
 from .watch import watchdog
 
 FLUSH = 5.0  # seconds that detached work has when the interpreter ends
@@ -64,10 +64,9 @@ class Run:
         Raises:
             DeadlineExceeded: If there is none after *timeout* seconds.
         """
-        env, loop = current().env, asyncio.get_running_loop()
-        limit, turn = asyncio.timeout(timeout), loop.create_future()
+        env, limit, turn = current().env, asyncio.timeout(timeout), asyncio.get_running_loop().create_future()
         if env.answers is None:
-            env.bus.questions[signal.id] = signal, loop, turn
+            env.bus.questions[signal.id] = signal, turn
         post(Asked, signal)
         try:
             async with limit:
@@ -244,29 +243,88 @@ def run_sync(call: Callable[[], Awaitable[Any]]) -> Any:
     """
     if asyncio._get_running_loop() is not None:
         raise WouldDeadlock("run() was called in the thread of a running event loop: write 'await module(x)' instead")
-    loop, door, frame, context = worker_loop() or portal(), Door(), current(), copy_context()
-    serving = None if worker_loop() is None else door  # any other thread must be free for a Ctrl-C
-    tasks, ended, failed = list[asyncio.Task[None]](), list[Any](), list[BaseException]()
-
-    async def main() -> None:
-        set_current(scoped(frame, armed=None, door=serving))
-        try:
-            ended.append(await call())
-        except BaseException as error:  # noqa: BLE001 (a SystemExit, say, would end the loop that serves everybody)
-            failed.append(error)
-
-    def begin() -> None:
-        tasks.append(loop.create_task(main(), context=context))
-        tasks[0].add_done_callback(lambda _: door.put(None))
-
+    waiting, door = worker_loop(), Door()
+    door.loop = waiting or portal()
+    serving = None if waiting is None else door  # any other thread must be free for a Ctrl-C
     try:
-        loop.call_soon_threadsafe(begin)
+        _spawn(door, scoped(current(), armed=None, door=serving), call, partial(door.put, None))
         door.serve()
     except BaseException:
-        loop.call_soon_threadsafe(lambda: [task.cancel() for task in tasks])
+        door.loop.call_soon_threadsafe(lambda: door.task and door.task.cancel())
         with suppress(Empty):
             door.serve(timeout=0.5)  # what clean-up has after a Ctrl-C
         raise
-    if not ended:
-        raise failed[0] if failed else asyncio.CancelledError  # cancelled from outside before its first step
-    return ended[0]
+    door.task.result()  # raises if it was cancelled from outside before its first step
+    if door.error is not None:
+        raise door.error
+    return door.value
+
+
+def start_run(begin: Any, m: Any, p: Frame, key: str, n: int, *call: Any, apart: bool = False) -> TraceHandle[Any]:
+    """Start ``begin(m, p, key, n, *call, handle)`` in a task, and return its handle at once.
+
+    It runs in the loop that runs in this thread, else in the one that waits for this worker thread, else in the
+    process's portal loop. A run *apart* is detached.
+    """
+    waiting, engine = worker_loop(), (p.run or new_run(p.env)).engine
+    loop = asyncio._get_running_loop() or (portal() if waiting is None or waiting.is_closed() else waiting)
+    control, shell = Control(loop, p.env.bus, apart=apart), Frame()
+    shell.key, shell.n, shell.parent, shell.span = key, n, p.owner if isinstance(p, Scope) else p, None
+    h = open_handle(shell, p.handle, m._mai_spec, call[-1])
+    h._control = control
+    own: dict[str, Any] = {"deadline": None, "door": None} if apart else {}
+    scope = scoped(p, armed=None, slot=None, bus=control, **own)
+
+    async def run() -> Any:
+        f = begin(m, scope, key, n, *call, h)
+        if f.y is not DONE:
+            await finish(f)
+        return f.out
+
+    def over() -> None:
+        if control.task is not None and control.task.cancelled():  # before it began
+            ended(h, "cancelled")
+            control.error = asyncio.CancelledError()
+        control.step_id = h.step_id if control.error is not None else ""
+        control.task = None
+        control.end()
+        engine.runs.discard(control)
+        engine.idle.ring()
+        for around in control.around:
+            around.detached.discard(control)
+            around.over.ring()
+
+    _enlist(control, shell.parent)
+    engine.runs.add(control)
+    _spawn(control, scope, run, over)
+    return h
+
+
+def _enlist(control: Control, owner: Frame) -> None:
+    """Let those know of a run that will wait for it: the call that started it, or whoever waits for detached work."""
+    if control.apart:
+        for around in control.around:
+            around.detached.add(control)
+    elif owner.mod is not None:
+        owner.started = [*(owner.started or ()), control]
+
+
+def _spawn(home: Control | Door, scope: Scope, call: Callable[[], Awaitable[Any]], over: Callable[[], object]) -> None:
+    """Run ``await call()`` in a task of *home*, in a copy of this context; there is what comes of it, too."""
+    context = copy_context()
+
+    async def main() -> None:
+        set_current(scope)
+        try:
+            home.value = await call()
+        except BaseException as error:  # noqa: BLE001 (whoever asks *home* gets it; a SystemExit would end the loop)
+            home.error = error
+
+    def spawn() -> None:
+        home.task = home.loop.create_task(main(), context=context)
+        home.task.add_done_callback(lambda _: over())
+
+    if asyncio._get_running_loop() is home.loop:
+        spawn()
+    else:
+        home.loop.call_soon_threadsafe(spawn)

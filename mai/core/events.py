@@ -2,30 +2,28 @@
 
 Calls under a started run find its `Bus` in their frame's environment and post to it; where there is none, nothing is
 made. Posting never waits, and never fails a step; only the chunks of a generator wait, and only for readers that are
-there. Who waits, in whatever loop or thread, waits at a `Bell`.
+there: it is driven by its call's own task, or in one worker thread, and never by a reader. Who waits, in whatever loop
+or thread, waits at a `Bell`.
 """
 
 import asyncio
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable
+from contextlib import aclosing, closing, suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from ..errors import WouldDeadlock
 from .clock import clock
 from .frame import Frame, current
+from .threads import offload
 
 if TYPE_CHECKING:
     from .control import Question
     from .trace import ErrorInfo, Outcome
 
 MAX_EVENTS = 1024  # the newest ones are kept, the rest is counted
-SKIP: Any = object()
-_END: Any = object()
-T_co = TypeVar("T_co", covariant=True)
 AHEAD = 16  # as many events a generator may be ahead of its slowest reader
 
 
@@ -142,11 +140,11 @@ class Failed(Event):
     error: "ErrorInfo | None"
 
 
-def settle(loop: asyncio.AbstractEventLoop, turn: "asyncio.Future[Any]", value: Any = None) -> None:
-    """Give *turn*, a future of *loop*, its value; from any thread."""
-    if asyncio._get_running_loop() is not loop:
+def settle(turn: "asyncio.Future[Any]", value: Any = None) -> None:
+    """Give *turn* its value; from any thread."""
+    if asyncio._get_running_loop() is not (loop := turn.get_loop()):
         with suppress(RuntimeError):  # the loop was closed: nobody waits there any more
-            loop.call_soon_threadsafe(settle, loop, turn, value)
+            loop.call_soon_threadsafe(settle, turn, value)
     elif not turn.done():
         turn.set_result(value)
 
@@ -169,10 +167,9 @@ class Bell:
 
     async def heard(self, ready: Callable[[], bool]) -> None:
         """Wait until *ready*, which is asked after each ring."""
-        loop = asyncio.get_running_loop()
         while not ready():
-            turn: asyncio.Future[None] = loop.create_future()
-            self._wakes.append(wake := partial(settle, loop, turn))
+            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._wakes.append(wake := partial(settle, turn))
             try:
                 if not ready():
                     await turn
@@ -182,14 +179,13 @@ class Bell:
     def wait(self, ready: Callable[[], bool], timeout: float | None = None) -> bool:
         """Block this thread until *ready*, at most *timeout* seconds; say whether it is."""
         until = None if timeout is None else clock.now() + timeout
-        while not ready():
+        rung = True
+        while rung and not ready():
             gate = threading.Event()
             self._wakes.append(wake := gate.set)
             rung = ready() or gate.wait(None if until is None else until - clock.now())
             self._forget(wake)
-            if not rung:
-                return ready()
-        return True
+        return rung or ready()
 
     def _forget(self, wake: Callable[[], object]) -> None:
         with suppress(ValueError):  # it was rung
@@ -236,104 +232,6 @@ class Bus:
         return self.ended or all(cursor > number - AHEAD for cursor in list(self.cursors.values()))
 
 
-class Stream(Generic[T_co]):
-    """What a started run tells, for ``async for`` and, where no event loop runs in this thread, for ``for``.
-
-    Each loop is a reader of its own, from the oldest event that is kept. Leaving a loop early does not end the run.
-
-    Raises:
-        WouldDeadlock: By ``for`` in the thread of a running event loop.
-
-    Example:
-        >>> from collections.abc import Iterator
-        >>> from mai import module
-        >>> @module
-        ... def words(text: str) -> Iterator[str]:
-        ...     yield from text.split()
-        >>> async for chunk in words.start("to be").chunks():
-        ...     print(chunk)
-        to
-        be
-    """
-
-    def __init__(self, bus: Bus, pick: Callable[[Event], T_co], final: Callable[[], object]) -> None:
-        self._parts: Any = bus, pick, final
-
-    def __aiter__(self) -> "Reader[T_co]":
-        return Reader(*self._parts)
-
-    def __iter__(self) -> "Reader[T_co]":
-        if asyncio._get_running_loop() is not None:
-            raise WouldDeadlock("for would block the thread of a running event loop: write 'async for' instead")
-        return Reader(*self._parts)
-
-
-class Reader(AsyncIterator[T_co], Iterator[T_co]):
-    """One loop over a `Stream`; it holds its place and nothing else.
-
-    Attributes:
-        dropped: How many events were gone before this reader came to them.
-    """
-
-    def __init__(self, bus: Bus, pick: Callable[[Event], T_co], final: Callable[[], object]) -> None:
-        self.dropped: int = 0
-        self._bus, self._pick, self._final, self._at, self._open = bus, pick, final, 0, True
-        self._key = object()  # stands for this reader in the bus
-
-    async def __anext__(self) -> T_co:
-        while (value := self._take()) is SKIP:
-            await self._bus.posted.heard(self._has_more)
-        if value is _END:
-            raise StopAsyncIteration
-        return value  # type: ignore[no-any-return]
-
-    def __next__(self) -> T_co:
-        while (value := self._take()) is SKIP:
-            self._bus.posted.wait(self._has_more)
-        if value is _END:
-            raise StopIteration
-        return value  # type: ignore[no-any-return]
-
-    async def aclose(self) -> None:
-        """Do `close`."""
-        self.close()
-
-    def close(self) -> None:
-        """Read no further, and let the generators go on that waited for this reader; from anywhere."""
-        self._open = False
-        self._bus.cursors.pop(self._key, None)
-        self._bus.posted.ring()
-        self._bus.read.ring()
-
-    __del__ = close
-
-    def _has_more(self) -> bool:
-        return self._at < self._bus.count or self._bus.ended or not self._open
-
-    def _take(self) -> Any:
-        """Return the next value, SKIP where there is none yet, _END at the end."""
-        bus, value = self._bus, SKIP
-        while value is SKIP and self._open:
-            ended = bus.ended  # asked first: what comes before the end is read
-            with bus.lock:
-                oldest = bus.count - len(bus.events)
-                self.dropped += max(0, oldest - self._at)
-                self._at = max(oldest, self._at)
-                event = bus.events[self._at - oldest] if self._at < bus.count else None
-                self._at += event is not None
-                bus.cursors[self._key] = self._at
-            if self._at == bus.count or not self._at & 7:  # not each time: it wakes all that wait
-                bus.read.ring()
-            if event is not None:
-                value = self._pick(event)
-            elif ended:
-                self.close()
-                self._final()
-            else:
-                return SKIP
-        return _END if value is SKIP else value
-
-
 def post(kind: Callable[..., Event], *facts: Any, frame: Frame | None = None) -> int:
     """Tell the started run around, if there is one, of an event of the step that runs now (or of *frame*)."""
     f = frame or current()
@@ -361,3 +259,50 @@ def emit(value: object) -> None:
         (['searching x'], 'X')
     """
     post(Emitted, value)
+
+
+async def drain(stream: Callable[[], Any]) -> list[Any]:
+    """Drive an async generator in this task to its end, and close it whatever happens."""
+    f, chunks = current(), list[Any]()
+    bus, nested = f.env.bus, _is_nested(f)
+    async with aclosing(stream()) as source:
+        async for chunk in source:
+            chunks.append(chunk)
+            if bus is not None:
+                number = post(Chunk, chunk, len(chunks) - 1, nested, frame=f)
+                await bus.read.heard(lambda number=number: bus.has_room(number))
+    return chunks
+
+
+async def drain_in_thread(stream: Callable[[], Any]) -> list[Any]:
+    """Drive a generator in one worker thread; after a cancel it is closed there when it gives its next chunk."""
+    f, chunks, gone = current(), list[Any](), threading.Event()
+    bus, nested = f.env.bus, _is_nested(f)
+
+    def drive() -> None:
+        with closing(stream()) as source:
+            for chunk in source:
+                if gone.is_set():
+                    return
+                chunks.append(chunk)
+                if bus is not None:
+                    number = post(Chunk, chunk, len(chunks) - 1, nested, frame=f)
+                    bus.read.wait(lambda number=number: gone.is_set() or bus.has_room(number))
+
+    try:
+        await offload(drive)
+    except asyncio.CancelledError:
+        gone.set()
+        if bus is not None:
+            bus.read.ring()
+        raise
+    return chunks
+
+
+def _is_nested(f: Frame) -> bool:
+    """Say whether a call around streams too; asked only where it is told."""
+    f = f.parent if f.n < 0 else f  # from an attempt to its call
+    while f.env.bus is not None and (f := f.parent).mod is not None:
+        if f.n >= 0 and "generator" in f.mod._mai_spec.colour:
+            return True
+    return False

@@ -44,7 +44,7 @@ class Env(NamedTuple):
     door: Any = None  # the blocked worker thread that serves nested jobs, if any
     bus: Any = None  # the Bus of the started run, if it is one
     answers: Any = None  # the function that answers questions, if any
-    doubles: Mapping[Any, Any] = _NONE  # what stands in for a module and its copies, by their common identity
+    doubles: Mapping[Any, Any] = _NONE  # what stands in for a module, and its colour
 
 
 @dataclass(slots=True, init=False, eq=False, repr=False)

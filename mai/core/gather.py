@@ -7,16 +7,16 @@ caller's own task runs none of them: it only waits, so a cancel from outside rea
 """
 
 import asyncio
-import types
 from collections import deque
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable
 from contextvars import Context, copy_context
 from typing import Any, Protocol
 
 import anyio
 
 from .clock import clock
-from .drive import DONE, Worker, finish
+from .drive import DONE, Body, Worker, breathe, finish, start
+from .events import Bell
 from .frame import Frame, current
 
 _Task = asyncio.Task[Any]
@@ -111,12 +111,6 @@ def held_slot() -> Slot | None:
     return slot if here else None
 
 
-@types.coroutine
-def _stand() -> Generator[None, None, None]:
-    """Wait for a turn of the loop, as ``asyncio.sleep(0)`` does."""
-    yield
-
-
 class _Group:
     """One gather: its tasks, its places, and how it ends."""
 
@@ -133,7 +127,7 @@ class _Group:
         self.outside: tuple[Any, ...] | None = None  # what a cancel from outside said
         self.stopped: bool = False  # nothing new begins
         self.outer: Slot | None = held_slot()
-        self.hungry: asyncio.Future[None] | None = None  # on which the feed waits for a place
+        self.place: Bell = Bell()  # for which the feed waits
         self.context: Context = copy_context()  # of the caller: a branch may be the one that makes room for another
 
     def full(self) -> bool:
@@ -147,19 +141,12 @@ class _Group:
         elif self.limit is not None and not self.stopped and not self.full():
             if not self.coming and self.work.more():
                 self.spawn()
-            self.ask()
-
-    def ask(self) -> None:
-        """Let the feed see whether there is a place now."""
-        if self.hungry is not None and not self.hungry.done():
-            self.hungry.set_result(None)
+            self.place.ring()
 
     async def room(self) -> bool:
         """Wait until all that is ready has begun and there is a place for more; False where nothing new may begin."""
         self.wake()
-        while not self.stopped and (self.full() or self.waiting or self.work.more()):
-            self.hungry = self.loop.create_future()
-            await self.hungry
+        await self.place.heard(lambda: self.stopped or not (self.full() or self.waiting or self.work.more()))
         return not self.stopped
 
     def spawn(self, feed: Any = None) -> None:
@@ -173,15 +160,14 @@ class _Group:
 
     async def worker(self, feed: Any) -> None:
         try:
-            await _stand()
+            await breathe()
             if feed is None:
                 self.coming = False
                 await self.drain()
             elif not await feed(self.room):
                 self.stop()
         except asyncio.CancelledError as error:  # in a pause between two branches: by `stop`, or from outside
-            self.outside = self.outside if self.stopped else error.args
-            self.stop()
+            self.stop(error)
         except BaseException as error:  # noqa: BLE001 (raised by `gather`, once everything has ended)
             self.crash = self.crash or error
             self.stop()
@@ -192,10 +178,10 @@ class _Group:
         if last and not self.idle.done():
             self.idle.set_result(None)
 
-    def stop(self) -> None:
+    def stop(self, cancel: BaseException | None = None) -> None:
         """Let nothing new begin and cancel the rest, once, after what fails in this very turn of the loop too."""
         if not self.stopped:
-            self.stopped = True
+            self.stopped, self.outside = True, None if cancel is None else cancel.args
             self.loop.call_soon(lambda: [task.cancel() for task in self.tasks])
 
     async def drain(self) -> None:
@@ -211,16 +197,16 @@ class _Group:
             if frame is not None and frame.y is not DONE:
                 if not self.coming and not self.full() and work.more():
                     self.spawn()
-                self.ask()
+                self.place.ring()
                 await self.follow(key, frame)
             elif not work.done(key, None if frame is None else frame.out, error):
                 self.stop()
             if slot is not None:
                 slot.end()
-                self.ask()
+                self.place.ring()
             count += 1
             if not count & 15 and clock.ticks() - mark > 1_000_000:  # let the loop run about every millisecond
-                await asyncio.sleep(0)
+                await breathe()
                 mark = clock.ticks()
 
     async def follow(self, key: Any, frame: Frame) -> None:
@@ -232,14 +218,9 @@ class _Group:
             value = frame.out
         except BaseException as raised:  # noqa: BLE001 (becomes the outcome of the branch)
             error = raised
-        if isinstance(error, asyncio.CancelledError):  # of ours, from outside, or raised by the branch itself?
-            if self.stopped:
-                return
-            if task.cancelling():
-                self.outside = error.args
-                self.stop()
-                return
-        if not self.work.done(key, value, error):
+        if isinstance(error, asyncio.CancelledError) and (self.stopped or task.cancelling()):  # not the branch's own
+            self.stop(error)
+        elif not self.work.done(key, value, error):
             self.stop()
 
     async def join(self) -> None:
@@ -250,8 +231,8 @@ class _Group:
                 with anyio.CancelScope(shield=self.outside is not None):  # anyio repeats its cancels
                     await (waits or asyncio.wait(left))
             except asyncio.CancelledError as error:
-                self.outside = error.args
                 self.stop()
+                self.outside = error.args
             waits = None
 
 
@@ -270,3 +251,51 @@ async def gather(work: Work, limit: int | None = None) -> None:
         raise asyncio.CancelledError(*group.outside)
     if group.crash is not None:
         raise group.crash
+
+
+class _Lone:
+    """A work source of one branch: the body of a call."""
+
+    feed = None
+
+    def __init__(self, body: Body, cancels: Callable[[], int]) -> None:
+        self.body: Body | None = body
+        self.cancels: Callable[[], int] = cancels  # how many have come for the task that waits
+        self.error: BaseException | None = None
+        self.gave: bool = False  # the body has ended without an error
+        self.late: bool = False  # it failed after a cancel had come, and had reached it
+
+    def more(self) -> bool:
+        return self.body is not None
+
+    def take(self, slot: Slot | None) -> tuple[int, Frame | None, BaseException | None]:
+        body, self.body = self.body, None
+        driver = Frame()  # the call's own frame is what the task outside drives
+        driver.deadline = driver.timer = driver.handle = driver.out = None
+        try:
+            return 0, start(driver, body), None  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        except BaseException as error:  # noqa: BLE001 (becomes the outcome of the call)
+            return 0, None, error
+
+    def done(self, key: Any, value: Any, error: BaseException | None) -> bool:
+        own: Any = asyncio.current_task()
+        self.error, self.gave, self.late = error, error is None, self.cancels() > 0 < own.cancelling()
+        return error is None
+
+
+def hopped(body: Body) -> Body:
+    """Return a body that runs *body* on a fresh stack: in a task of its own, which is joined.
+
+    A call costs some Python frames and some of the C stack, so that a nest of a few hundred would overflow both.
+    """
+    task: Any = asyncio.current_task()
+    before = task.cancelling()
+    work = _Lone(body, lambda: task.cancelling() - before)
+    try:
+        yield from gather(work).__await__()
+    except asyncio.CancelledError:
+        if not work.gave:  # else whoever drives the call finds the cancel, and tells it from a deadline
+            raise
+    finally:  # a failure wins over a cancel where the body made it of one: a deadline that passed, clean-up
+        if work.error is not None and (work.late or not work.cancels()):
+            raise work.error

@@ -12,14 +12,10 @@ def new_id() -> str:
     return os.urandom(16).hex()
 
 
-def _draw() -> float:
-    return int.from_bytes(os.urandom(6), "big") / (1 << 48)
-
-
 class Chance:
     """Random numbers in [0, 1), behind one attribute, so that a simulation can hand out its own."""
 
-    draw: Callable[[], float] = staticmethod(_draw)
+    draw: Callable[[], float] = staticmethod(lambda: int.from_bytes(os.urandom(6), "big") / (1 << 48))
 
 
 chance: Chance = Chance()

@@ -44,11 +44,7 @@ Middleware = Callable[[Call, Next], Awaitable[Any]]
 
 def through(layers: tuple[Middleware, ...], innermost: Next) -> Next:
     """Return what calls the first of *layers*, which calls the second, and so on down to *innermost*."""
-    inner = innermost
-    for layer in reversed(layers):
-        inner = _around(layer, inner)
-    return inner
-
-
-def _around(layer: Middleware, inner: Next) -> Next:
-    return lambda call: layer(call, inner)
+    if not layers:
+        return innermost
+    inner = through(layers[1:], innermost)
+    return lambda call: layers[0](call, inner)

@@ -2,12 +2,10 @@
 
 import json
 from collections.abc import Collection, Mapping, Set
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property, partial
 from hashlib import blake2b
 from typing import Any, Generic, TypeVar
-
-from pydantic import TypeAdapter
 
 from ..errors import PayloadError
 from .casts import caster, show
@@ -38,9 +36,6 @@ class Payload(Generic[T]):
 
     value: T
     tp: Any
-    _data: list[bytes] = field(
-        default_factory=list[bytes], init=False, repr=False, compare=False
-    )  # made when asked for
 
     @classmethod
     def of(cls, value: V, tp: Any) -> "Payload[V]":
@@ -54,7 +49,7 @@ class Payload(Generic[T]):
         Raises:
             PayloadError: If *data* is not JSON of that type.
         """
-        made = adapter(tp)
+        made = caster(tp).json
         try:
             return cls(made.validate_json(data), tp)
         except ValueError as error:
@@ -66,19 +61,20 @@ class Payload(Generic[T]):
         Raises:
             PayloadError: If the value cannot be written as its type without loss.
         """
-        if not self._data:
-            made = adapter(self.tp)
-            try:
-                plain = made.dump_python(self.value, mode="json", warnings="error")
-                data = _written(plain).encode()
-                back = made.validate_json(data)
-                if back != self.value and repr(back) != repr(self.value):  # NaN differs from itself
-                    raise ValueError(f"it would come back as {back!r}")
-            except (ValueError, TypeError, RecursionError) as error:
-                what = f"Cannot write a {type(self.value).__name__} as {show(self.tp)}: {error}"
-                raise PayloadError(what, expected=show(self.tp)) from error
-            self._data.append(data)
-        return self._data[0]
+        return self._json
+
+    @cached_property
+    def _json(self) -> bytes:
+        made = caster(self.tp).json
+        try:
+            data = _written(made.dump_python(self.value, mode="json", warnings="error")).encode()
+            back = made.validate_json(data)
+            if back != self.value and repr(back) != repr(self.value):  # NaN differs from itself
+                raise ValueError(f"it would come back as {back!r}")
+        except (ValueError, TypeError, RecursionError) as error:
+            what = f"Cannot write a {type(self.value).__name__} as {show(self.tp)}: {error}"
+            raise PayloadError(what, expected=show(self.tp)) from error
+        return data
 
     @property
     def size(self) -> int:
@@ -99,7 +95,7 @@ class Payload(Generic[T]):
     @property
     def schema_id(self) -> str:
         """blake2b of the type's JSON schema, 16 hexadecimal digits: changes when the type's shape does."""
-        schema = json.dumps(adapter(self.tp).json_schema(mode="serialization"), sort_keys=True)
+        schema = json.dumps(caster(self.tp).json.json_schema(mode="serialization"), sort_keys=True)
         return blake2b(schema.encode(), digest_size=8).hexdigest()
 
 
@@ -122,11 +118,3 @@ def _ordered(value: Any, plain: Any) -> Any:
         members = list(map(_ordered, value, plain))
         return sorted(members, key=partial(_written, sort_keys=True)) if issubclass(cls, Set) else members
     return plain
-
-
-def adapter(tp: Any) -> TypeAdapter[Any]:
-    """Return what reads and writes JSON of type *tp*."""
-    made = caster(tp).json
-    if made is None:
-        raise PayloadError(f"Cannot make JSON of {show(tp)}: pydantic knows no schema for it", expected=show(tp))
-    return made

@@ -3,10 +3,12 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from ..errors import ConfigError, DeadlineExceeded
 from .ids import chance
+
+_NUMBERS = ("attempts", int, "a whole number"), ("base", float, "seconds"), ("limit", float, "seconds")
 
 
 @dataclass(frozen=True)
@@ -50,26 +52,14 @@ class Retry:
     on: type[Exception] | tuple[type[Exception], ...] | Callable[[Exception], bool] = Exception
 
     def __post_init__(self) -> None:
-        for key, kind, wanted in (
-            ("attempts", int, "a whole number"),
-            ("base", float, "seconds"),
-            ("limit", float, "seconds"),
-        ):
+        for key, kind, wanted in _NUMBERS:
             value: Any = getattr(self, key)
             if isinstance(value, bool) or not isinstance(value, kind | int) or not 0 < value < math.inf:
                 raise ConfigError(f"Retry: {key}={value!r} cannot be used; give {wanted} above 0")
-        if self.predicate is None and not (self._kinds and all(_is_failure(kind) for kind in self._kinds)):
-            raise ConfigError(f"Retry: on={self.on!r} is neither exception types (of Exception) nor a function")
-
-    @property
-    def predicate(self) -> Callable[[Exception], bool] | None:
-        """The function that *on* is, if it is one."""
-        return self.on if callable(self.on) and not isinstance(self.on, type) else None
-
-    @property
-    def _kinds(self) -> tuple[Any, ...]:
-        on: Any = self.on
-        return on if isinstance(on, tuple) else (on,)  # pyright: ignore[reportUnknownVariableType]
+        kinds, on = _kinds(self.on), cast("object", self.on)
+        failures = kinds and all(isinstance(kind, type) and issubclass(kind, Exception) for kind in kinds)
+        if not failures and (isinstance(on, type) or not callable(on)):
+            raise ConfigError(f"Retry: on={on!r} is neither exception types (of Exception) nor a function")
 
     def pause(self, attempt: int, error: Exception) -> float | None:
         """Return how long to wait after *attempt* failed with *error* [s]; None: raise it."""
@@ -81,13 +71,14 @@ class Retry:
         return chance.draw() * min(self.limit, self.base * 2.0 ** min(attempt - 1, 1000))
 
     def _wants(self, error: Exception) -> bool:
-        if self.predicate is not None:
-            return bool(self.predicate(error))
-        kinds = self._kinds
+        on: Any = self.on
+        if not isinstance(on, type | tuple):
+            return bool(on(error))
+        kinds = _kinds(on)
         if isinstance(error, DeadlineExceeded):  # a TimeoutError, and thereby an OSError, which it is not meant to be
             kinds = tuple(kind for kind in kinds if kind is not OSError)
         return isinstance(error, kinds)
 
 
-def _is_failure(kind: object) -> bool:
-    return isinstance(kind, type) and issubclass(kind, Exception)
+def _kinds(on: Any) -> tuple[Any, ...]:
+    return on if isinstance(on, tuple) else (on,)  # pyright: ignore[reportUnknownVariableType]

@@ -78,10 +78,7 @@ class Settings(BaseModel, frozen=True, arbitrary_types_allowed=True, defer_build
         for key in given:
             if key not in SETTINGS:
                 raise ConfigError(f"{owner} has no setting {key!r}{near(key, SETTINGS)}")
-        try:
-            valid = Settings.model_validate(given)
-        except ValidationError as error:
-            raise _misfit(owner, error.errors()[0]["loc"][0], error) from error
+        valid = checked(owner, "", given, _ALL)
         fresh = {key: getattr(valid, key) for key in given}
         if params:
             fresh["params"] = {**self.params, **params}
@@ -89,10 +86,11 @@ class Settings(BaseModel, frozen=True, arbitrary_types_allowed=True, defer_build
 
 
 SETTINGS = frozenset(Settings.model_fields) - {"params"}
+_ALL = TypeAdapter(Settings)
 
 
 def checked(owner: str, key: str, value: object, tp: TypeAdapter[Any]) -> Any:
-    """Return *value* as a setting of type *tp*.
+    """Return *value* as a setting of type *tp*, called *key* unless it is a mapping of several.
 
     Raises:
         ConfigError: If it is none.
@@ -100,12 +98,9 @@ def checked(owner: str, key: str, value: object, tp: TypeAdapter[Any]) -> Any:
     try:
         return tp.validate_python(value)
     except ValidationError as error:
-        raise _misfit(owner, key, error) from error
-
-
-def _misfit(owner: str, key: object, error: ValidationError) -> ConfigError:
-    first = error.errors()[0]
-    return ConfigError(f"{owner}: {key}={first['input']!r} cannot be used: {first['msg']}")
+        first = error.errors()[0]
+        name = key or first["loc"][0]
+        raise ConfigError(f"{owner}: {name}={first['input']!r} cannot be used: {first['msg']}") from error
 
 
 def near(name: str, known: Iterable[str]) -> str:

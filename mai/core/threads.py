@@ -78,9 +78,13 @@ class Job:
 
 
 class Door(SimpleQueue[Any]):
-    """A worker thread blocked in ``run``: it takes nested jobs (``put``) until None says that the call has ended."""
+    """A thread blocked in ``run``: it takes nested jobs (``put``) until None says that the call has ended, and how."""
 
+    loop: asyncio.AbstractEventLoop  # that the call runs in
     open: bool = True
+    task: Any = None
+    value: Any = None
+    error: BaseException | None = None
 
     def serve(self, timeout: float | None = None) -> None:
         """Run jobs until None comes (raises queue.Empty after *timeout* seconds without any)."""

@@ -5,9 +5,9 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Unpack, overload
 
-from ..core.signature import Signature
 from ..errors import ConfigError
 from .checks import Keywords, check_fallback
+from .declared import declared
 from .module import Module, P, R, lifted
 
 
@@ -20,7 +20,7 @@ class FunctionModule(Module[Any, Any], Generic[P, R]):
         self._mai_settings = self._mai_settings.merged(self._mai_label, lifted(self._mai_label, settings))
         self.__wrapped__: Callable[P, R] = fn
         self.__doc__, self.__module__ = fn.__doc__, getattr(fn, "__module__", None) or "builtins"
-        self._mai_sign = partial(Signature.of, fn, self._mai_label)  # type: ignore[method-assign]
+        self._mai_sign = partial(declared, fn, self._mai_label)  # type: ignore[method-assign]
         self._mai_signature = None
         if not TYPE_CHECKING:
             self.forward = fn

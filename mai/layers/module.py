@@ -25,6 +25,7 @@ from ..core.trace import TraceHandle
 from ..errors import CastError, ConfigError, WiringError
 from . import checks
 from .checks import Around, Fallback, Keywords, MapKeywords, name_of, signature_of
+from .declared import colour_of, declared
 from .schema import model_of
 
 if TYPE_CHECKING:
@@ -285,8 +286,9 @@ class Module(Generic[In, Out]):
             'WHO?'
         """
         checks.check_double(self, double)
-        doubles = current().env.doubles
-        token = set_current(scoped(current(), doubles={**doubles, getattr(self, "_mai_identity", None): double}))
+        stands_in = double, colour_of(double).replace("plain", "inline")
+        doubles = {**current().env.doubles, getattr(self, "_mai_identity", None): stands_in}
+        token = set_current(scoped(current(), doubles=doubles))
         try:
             yield
         finally:
@@ -390,7 +392,7 @@ class Module(Generic[In, Out]):
     def _mai_sign(cls) -> Signature:
         """Read the signature of the class; composites and functions have one of their own in each instance."""
         method = not isinstance(inspect.getattr_static(cls, "forward"), staticmethod | classmethod)
-        cls._mai_signature = Signature.of(cls.forward, cls.__name__, method=method, names=cls._mai_names)
+        cls._mai_signature = declared(cls.forward, cls.__name__, method=method, names=cls._mai_names)
         return cls._mai_signature
 
 

@@ -9,6 +9,8 @@ import anyio
 import pytest
 
 from mai import BlockingDelay, Context, DeadlineExceeded, Module, NonBlockingDelay, Parallel, capture, module
+from mai.core.call import current, launch
+from mai.core.gather import Slot, gather
 from tests.support import Simulation, loop_of, simulated, still
 
 mark: contextvars.ContextVar[str] = contextvars.ContextVar("mark", default="clean")
@@ -975,3 +977,33 @@ async def test_a_strand_that_is_cancelled_while_it_waits_for_the_place_takes_the
 
     await Parallel(Parallel(CleansUp(), patient), Step(log, "long", 50), limit=1)(0)
     assert begun(log) == {"long": 0, "patient": 2}
+
+
+# ---------------------------------------------------------------- odd sources
+
+
+class Odd:
+    """A work source of two branches, which fails when it is told how one of them ended."""
+
+    feed = None
+
+    def __init__(self, log: Log) -> None:
+        self.steps = [Step(log, "b", 5), Step(log, "a", 1)]
+
+    def more(self) -> bool:
+        return bool(self.steps)
+
+    def take(self, slot: Slot | None) -> tuple[int, Any, BaseException | None]:
+        return len(self.steps), launch(self.steps.pop(), current(), "/step", 0), None
+
+    def done(self, key: int, value: Any, error: BaseException | None) -> bool:
+        raise ArithmeticError(f"{key} ended")
+
+
+@simulated
+async def test_a_source_that_fails_is_raised_once_its_branches_have_ended() -> None:
+    log = Log()
+    with pytest.raises(ArithmeticError, match="2 ended"):
+        await gather(Odd(log))
+    assert log.entries[2:] == [("a ends", 1.0), ("b cancelled", 1.0), ("b is over", 1.0)]
+    assert tasks() == 1

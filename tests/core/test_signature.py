@@ -10,7 +10,7 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mai import CastError, ConfigError, Module, PayloadError, Sequential, module
-from mai.core.signature import Signature
+from mai.layers.declared import declared
 from tests.support import refused, simulated
 
 T = TypeVar("T")
@@ -558,7 +558,7 @@ async def test_a_plain_wrapper_is_a_plain_step_unless_it_passes_on_a_generator(f
 
     ran = list[threading.Thread]()
     for step in (module(wrapper), module(functools.partial(wrapper))):
-        assert Signature.of(step.__wrapped__, "step").colour == (colour if "generator" in colour else "plain")
+        assert declared(step.__wrapped__, "step").colour == (colour if "generator" in colour else "plain")
         assert (step.Out, await step(2)) == (str, "abab")
     assert (threading.current_thread() in ran) == (colour == "async generator")
 
@@ -574,7 +574,7 @@ async def test_an_async_wrapper_is_a_coroutine_function_whatever_it_wraps(fn: An
         return [chunk async for chunk in out] if colour == "async generator" else list(out)
 
     step = module(wrapper)
-    assert Signature.of(wrapper, "step").colour == "coroutine"
+    assert declared(wrapper, "step").colour == "coroutine"
     if "generator" in colour:  # what the wrapper makes of the chunks is not what the wrapped function declares
         assert (step.Out, await step(2)) == (Any, ["ab", "ab"])
     elif colour == "coroutine":
@@ -584,7 +584,7 @@ async def test_an_async_wrapper_is_a_coroutine_function_whatever_it_wraps(fn: An
 @pytest.mark.parametrize(("fn", "colour"), FUNCTIONS)
 @simulated
 async def test_a_cached_function_is_run_like_the_function(fn: Any, colour: str) -> None:
-    assert Signature.of(functools.cache(fn), "step").colour == colour
+    assert declared(functools.cache(fn), "step").colour == colour
     assert await module(functools.cache(fn))(2) == "abab"
 
 
@@ -599,4 +599,4 @@ async def test_a_callable_object_that_wraps_a_function_is_run_as_its_own_call_sa
             return self.fn(count)
 
     step = module(Retried(compute))
-    assert (Signature.of(Retried(compute), "step").colour, step.Out, await step(2)) == ("coroutine", str, "abab")
+    assert (declared(Retried(compute), "step").colour, step.Out, await step(2)) == ("coroutine", str, "abab")

@@ -334,7 +334,7 @@ MUTANTS = (
     ),
     Mutant(
         "a wrapper is run as what it is",
-        "mai/core/signature.py",
+        "mai/layers/declared.py",
         'return wrapped if own == "inline"',
         "return wrapped if own",
         (CORE + "test_signature.py",),
@@ -357,7 +357,7 @@ MUTANTS = (
     ),
     Mutant(
         "an async generator is closed before its call ends",
-        "mai/core/streams.py",
+        "mai/core/events.py",
         "async with aclosing(stream()) as source:",
         "async with __import__('contextlib').nullcontext(stream()) as source:",
         (CORE + "test_streams.py",),
@@ -365,7 +365,7 @@ MUTANTS = (
     ),
     Mutant(
         "a generator in a thread is closed there after a cancel",
-        "mai/core/streams.py",
+        "mai/core/events.py",
         "        gone.set()\n",
         "",
         (CORE + "test_streams.py",),
@@ -373,7 +373,7 @@ MUTANTS = (
     ),
     Mutant(
         "a reader that is dropped frees the generator",
-        "mai/core/events.py",
+        "mai/core/control.py",
         "    __del__ = close\n",
         "",
         (CORE + "test_events.py",),
@@ -411,7 +411,7 @@ MUTANTS = (
     ),
     Mutant(
         "the engine holds what was started, and joins it",
-        "mai/core/runs.py",
+        "mai/core/engine.py",
         "    engine.runs.add(control)\n",
         "",
         (CORE + "test_runs.py",),
@@ -419,7 +419,7 @@ MUTANTS = (
     ),
     Mutant(
         "detached work does not inherit a deadline",
-        "mai/core/runs.py",
+        "mai/core/engine.py",
         '{"deadline": None, "door": None} if apart else {}',
         "{}",
         (CORE + "test_runs.py",),
@@ -463,14 +463,14 @@ MUTANTS = (
     Mutant(
         "an item is taken only when there is a place for it",
         "mai/core/gather.py",
-        "(self.full() or self.waiting or self.work.more())",
-        "self.work.more()",
+        "not (self.full() or self.waiting or self.work.more())",
+        "not self.work.more()",
         (LAYERS + "test_map.py",),
     ),
     Mutant(
         "an async source goes on when an item parks",
         "mai/core/gather.py",
-        "                self.spawn()\n            self.ask()",
+        "                self.spawn()\n            self.place.ring()",
         "                self.spawn()",
         (LAYERS + "test_map.py",),
     ),
