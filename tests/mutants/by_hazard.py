@@ -366,7 +366,7 @@ BY_HAZARD = (
         "mai/core/engine.py",
         "    serving = None if worker_loop() is None else door",
         "    serving = door",
-        (CORE + "test_threads.py", CORE + "test_doors.py"),
+        (CORE + "test_threads.py::test_a_thread_that_is_no_worker_serves_no_jobs_and_is_free_at_the_deadline",),
         hazards=(35, "E"),
         patience=60,
     ),
