@@ -201,6 +201,24 @@ async def test_the_value_of_a_call_is_not_kept_by_it() -> None:
 
 
 @simulated
+async def test_a_task_that_outlives_its_step_does_not_keep_the_value_of_the_step() -> None:
+    class Big: ...
+
+    tasks: list[Any] = []
+
+    @module
+    async def make(x: int) -> Big:
+        tasks.append(
+            asyncio.ensure_future(asyncio.sleep(60))
+        )  # in the context of the step, from which its frame is seen
+        return Big()
+
+    value = weakref.ref(await make(1))
+    assert value() is None
+    await tasks[0]
+
+
+@simulated
 async def test_a_deadline_reaches_a_module_in_a_task_that_user_code_made_and_that_outlives_its_call() -> None:
     tasks: list[asyncio.Task[float]] = []
 

@@ -330,3 +330,14 @@ def test_a_look_is_safe_though_the_garbage_collector_lets_other_threads_go_on() 
         """
     )
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+
+
+def test_a_look_leaves_the_garbage_collector_as_it_was() -> None:
+    watching = Watchdog()
+    try:
+        for switch in (gc.disable, gc.enable):
+            switch()
+            watching.look()
+            assert gc.isenabled() == (switch is gc.enable)
+    finally:
+        gc.enable()
