@@ -55,7 +55,8 @@ class Slot:
     def __init__(self, group: "_Group") -> None:
         self.group: _Group = group
         self.strands: int = 0
-        self.held = self.ended = False
+        self.held: bool = False
+        self.ended: bool = False
         self.turn: asyncio.Event | None = None  # while it waits for the place: set when it may look
         self.join()
 

@@ -42,7 +42,7 @@ class Signature:
         self._alone: bool = self.positional == params[:1] == params
         self._places = slots[: len(self.positional)]
         self._only = [slot for slot in slots if slot[1] is _P.KEYWORD_ONLY]
-        self.rest = next((slot for slot in slots if slot[1] is _P.VAR_POSITIONAL), None)
+        self.rest: Any = next((slot for slot in slots if slot[1] is _P.VAR_POSITIONAL), None)
         self._more = next((slot for slot in slots if slot[1] is _P.VAR_KEYWORD), None)
         self.model: type[BaseModel] | None = None  # of the input, once somebody has asked for it
         self._native = inspect.Signature(params, return_annotation=returns)
