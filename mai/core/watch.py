@@ -106,5 +106,5 @@ def _common(one: str, other: str) -> str:
     return "".join(commonprefix([re.split(r"(?=[/[])", path) for path in (one, other)]))  # noqa: RUF071 (of lists)
 
 
-watchdog = Watchdog()
+watchdog: Watchdog = Watchdog()
 thread_owners.add(watchdog)
