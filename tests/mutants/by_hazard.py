@@ -128,7 +128,7 @@ BY_HAZARD = (
         "anyio.CancelScope(shield=False)",
         (CORE + "test_gather.py::test_a_cancel_by_an_anyio_scope_is_joined_without_spinning",),
         hazards=(13,),
-        patience=20,
+        patience=15,
     ),
     Mutant(
         "a step of a race that cancels itself is no success",
@@ -322,7 +322,7 @@ BY_HAZARD = (
         "            first = len(self._ready) == 1\n",
         (CORE + "test_threads.py::test_threads_serve_several_loops_at_once",),
         hazards=(32,),
-        patience=20,
+        patience=15,
     ),
     Mutant(
         "leaving an engine waits for no thread",
@@ -425,7 +425,7 @@ BY_HAZARD = (
         "            if turn & 63 == 63:",
         "            if turn < 0:",
         (LAYERS + "test_loop.py::test_a_body_that_never_waits_lets_others_run_and_can_be_cancelled",),
-        patience=20,
+        patience=15,
     ),
     Mutant(
         "a source of a map and its items do not share contextvars",
