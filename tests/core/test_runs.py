@@ -312,6 +312,26 @@ async def test_a_call_that_ends_without_a_value_cancels_what_was_started_in_it(h
 
 
 @simulated
+async def test_a_nested_call_that_fails_unobserved_joins_what_was_started_in_it() -> None:
+    sleeper = Sleeper()
+
+    @module
+    async def fails(x: str) -> str:
+        sleeper.start(60.0)
+        await asyncio.sleep(1)
+        raise KeyError(x)
+
+    @module
+    async def handles(x: str) -> list[str]:
+        try:
+            return [await fails(x)]
+        except KeyError:
+            return sleeper.log[:]
+
+    assert await handles("x") == ["began", "cleaned"]
+
+
+@simulated
 async def test_a_second_cancel_does_not_cut_the_join_short() -> None:
     sleeper = Sleeper()
 
