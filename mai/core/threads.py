@@ -114,6 +114,7 @@ class Threads:
         """Begin without threads and jobs."""
         self.started: int = 0
         self.abandoned: int = 0
+        self.waiting: int = 0  # threads that block until a run has ended or tells something
         self._lock = threading.Lock()
         self._jobs: deque[Job] = deque()
         self._idle: list[Any] = []  # one lock for each idle thread, the last one to become idle at the end
@@ -131,7 +132,7 @@ class Threads:
                 facts = f"{self.abandoned} threads still hang after a timeout or a cancel (max_abandoned={self.most})"
                 hint = "give what blocks there a timeout of its own"
                 raise TooManyAbandoned(f"No thread for a step: {facts}; {hint}", count=self.abandoned, limit=self.most)
-            free = len(self._idle) + self._coming + max(0, self.limit - self.started + self.abandoned)
+            free = len(self._idle) + self._coming + max(0, self.limit - self._busy())
             if door is not None and door.open and len(self._jobs) >= free:
                 door.put(lambda: self._nested(job))
                 return
@@ -152,13 +153,13 @@ class Threads:
     def lent(self) -> Generator[None]:
         """Let another thread run in the place of this one, which blocks inside the block."""
         with self._lock:
-            self.abandoned += 1
+            self.waiting += 1
             self._next()
         try:
             yield
         finally:
             with self._lock:
-                self.abandoned -= 1
+                self.waiting -= 1
 
     def close(self) -> None:
         """Let the idle threads end; a busy one ends when there are no more jobs."""
@@ -168,6 +169,10 @@ class Threads:
         for gate in idle:
             gate.release()
 
+    def _busy(self) -> int:
+        """Return how many threads count against the limit."""
+        return self.started - self.abandoned - self.waiting
+
     def _next(self) -> None:
         """Call one more thread if jobs wait and none is coming; with the lock held."""
         if self._coming or not self._jobs:
@@ -175,7 +180,7 @@ class Threads:
         if self._idle:
             self._coming = True
             self._idle.pop().release()
-        elif self.started - self.abandoned < self.limit:
+        elif self._busy() < self.limit:
             start_thread(self._work, f"mai-worker-{self.started + 1}")  # may fail: then the next call tries again
             self._coming = True
             self.started += 1
@@ -225,7 +230,7 @@ class Threads:
                 if ended is not None:
                     self.abandoned -= ended.state == "abandoned"
                     ended.state = "done"
-                stays = ended is None or self.started - self.abandoned <= self.limit  # else another has our place
+                stays = ended is None or self._busy() <= self.limit  # else another has our place
                 job = self._take() if stays else None
                 if job is None:
                     stays = stays and not self.closed

@@ -186,7 +186,7 @@ def test_a_full_pool_of_threads_that_wait_for_results_goes_on() -> None:
         return inner.start(x).result()
 
     async def main() -> Any:
-        async with LocalEngine(max_threads=2) as engine:
+        async with LocalEngine(max_threads=2, max_abandoned=1) as engine:  # of which there is none
             values = await Parallel(*[outer] * 6)(1)
             assert engine.threads.started <= 2 + 6
             return values
