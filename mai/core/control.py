@@ -15,7 +15,7 @@ from pydantic import PydanticInvalidForJsonSchema
 
 from ..errors import AskError, ConfigError, DeadlineExceeded, PayloadError, WouldDeadlock
 from .casts import caster, show
-from .events import Bus, Chunk, Event, settle
+from .events import Bell, Bus, Chunk, Event, settle
 from .frame import current
 from .payload import Payload
 from .threads import worker_loop
@@ -130,6 +130,13 @@ async def join(runs: list[Control], error: BaseException | None = None) -> None:
                     raise
 
 
+def _blocked(bell: Bell, ready: Callable[[], bool], timeout: float | None = None) -> bool:
+    """Block this thread at *bell*, and lend its place to another one if it is a worker; say whether it is *ready*."""
+    run = current().run
+    with nullcontext() if worker_loop() is None or run is None else run.engine.threads.lent():
+        return bell.wait(ready, timeout)
+
+
 class Stream(Generic[T_co]):
     """What a started run tells, for ``async for`` and, where no event loop runs in this thread, for ``for``.
 
@@ -181,7 +188,7 @@ class Reader(AsyncIterator[T_co], Iterator[T_co]):
 
     def __next__(self) -> T_co:
         while (value := self._take(StopIteration)) is SKIP:
-            self._bus.posted.wait(self._has_more)
+            _blocked(self._bus.posted, self._has_more)
         return value
 
     async def aclose(self) -> None:
@@ -212,6 +219,8 @@ class Reader(AsyncIterator[T_co], Iterator[T_co]):
                 event = bus.events[self._at - oldest] if self._at < bus.count else None
                 self._at += event is not None
                 bus.cursors[self._key] = self._at
+                if not self._open:  # closed just now, by another thread
+                    bus.cursors.pop(self._key, None)
             if self._at == bus.count or not self._at & 7:  # not each time: it wakes all that wait
                 bus.read.ring()
             if event is not None:
@@ -260,12 +269,11 @@ class Controlled(Generic[R_co]):
             WouldDeadlock: In the thread of a running event loop, or inside the run itself; ``await`` the handle there.
             ConfigError: If the handle was not given by ``start``.
         """
-        control, frame = self._outside(), current()
+        control = self._outside()
         if not control.ended and asyncio._get_running_loop() is not None:
             raise WouldDeadlock("result() would block the event loop that it waits for: write 'await handle' instead")
-        with nullcontext() if worker_loop() is None or frame.run is None else frame.run.engine.threads.lent():
-            if not control.over.wait(control.has_ended, timeout):
-                raise DeadlineExceeded(f"{self!r} has not ended after {timeout:g} s; it goes on", timeout=timeout)
+        if not _blocked(control.over, control.has_ended, timeout):
+            raise DeadlineExceeded(f"{self!r} has not ended after {timeout:g} s; it goes on", timeout=timeout)
         return control.outcome()  # type: ignore[no-any-return]
 
     async def settled(self) -> None:
