@@ -27,13 +27,20 @@ from ..errors import TooManyAbandoned
 from .frame import current
 from .names import THREAD_ABANDONED
 
-_here = threading.local()  # .loop: the loop that waits for what this worker thread does now
+_here = threading.local()  # .job: what this worker thread does now
 thread_owners: WeakSet[Any] = WeakSet()  # which must `forget` their threads in a forked child
 
 
 def worker_loop() -> asyncio.AbstractEventLoop | None:
-    """Return the loop that waits for the job of this thread, or None outside worker threads."""
-    return getattr(_here, "loop", None)
+    """Return the loop that waits for the job of this thread, or None outside worker threads.
+
+    Raises:
+        asyncio.CancelledError: If the caller of the job was cancelled, so that the job must start nothing more.
+    """
+    job: Job | None = getattr(_here, "job", None)
+    if job is not None and job.state == "abandoned":
+        raise asyncio.CancelledError
+    return None if job is None else job.loop
 
 
 def start_thread(target: Callable[[], None], name: str) -> None:
@@ -44,7 +51,7 @@ def start_thread(target: Callable[[], None], name: str) -> None:
 # Runs in forked children only, of which the measurement of coverage hears nothing.
 def _forget() -> None:  # pragma: no cover
     """Begin anew in a forked child, which has none of its parent's threads."""
-    _here.loop = None
+    _here.job = None
     for owner in thread_owners:
         owner.forget()
 
@@ -66,7 +73,7 @@ class Job:
 
     def run(self) -> None:
         """Do the work, in this thread."""
-        before, _here.loop = worker_loop(), self.loop
+        before, _here.job = getattr(_here, "job", None), self
         try:
             self.settle = partial(self.future.set_result, self.context.run(self.call))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType, reportCallIssue]
         except BaseException as error:  # noqa: BLE001 (whatever it is, the caller gets it)
@@ -74,7 +81,7 @@ class Job:
             if wrapped is not error:  # a future cannot carry one, and in a coroutine it would look like an end
                 wrapped.__cause__ = error
             self.settle = partial(self.future.set_exception, wrapped)
-        self.call, _here.loop = None, before
+        self.call, _here.job = None, before
 
 
 class Door(SimpleQueue[Any]):
