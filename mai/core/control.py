@@ -128,6 +128,9 @@ async def join(runs: list[Control], error: BaseException | None = None) -> None:
             except asyncio.CancelledError:
                 if error is None:
                     raise
+    for run in runs:
+        if error is None and not run.heard and isinstance(run.error, KeyboardInterrupt | SystemExit):
+            run.outcome()  # raises it: the program is to end
 
 
 def _blocked(bell: Bell, ready: Callable[[], bool], timeout: float | None = None) -> bool:
@@ -245,10 +248,13 @@ class Controlled(Generic[R_co]):
             return self._control
         raise ConfigError(f"{self!r} was not given by start(), so it cannot be awaited, read, cancelled or answered")
 
-    def _outside(self) -> Control:
-        control = self._started()
-        if current().env.bus is control:
-            raise WouldDeadlock(f"{self!r} is waited for inside its own run, which would wait for itself")
+    def _outside(self, *, settled: bool = False) -> Control:
+        control, around = self._started(), current().env.bus
+        for run in () if around is None or (control.ended and not settled) else (around, *around.around):
+            if run is control:
+                raise WouldDeadlock(f"{self!r} is waited for inside its own run, which would wait for itself")
+            if run.apart and not settled:  # nobody waits for that one
+                break
         return control
 
     def __await__(self) -> Generator[Any, Any, R_co]:
@@ -266,7 +272,7 @@ class Controlled(Generic[R_co]):
 
         Raises:
             DeadlineExceeded: If it still runs after *timeout*; it goes on.
-            WouldDeadlock: In the thread of a running event loop, or inside the run itself; ``await`` the handle there.
+            WouldDeadlock: In the thread of a running event loop: ``await`` the handle there. Or inside the run itself.
             ConfigError: If the handle was not given by ``start``.
         """
         control = self._outside()
@@ -280,10 +286,10 @@ class Controlled(Generic[R_co]):
         """Wait until the run and all detached work that was begun under it have ended, in whatever way.
 
         Raises:
-            WouldDeadlock: Inside the run itself.
+            WouldDeadlock: Inside the run itself, or inside detached work of it.
             ConfigError: If the handle was not given by ``start``.
         """
-        control = self._outside()
+        control = self._outside(settled=True)
         await control.over.heard(lambda: control.ended and not control.detached)
 
     def cancel(self) -> None:
@@ -297,7 +303,7 @@ class Controlled(Generic[R_co]):
         return self._events().__iter__()
 
     def _events(self) -> Stream[Event]:
-        control = self._started()
+        control = self._outside()
         return Stream(control, lambda event: event, control.hear)
 
     @overload
@@ -313,8 +319,12 @@ class Controlled(Generic[R_co]):
 
         Of a streaming step inside another one only the outer is told. When the run has failed, its error is raised
         after the last chunk.
+
+        Raises:
+            WouldDeadlock: Inside the run itself, which cannot end while it waits for its end.
+            ConfigError: If the handle was not given by ``start``.
         """
-        control = self._started()
+        control = self._outside()
         return Stream(control, lambda e: e.value if isinstance(e, Chunk) and not e.nested else SKIP, control.outcome)
 
     @property
