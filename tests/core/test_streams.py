@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mai import Conditional, Context, Module, Parallel, Retry, capture, module
+from mai import Conditional, Context, LocalEngine, Module, Parallel, Retry, capture, module
 from mai.core.events import AHEAD
 from mai.types import Chunk
 from tests.core.test_events import read_into
@@ -315,6 +315,18 @@ def test_a_generator_in_a_thread_waits_for_its_reader() -> None:
         assert next(reader) == i
         assert len(made) <= i + 1 + AHEAD
     assert list(reader) == []
+
+
+def test_a_full_pool_of_threads_that_read_streams_goes_on() -> None:
+    @module
+    def reads(text: str) -> str:
+        return "-".join(Letters().start(text).chunks())
+
+    async def main() -> Any:
+        async with LocalEngine(max_threads=1):
+            return await asyncio.wait_for(Parallel(*[reads] * 3)("a" * 40), LONG)
+
+    assert asyncio.run(main()) == ("-".join("a" * 40),) * 3
 
 
 # ---------------------------------------------------------------- attempts
