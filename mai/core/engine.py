@@ -17,13 +17,13 @@ from queue import Empty
 from typing import Any
 
 from ..errors import ConfigError, DeadlineExceeded, WouldDeadlock
+from .checked import COUNT, checked
 from .control import Control, Question, join
-from .drive import DONE, apart, finish
+from .drive import apart, outcome
 from .events import Asked, Bell, post
 from .frame import Env, Frame, Scope, current, restore, scoped, set_current
 from .gather import Work, gather
 from .ids import new_id
-from .settings import COUNT, checked
 from .threads import Door, Threads, start_thread, worker_loop
 from .trace import TraceHandle, ended, open_handle
 from .watch import watchdog
@@ -275,12 +275,6 @@ def start_run(begin: Any, m: Any, p: Frame, key: str, n: int, *call: Any, apart:
     own: dict[str, Any] = {"deadline": None, "door": None} if apart else {}
     scope = scoped(p, armed=None, slot=None, bus=control, **own)
 
-    async def run() -> Any:
-        f = begin(m, scope, key, n, *call, h)
-        if f.y is not DONE:
-            await finish(f)
-        return f.out
-
     def over() -> None:
         if control.task is not None and control.task.cancelled():  # before it began
             ended(h, "cancelled")
@@ -296,7 +290,7 @@ def start_run(begin: Any, m: Any, p: Frame, key: str, n: int, *call: Any, apart:
 
     _enlist(control, shell.parent)
     engine.runs.add(control)
-    _spawn(control, scope, run, over)
+    _spawn(control, scope, lambda: outcome(begin(m, scope, key, n, *call, h)), over)
     return h
 
 

@@ -4,9 +4,9 @@ from inspect import Parameter
 from typing import TYPE_CHECKING, Any
 
 from ..core.call import current, current_run
+from ..core.checked import PAUSE, checked
 from ..core.gather import held_slot
 from ..core.names import DELAY_SECONDS
-from ..core.settings import PAUSE, checked
 from ..core.signature import Signature
 from .module import A, B, Call, Module
 from .sequential import Sequential

@@ -4,9 +4,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any, overload
 
 from ..core.call import DONE, apart, current, finish, launch, names
+from ..core.checked import COUNT, UNSET, checked
 from ..core.drive import breathe
 from ..core.frame import Frame
-from ..core.settings import COUNT, UNSET, checked
 from ..core.signature import Signature
 from ..core.trace import noted
 from ..errors import ConfigError, LoopExhausted

@@ -6,11 +6,11 @@ from typing import Any, Generic, Literal, Union, Unpack, overload
 
 from ..core.call import current, current_run, launch, names
 from ..core.casts import is_open
+from ..core.checked import COUNT, checked
 from ..core.drive import enclosed
 from ..core.events import Progress, post
 from ..core.frame import Frame, scoped
 from ..core.gather import Slot
-from ..core.settings import COUNT, checked
 from ..core.signature import Signature
 from ..core.trace import noted
 from ..errors import CastError, ConfigError

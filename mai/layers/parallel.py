@@ -5,9 +5,9 @@ from typing import Any, Literal, TypedDict, TypeVarTuple, Union, Unpack, overloa
 
 from ..core.call import DONE, current, current_run, launch, names
 from ..core.casts import is_open
+from ..core.checked import COUNT, NAME, checked
 from ..core.frame import Frame, scoped
 from ..core.gather import Slot
-from ..core.settings import COUNT, NAME, checked
 from ..core.signature import Signature
 from ..errors import ConfigError, WiringError
 from .checks import check_branches, name_of, signature_of
