@@ -27,7 +27,7 @@ from .threads import offload
 from .trace import TraceHandle, begun, note_span, noted, open_handle, size_of, succeeded
 
 # What composites need of the core, from one place.
-__all__ = ["DONE", "apart", "begin", "current", "current_run", "finish", "launch", "names", "started"]
+__all__ = ["DONE", "apart", "begin", "current", "current_run", "finish", "launch", "started"]
 
 
 # ---------------------------------------------------------------- starting a call
@@ -37,9 +37,8 @@ def launch(m: Any, p: Frame, key: str, value: Any, n: int = 0, attrs: dict[str, 
     """Start ``m(value)`` as the child *key* of *p*; run it to its first suspension or its end (``y is DONE``)."""
     spec: Spec = m._mai_spec or m._mai_compile()
     run = p.run
-    slow = not (p.quiet and spec.simple and p.depth & 63 != 63) or (
-        spec.tin is not None and type(value) is not spec.tin
-    )
+    fits = spec.tin is None or type(value) is spec.tin
+    slow = not (fits and p.quiet and spec.simple and p.depth & 63 != 63)
     if slow or (run is None and (has_provider() or (run := new_run(p.env)).engine.watchers)):
         return begin(m, p, key, n, (value,), {}, attrs)
     f = Frame()

@@ -10,12 +10,10 @@ from ..errors import ConfigError
 
 UNSET: Any = object()  # tells "not given" from None
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
-Name = Annotated[str, Field(pattern=r"^[^/\[\]~#!]+$", strict=True)]  # those signs structure a path
 _LATER = ConfigDict(defer_build=True)  # the first schema that pydantic builds costs more than all the rest of an import
 SECONDS: TypeAdapter[float] = TypeAdapter(Seconds, config=_LATER)
 PAUSE: TypeAdapter[float] = TypeAdapter(Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)], config=_LATER)
 COUNT: TypeAdapter[int] = TypeAdapter(Annotated[int, Field(ge=1, strict=True)], config=_LATER)
-NAME: TypeAdapter[str] = TypeAdapter(Name, config=_LATER)
 
 
 def checked(owner: str, key: str, value: object, tp: TypeAdapter[Any]) -> Any:

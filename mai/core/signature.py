@@ -47,11 +47,6 @@ class Signature:
         self.model: type[BaseModel] | None = None  # of the input, once somebody has asked for it
         self._native = inspect.Signature(params, return_annotation=returns)
 
-    @classmethod
-    def single(cls, owner: str, first: inspect.Parameter, returns: Any) -> "Signature":
-        """Return the signature of a composite: one value in, like *first*; one value out."""
-        return cls(owner, [_P(first.name, _P.POSITIONAL_ONLY, annotation=first.annotation)], returns)
-
     def parameter(self, key: str) -> inspect.Parameter | None:
         """Return the parameter that *key* can be given to by name: its own, or ``**kwargs``."""
         own = self.params.get(key)

@@ -3,12 +3,12 @@
 from dataclasses import replace
 from typing import Any
 
-from ..core import names
 from ..core.casts import caster, is_open
 from ..core.retry import Retry
 from ..core.signature import Signature
 from ..core.spec import Spec
 from ..errors import ConfigError
+from . import names
 from .checks import check_fallback, name_of
 from .settings import SETTINGS, Settings
 
@@ -26,9 +26,9 @@ def spec_of(module: Any) -> Spec:
         raise ConfigError(f"{name_of(module)}: forward names an unknown type: {error}") from error
     check_fallback(module)
     settings: Settings = module._mai_settings
-    name, kind, code = name_of(module), module._mai_kind, getattr(module, "__wrapped__", type(module))
+    name, kind, code = name_of(module), module._mai_kind, getattr(module, "__wrapped__", module.__class__)
     qualified = f"{getattr(code, '__module__', None) or 'builtins'}.{getattr(code, '__qualname__', name)}"
-    function = f"{qualified}.forward" if code is type(module) else qualified
+    function = f"{qualified}.forward" if code is module.__class__ else qualified
     composite = kind != "module"  # its children cast for it
     takes, cast_out = signature.first.annotation, caster(object if composite else signature.returns)
     colour: str = signature.colour

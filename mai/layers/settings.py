@@ -7,13 +7,15 @@ Three kinds of names are kept apart: kernel settings (this file), parameters of 
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, Field, TypeAdapter
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
 
-from ..core.checked import Name, Seconds, checked, near
+from ..core.checked import Seconds, checked, near
 from ..core.retry import Retry
 from ..errors import ConfigError
 
 _Flag = Annotated[bool, Field(strict=True)]
+_Name = Annotated[str, Field(pattern=r"^[^/\[\]~#!]+$", strict=True)]  # those signs structure a path
+NAME: TypeAdapter[str] = TypeAdapter(_Name, config=ConfigDict(defer_build=True))
 
 
 def _policy(value: Any) -> Any:
@@ -47,7 +49,7 @@ class Settings(BaseModel, frozen=True, arbitrary_types_allowed=True, defer_build
         params: Defaults for parameters of ``forward`` that were set by ``with_``.
     """
 
-    name: Name | None = None
+    name: _Name | None = None
     timeout: Seconds | None = None
     total_timeout: Seconds | None = None
     retry: Annotated[Retry | None, BeforeValidator(_policy)] = None
