@@ -12,7 +12,6 @@ This page is the face: what most programs import.
 
 from .core.engine import LocalEngine
 from .core.events import emit
-from .core.trace import capture
 from .errors import (
     AskError,
     CastError,
@@ -36,10 +35,12 @@ from .layers import (
     Parallel,
     Race,
     Sequential,
+    Settings,
     Switch,
     module,
 )
 from .layers.ask import answers, ask
+from .layers.capture import capture
 from .types import Call, Context, Payload, Retry, TraceHandle
 
 __version__ = "0.1.0.dev0"
@@ -47,6 +48,6 @@ __version__ = "0.1.0.dev0"
 __all__ = [
     "AskError", "BlockingDelay", "Call", "CastError", "Conditional", "ConfigError", "Context", "DeadlineExceeded",
     "LocalEngine", "Loop", "LoopExhausted", "MaiError", "Map", "Module", "NonBlockingDelay", "Parallel", "Payload",
-    "PayloadError", "Race", "Retry", "Sequential", "Switch", "TooManyAbandoned", "TraceHandle", "UnknownCase",
-    "WiringError", "WouldDeadlock", "answers", "ask", "capture", "emit", "module",
+    "PayloadError", "Race", "Retry", "Sequential", "Settings", "Switch", "TooManyAbandoned", "TraceHandle",
+    "UnknownCase", "WiringError", "WouldDeadlock", "answers", "ask", "capture", "emit", "module",
 ]  # fmt: skip

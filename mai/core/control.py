@@ -17,7 +17,6 @@ from ..errors import AskError, ConfigError, DeadlineExceeded, PayloadError, Woul
 from .casts import caster, show
 from .events import Bell, Bus, Chunk, Event, settle
 from .frame import current
-from .payload import Payload
 from .threads import worker_loop
 
 R_co = TypeVar("R_co", covariant=True)
@@ -70,7 +69,7 @@ class Question:
         Raises:
             CastError: If it does not fit.
         """
-        return Payload(caster(self.type)(value, "answer"), self.type).json()
+        return caster(self.type).dump(caster(self.type)(value, "answer"))
 
 
 class Control(Bus):

@@ -17,13 +17,13 @@ from queue import Empty
 from typing import Any
 
 from ..errors import ConfigError, DeadlineExceeded, WouldDeadlock
+from .checked import COUNT, checked
 from .control import Control, Question, join
-from .drive import DONE, apart, closed, finish
+from .drive import apart, closed, outcome
 from .events import Asked, Bell, post
 from .frame import Env, Frame, Scope, current, restore, scoped, set_current
 from .gather import Work, gather
 from .ids import new_id
-from .settings import COUNT, checked
 from .threads import Door, Threads, start_thread, worker_loop
 from .trace import TraceHandle, ended, open_handle
 from .watch import watchdog
@@ -276,12 +276,6 @@ def start_run(begin: Any, m: Any, p: Frame, key: str, n: int, *call: Any, apart:
     scope = scoped(p, armed=None, slot=None, bus=control, **own)
     shell.mod, shell.run, shell.env = m, run, scope.env
 
-    async def main() -> Any:
-        f = begin(m, scope, key, n, *call, h)
-        if f.y is not DONE:
-            await finish(f)
-        return f.out
-
     def over() -> None:
         if control.error is None and h.outcome == "running":  # cancelled before it began, or its loop was closed
             control.error = asyncio.CancelledError()
@@ -303,7 +297,7 @@ def start_run(begin: Any, m: Any, p: Frame, key: str, n: int, *call: Any, apart:
     control.finish = over
     _enlist(control, shell.parent)
     run.engine.runs.add(control)
-    _spawn(control, scope, main, over)
+    _spawn(control, scope, lambda: outcome(begin(m, scope, key, n, *call, h)), over)
     return h
 
 

@@ -8,6 +8,7 @@ from .module import Module
 from .parallel import Parallel
 from .race import Race
 from .sequential import Sequential
+from .settings import Settings
 from .switch import Switch
 
 # isort: split
@@ -16,5 +17,5 @@ from .function import FunctionModule, module
 
 __all__ = [
     "BlockingDelay", "Conditional", "FunctionModule", "Loop", "Map", "Module", "NonBlockingDelay", "Parallel", "Race",
-    "Sequential", "Switch", "module",
+    "Sequential", "Settings", "Switch", "module",
 ]  # fmt: skip
