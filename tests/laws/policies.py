@@ -292,6 +292,9 @@ class Paper:
         if len(failed) > 1 and failed[1][0] - failed[0][0] < NEAR and not node.collect:
             raise Tie
         end, loser = failed[0] if failed and not node.collect else (math.inf, None)
+        ends = [out[1] for out in first if not isinstance(out, Broken | Cut)]
+        if any(now < at and abs(at - end) < NEAR for at in ends):  # it makes a place for one that fails at once
+            raise Tie
         outs = self.race(node, x, now, span, mark, end, loser)
         if loser is not None:
             raise outs[loser]
