@@ -12,14 +12,37 @@ This page is the face: what most programs import.
 
 from .core.engine import LocalEngine
 from .core.trace import capture
-from .errors import CastError, ConfigError, DeadlineExceeded, MaiError, PayloadError, WiringError, WouldDeadlock
-from .layers import BlockingDelay, Conditional, Module, NonBlockingDelay, Parallel, Sequential, module
+from .errors import (
+    CastError,
+    ConfigError,
+    CycleError,
+    DeadlineExceeded,
+    MaiError,
+    PartialFailure,
+    PayloadError,
+    TracingError,
+    WiringError,
+    WouldDeadlock,
+)
+from .layers import (
+    BlockingDelay,
+    Conditional,
+    Graph,
+    Module,
+    NonBlockingDelay,
+    Parallel,
+    Ref,
+    Sequential,
+    graph,
+    module,
+)
 from .types import Call, Context, Payload, Retry, TraceHandle
 
 __version__ = "0.1.0.dev0"
 
 __all__ = [
-    "BlockingDelay", "Call", "CastError", "Conditional", "ConfigError", "Context", "DeadlineExceeded", "LocalEngine",
-    "MaiError", "Module", "NonBlockingDelay", "Parallel", "Payload", "PayloadError", "Retry", "Sequential",
-    "TraceHandle", "WiringError", "WouldDeadlock", "capture", "module",
+    "BlockingDelay", "Call", "CastError", "Conditional", "ConfigError", "Context", "CycleError", "DeadlineExceeded",
+    "Graph", "LocalEngine", "MaiError", "Module", "NonBlockingDelay", "Parallel", "PartialFailure", "Payload",
+    "PayloadError", "Ref", "Retry", "Sequential", "TraceHandle", "TracingError", "WiringError", "WouldDeadlock",
+    "capture", "graph", "module",
 ]  # fmt: skip

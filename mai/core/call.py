@@ -8,7 +8,9 @@ both keep the same promises.
 import copy
 import types
 from asyncio import CancelledError
+from collections.abc import Callable
 from contextlib import aclosing
+from contextvars import copy_context
 from typing import Any
 
 from opentelemetry import context as otel
@@ -28,7 +30,7 @@ from .threads import offload
 from .trace import begun, open_handle, size_of, succeeded
 
 # What composites need of the core, from one place.
-__all__ = ["DONE", "apart", "begin", "current", "current_run", "finish", "launch", "names"]
+__all__ = ["DONE", "apart", "begin", "current", "current_run", "finish", "launch", "launcher", "names"]
 
 
 # ---------------------------------------------------------------- starting a call
@@ -56,8 +58,47 @@ def launch(m: Any, p: Frame, key: str, value: Any, n: int = 0, attrs: dict[str, 
     return start(f, body if f.depth & 63 else hopped(body))
 
 
+def launcher(p: Frame) -> Callable[[Any, str, int, tuple[Any, ...] | list[Any]], Frame]:
+    """Return what starts ``m(*args)`` as a child of *p*, like `launch`, with arguments known to be of their types."""
+    run, env, deadline, depth = p.run, p.env, p.deadline, p.depth + 1
+    straight = p.quiet and run is not None and bool(depth & 63)
+
+    def start_wired(m: Any, key: str, n: int, args: tuple[Any, ...] | list[Any]) -> Frame:
+        spec: Spec = m._mai_spec or m._mai_compile()
+        since, limit, timer = None, deadline, None
+        if not (straight and spec.plain):
+            return begin(m, p, key, n, tuple(args), {}, wired=True)
+        if deadline is not None or spec.limit is not None:
+            since = clock.now()
+            if deadline is not None and since >= deadline:
+                return begin(m, p, key, n, tuple(args), {}, wired=True)  # which starts nothing
+            if spec.limit is not None and (deadline is None or since + spec.limit < deadline):
+                limit, timer = since + spec.limit, PENDING
+        f = Frame()
+        f.mod, f.parent, f.key, f.n, f.depth = m, p, key, n, depth
+        f.env, f.run, f.deadline, f.since, f.timer = env, run, limit, since, timer
+        f.seen = f.lost = f.handle = f.span = None
+        f.quiet = True
+        body: Any = quick_wired(f, m, args, spec)
+        ctx = copy_context()
+        y = f.y = ctx.run(next, body, DONE)
+        if y is not DONE:
+            f.body, f.ctx = body, ctx
+        return f
+
+    return start_wired
+
+
 def begin(
-    m: Any, p: Frame, key: str, n: int, args: tuple[Any, ...], kwargs: dict[str, Any], attrs: Any = None
+    m: Any,
+    p: Frame,
+    key: str,
+    n: int,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    attrs: Any = None,
+    *,
+    wired: bool = False,
 ) -> Frame:
     """Start any call: with settings, several arguments, a handle, a span, a scope around."""
     spec: Spec = m._mai_spec or m._mai_compile()
@@ -82,6 +123,7 @@ def begin(
     doubled = bool(f.env.doubles)
     f.quiet = f.handle is None and not doubled
     simple = spec.simple and len(args) == 1 and not kwargs and (spec.tin is None or type(args[0]) is spec.tin)
+    simple = simple or (wired and spec.plain)
     body: Any = _whole(f, m, args, kwargs, spec, context, simple=simple and not doubled, overdue=overdue)
     return start(f, body if f.depth & 63 else hopped(body))
 
@@ -106,6 +148,20 @@ def quick(f: Frame, m: Any, value: Any, spec: Spec) -> Body:
     set_current(f)
     try:
         out: Any = yield from m.forward(value)  # pyright: ignore[reportUnknownVariableType]
+        if type(out) is not spec.tout and spec.tout is not None:  # pyright: ignore[reportUnknownArgumentType]
+            out = spec.cast_out(out, "return", f)
+        f.out = out
+    except BaseException as error:
+        failed(f, error)
+        raise
+
+
+@types.coroutine
+def quick_wired(f: Frame, m: Any, args: tuple[Any, ...] | list[Any], spec: Spec) -> Body:
+    """`quick` for several arguments."""
+    set_current(f)
+    try:
+        out: Any = yield from m.forward(*args)  # pyright: ignore[reportUnknownVariableType]
         if type(out) is not spec.tout and spec.tout is not None:  # pyright: ignore[reportUnknownArgumentType]
             out = spec.cast_out(out, "return", f)
         f.out = out

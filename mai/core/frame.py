@@ -43,6 +43,7 @@ class Env(NamedTuple):
     door: Any = None  # the blocked worker thread that serves nested jobs, if any
     bus: Any = None  # the Bus of the started run, if it is one
     doubles: Mapping[Any, Any] = _NONE  # what stands in for a module and its copies, by their common identity
+    tracer: Any = None  # what takes down the calls of a function that is traced into a graph
 
 
 @dataclass(slots=True, init=False, eq=False, repr=False)

@@ -2,14 +2,18 @@
 
 from .conditional import Conditional
 from .delay import BlockingDelay, NonBlockingDelay
+from .graph import Graph
 from .module import Module
 from .parallel import Parallel
+from .ref import Ref
 from .sequential import Sequential
 
 # isort: split
-# Last, so that for pyright too `module` is the function and not the file of that name.
+# Last, so that for pyright too `graph` and `module` are the functions and not the files of that name.
 from .function import FunctionModule, module
+from .tracing import graph
 
 __all__ = [
-    "BlockingDelay", "Conditional", "FunctionModule", "Module", "NonBlockingDelay", "Parallel", "Sequential", "module",
+    "BlockingDelay", "Conditional", "FunctionModule", "Graph", "Module", "NonBlockingDelay", "Parallel", "Ref",
+    "Sequential", "graph", "module",
 ]  # fmt: skip

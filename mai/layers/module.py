@@ -156,6 +156,8 @@ class Module(Generic[In, Out]):
         spec = self._mai_spec or self._mai_compile()
         key = spec.key
         if p.run is not None:  # a call made by user code inside a run: repeats are numbered
+            if not p.quiet and p.env.tracer is not None:
+                return p.env.tracer(self, () if value is UNSET else (value, *args), kwargs)
             owner = p.owner if isinstance(p, Scope) else p
             if owner.seen is None:
                 owner.seen = {}
