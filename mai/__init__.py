@@ -36,13 +36,13 @@ from .layers import (
     graph,
     module,
 )
-from .types import Call, Context, Payload, Retry, TraceHandle
+from .types import Call, Context, Payload, Retry, TraceHandle, WorkflowPlan
 
 __version__ = "0.1.0.dev0"
 
 __all__ = [
     "BlockingDelay", "Call", "CastError", "Conditional", "ConfigError", "Context", "CycleError", "DeadlineExceeded",
     "Graph", "LocalEngine", "MaiError", "Module", "NonBlockingDelay", "Parallel", "PartialFailure", "Payload",
-    "PayloadError", "Ref", "Retry", "Sequential", "TraceHandle", "TracingError", "WiringError", "WouldDeadlock",
-    "capture", "graph", "module",
+    "PayloadError", "Ref", "Retry", "Sequential", "TraceHandle", "TracingError", "WiringError", "WorkflowPlan",
+    "WouldDeadlock", "capture", "graph", "module",
 ]  # fmt: skip

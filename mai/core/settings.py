@@ -49,6 +49,7 @@ class Settings(BaseModel, frozen=True, arbitrary_types_allowed=True):
         inline: Run a plain ``forward`` on the event loop instead of a worker thread; None means that the kernel
             decides (only builtins and types run inline).
         isolate: Give each call, branch and attempt a deep copy of its input.
+        version: What the step's behaviour is called; a change of it changes the fingerprint of plans.
         tags: Labels for traces.
         params: Defaults for parameters of ``forward`` that were set by ``with_``.
     """
@@ -61,6 +62,7 @@ class Settings(BaseModel, frozen=True, arbitrary_types_allowed=True):
     middleware: Annotated[tuple[Any, ...], BeforeValidator(_many)] = ()
     inline: _Flag | None = None
     isolate: _Flag = False
+    version: Annotated[str, Field(strict=True)] | None = None
     tags: tuple[Annotated[str, Field(strict=True)], ...] = ()
     params: Mapping[str, Any] = {}
 

@@ -33,6 +33,7 @@ class Keywords(TypedDict, total=False):
     middleware: Around
     inline: bool | None
     isolate: bool
+    version: str | None
     tags: tuple[str, ...]
 
 

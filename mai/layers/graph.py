@@ -10,6 +10,7 @@ from pydantic import Field
 
 from ..core.call import current, current_run
 from ..core.casts import Caster, caster, is_open, wire
+from ..core.plan import WorkflowPlan
 from ..core.settings import COUNT, NAME, UNSET, checked
 from ..core.signature import Signature
 from ..errors import ConfigError, WiringError
@@ -224,6 +225,39 @@ class Graph(Module[Any, Any], Generic[P, R]):
         if unused := wiring.unused():
             names = ", ".join(unused[:5]).replace("$", "input ") + (", ..." if len(unused) > 5 else "")
             warnings.warn(f"{wiring.owner}: nobody uses the value of {names}", RuntimeWarning, stacklevel=level)
+
+    @staticmethod
+    def from_plan(
+        plan: WorkflowPlan, modules: Mapping[str, Module[Any, Any]], *, types: Mapping[str, Any] | None = None
+    ) -> "Graph[..., Any]":
+        """Return a graph wired as a plan says, of modules that are given; nothing is imported by a name in the data.
+
+        Args:
+            plan: The plan of a graph.
+            modules: The modules of the steps at the top: by id, name or qualified name of the step.
+            types: The types of those inputs which no module takes or gives.
+
+        Raises:
+            WiringError: If the plan is not consistent, or not that of a graph, a module is missing, the types of an
+                edge cannot fit, or a constant could not be written into the plan.
+            CycleError: If steps wait for each other in a circle.
+
+        Example:
+            >>> from mai import Graph, WorkflowPlan, graph, module
+            >>> @module
+            ... async def shout(text: str) -> str:
+            ...     return text.upper()
+            >>> @graph
+            ... async def twice(text: str) -> str:
+            ...     return await shout(await shout(text))
+            >>> data = twice.plan().model_dump_json()
+            >>> again = Graph.from_plan(WorkflowPlan.model_validate_json(data), {"shout": shout})
+            >>> again.run("hey"), again.plan() == twice.plan()
+            ('HEY', True)
+        """
+        from .planning import graph_of  # noqa: PLC0415 (planning is about graphs)
+
+        return graph_of(plan, modules, types or {})
 
     # ---------------------------------------------------------------- running
 

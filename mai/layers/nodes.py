@@ -38,8 +38,8 @@ class Nodes:
 
     def take(self, slot: Slot | None) -> tuple[int, Frame | None, BaseException | None]:
         """Run the next nodes, until one waits or fails, or none is ready."""
-        wiring, ready, waiting, settle, p, start = (
-            self._wiring, self._ready, self._args, self.settle, self._parent, self._start
+        wiring, ready, waiting, need, settle, p, start = (
+            self._wiring, self._ready, self._args, self._need, self.settle, self._parent, self._start
         )  # fmt: skip
         of, rank, shapes, special, after = wiring.of, wiring.rank, wiring.shapes, wiring.special, wiring.after
         if slot is not None:
@@ -51,6 +51,7 @@ class Nodes:
         for _ in range(_BATCH):
             if fused >= 0:
                 i, args = fused, [value]
+                need[i] = 0
             else:
                 i = ready.popleft()
                 args, waiting[i] = waiting[i], None

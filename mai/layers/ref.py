@@ -191,10 +191,10 @@ def type_of_item(tp: Any, key: Any) -> Any:
 
 def _class_of(tp: Any, what: str) -> Any:
     kind = get_origin(tp) or tp
-    if isinstance(kind, type):
-        return kind
     if is_open(tp):
         raise TracingError(f"{what} of a value of unknown type: annotate what the step before it returns")
+    if isinstance(kind, type) and kind is not types.UnionType:
+        return kind
     raise TracingError(f"{what} of a {show(tp)} may fail: look it up in a step that says what else to do")
 
 

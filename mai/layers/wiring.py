@@ -131,7 +131,10 @@ class Wiring:
         if given_twice:
             raise WiringError(f"{self.owner}: {name} gets {given_twice[0]!r} by position and by name")
         pairs = zip((*places, *rest), args, strict=True)
-        by_place = tuple(self._slot(shape, p, p.name, value) for p, value in pairs)
+        by_place = tuple(
+            self._slot(shape, p, p.name if k < len(places) else f"{p.name}[{k - len(places)}]", value)
+            for k, (p, value) in enumerate(pairs)
+        )
         by_name = tuple(self._named(shape, signature, key, value) for key, value in kwargs.items())
         for p in signature.params.values():
             have = p in places or p.name in kwargs or p.name in shape.module._mai_settings.params
