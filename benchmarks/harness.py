@@ -48,7 +48,7 @@ __all__ = [
     "table",
 ]
 
-ALL = ("calls", "composites", "threads", "import")
+ALL = ("calls", "composites", "graph", "threads", "import")
 HERE = Path(__file__).resolve().parent
 Times = Mapping[str, float]
 _NONE: "Mapping[str, BrokenPromise]" = MappingProxyType({})

@@ -189,11 +189,10 @@ def graph_of(plan: WorkflowPlan, modules: Mapping[str, _MODULE], types: Mapping[
         refs[f"${one.name}"] = made._wiring.add_input(Parameter(one.name, kind, default=default, annotation=tp))
     for ident in _in_order(plan, edges):
         refs[ident] = _rewired(made, nodes[ident], edges.get(ident, []), found.get(ident), refs)
-    last = nodes.get(plan.output)
-    declared: Any = Parameter.empty
-    if last is not None and last.kind == "cast":
-        declared = _type_of(plan, "return", last.gives, found.values())
-    made._finish(refs[plan.output], declared, 4)
+    last, declared = refs[plan.output], Parameter.empty
+    if plan_type(last._type) != plan.gives:
+        declared = _type_of(plan, "return", plan.gives, found.values())
+    made._finish(last, declared, 4)
     return made
 
 
@@ -246,24 +245,23 @@ def _rewired(
     if node.kind == "part":
         key = node.settings.get("attribute", node.settings.get("item"))
         return wiring.part(refs[edges[0].source or ""], key, attribute="attribute" in node.settings)
-    if module is None:
-        keys: Any = node.settings.get("keys", ())
-        gives = [Any if edge.source is None else refs[edge.source]._type for edge in edges]
-        module = Pack(node.name, keys, gives)
-    signature = signature_of(module)
     given: dict[str, Any] = {}
     for edge in edges:
-        p = signature.parameter(re.sub(r"\[\d+\]$", "", edge.parameter)) or signature.first
+        p = None if module is None else signature_of(module).parameter(re.sub(r"\[\d+\]$", "", edge.parameter))
         if edge.source is None and edge.constant is None:
             raise WiringError(
                 f"plan {wiring.owner!r}: the constant {edge.target}.{edge.parameter} could not be written"
             )
-        tp: Any = Any if p.annotation is p.empty else p.annotation
+        tp: Any = Any if p is None or p.annotation is p.empty else p.annotation
         given[edge.parameter] = refs[edge.source] if edge.source else Payload.load(tp, edge.constant or "").value
+    rest = sorted((key for key in given if key.endswith("]")), key=lambda key: int(key.split("[")[1][:-1]))
+    many = [given.pop(key) for key in rest]
+    if module is None:
+        keys: Any = node.settings.get("keys", ())
+        module = Pack(node.name, keys, [one._type if isinstance(one, Ref) else type(one) for one in many])
     args = list[Any]()
-    for p in signature.positional:
+    for p in signature_of(module).positional:
         if p.name not in given:
             break
         args.append(given.pop(p.name))
-    args += [given.pop(key) for key in [*given] if key.endswith("]")]
-    return wiring.connect(module, tuple(args), given)
+    return wiring.connect(module, (*args, *many), given)

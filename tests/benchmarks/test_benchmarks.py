@@ -16,7 +16,7 @@ from benchmarks.promises import BrokenPromise
 from mai import Context, Module, Sequential
 
 
-@pytest.mark.parametrize("name", ["calls", "composites", "threads"])
+@pytest.mark.parametrize("name", ["calls", "composites", "graph", "threads"])
 def test_a_benchmark_asserts_its_promises_and_gives_a_figure_for_each_of_its_rows(name: str) -> None:
     results, broken = harness.run([name], QUICK)
     assert results

@@ -513,7 +513,7 @@ def test_what_cannot_be_traced_is_refused() -> None:
         async def g(*more: str) -> str:
             return await shout(more[0])
 
-    with pytest.raises(WiringError, match="^cannot connect shout -> h\n"):
+    with pytest.raises(WiringError, match=r"^cannot connect shout -> h\n"):
 
         @graph
         async def h(x: str) -> list[int]:
