@@ -78,11 +78,11 @@ class Frame:
     @property
     def path(self) -> str:
         """The lexical path: the step id."""
-        path, frame = "", self
+        parts, frame = list[str](), self
         while frame.mod is not None:
-            path = (f"{frame.key}~{frame.n}" if frame.n > 1 else frame.key) + path
+            parts.append(f"{frame.key}~{frame.n}" if frame.n > 1 else frame.key)
             frame = frame.parent
-        return path.removeprefix("/")
+        return "".join(reversed(parts)).removeprefix("/")
 
 
 class Scope(Frame):
