@@ -1,4 +1,7 @@
-"""Module: the one thing that runs. Steps and composites, and later models, tools and agents, are subclasses of it."""
+"""Module: the one thing that runs. Steps and composites, and later models, tools and agents, are subclasses of it.
+
+Size: one class, all of whose methods are its face, half of them docstrings.
+"""
 
 import copy
 import inspect

@@ -3,15 +3,14 @@
 import inspect
 import sys
 from collections.abc import Awaitable, Callable, Mapping
-from contextvars import copy_context
 from functools import partial
 from typing import Any, Unpack, overload
 
 from pydantic import ValidationError
 
-from ..core.call import current, current_run
-from ..core.frame import ROOT, Frame, set_current
+from ..core.call import current
 from ..core.signature import Signature
+from ..core.tracing import run_traced
 from ..errors import ConfigError, TracingError, WiringError
 from .graph import Graph, Rules
 from .module import P, R, lifted
@@ -94,32 +93,25 @@ def _graph(fn: Any, rules: Mapping[str, Any], names: Mapping[str, Any]) -> Graph
 
 def _traced(wiring: Wiring, coroutine: Any) -> Any:
     """Drive the function to its end and return what it returns."""
-    f = Frame()
-    f.mod = f.deadline = f.since = f.timer = f.handle = f.span = f.seen = f.lost = None
-    f.parent, f.key, f.n, f.depth, f.quiet, f.run = ROOT, "", 0, 0, False, current_run()
 
-    def taken(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Ref[Any]:
-        if current() is not f:
+    def taken(frame: Any, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Ref[Any]:
+        if current() is not frame:
             raise TracingError(
                 f"{wiring.owner}: a scope around a step is over when the graph runs; use with_() instead"
             )
         return wiring.connect(module, args, kwargs)
 
-    f.env = ROOT.env._replace(tracer=taken)
-    context = copy_context()
-    context.run(set_current, f)
     try:
-        context.run(coroutine.send, None)
-    except StopIteration as end:
-        return end.value
+        ended, value = run_traced(coroutine, taken)
     except ValidationError as error:
-        if any(isinstance(one["input"], Ref) for one in error.errors()):
-            made = error.title
-            message = f"{wiring.owner}: {made}(...) checks values that are not there yet: make it by a step, {{}}"
-            raise TracingError(message.format(f"await module({made})(...)")) from error
-        raise
-    coroutine.close()
-    raise TracingError(
-        f"{wiring.owner}: only modules can be awaited while a graph is traced; steps that do not need each other's "
-        "values run concurrently anyway"
-    )
+        if not any(isinstance(one["input"], Ref) for one in error.errors()):
+            raise
+        hint = f"make it by a step, await module({error.title})(...)"
+        message = f"{wiring.owner}: {error.title}(...) checks values that are not there yet: {hint}"
+        raise TracingError(message) from error
+    if not ended:
+        raise TracingError(
+            f"{wiring.owner}: only modules can be awaited while a graph is traced; steps that do not need each other's "
+            "values run concurrently anyway"
+        )
+    return value

@@ -74,7 +74,10 @@ class Shape:
 
 
 class Wiring:
-    """The nodes of one graph."""
+    """The nodes of one graph.
+
+    Size: the arrays have one owner; half of its methods check an edge, the others only look.
+    """
 
     def __init__(self, owner: str) -> None:
         self.owner: str = owner

@@ -112,9 +112,9 @@ def chains(plan: WorkflowPlan) -> list[list[str]]:
         if len(targets) == len(feeds[targets[0]]) == 1 and source != plan.output
         and "cast" not in (nodes[source].kind, nodes[targets[0]].kind)
     }  # fmt: skip
-    found = list[list[str]]()
+    found, inner = list[list[str]](), {*fused.values()}
     for first in fused:
-        if first not in fused.values():
+        if first not in inner:
             chain = [first]
             while chain[-1] in fused:
                 chain.append(fused[chain[-1]])
