@@ -53,17 +53,19 @@ def plan_of(module: _MODULE) -> WorkflowPlan:
 
 def _expand(wiring: Wiring, prefix: str, nodes: Any, edges: Any, todo: Any, *, declared: Any) -> str:
     """Add the nodes of a graph and what feeds them; return the id of its output."""
-    facts: dict[int, PlanNode] = {}
+    facts: dict[int, tuple[PlanNode, bool]] = {}
     for i, index in enumerate(wiring.of):
         if index < 0:
             continue
         module, ident = wiring.module_of(i), prefix + wiring.id_of(i)
         if index not in facts:
-            facts[index] = _node("", prefix.removesuffix("/"), module)
+            deep = isinstance(module, Graph) or any(True for _ in _inside(module))
+            facts[index] = _node("", prefix.removesuffix("/"), module), deep
         for slot in wiring.slots_of(i):
             _edge(wiring, prefix, ident, module, slot, nodes, edges)
-        nodes.append(facts[index].model_copy(update={"id": ident}))
-        if isinstance(module, Graph) or module._mai_kind != "module" or vars(module):
+        node, deep = facts[index]
+        nodes.append(node.model_copy(update={"id": ident}))
+        if deep:
             todo.append((ident, prefix, module))
     assert wiring.output is not None
     last = prefix + wiring.id_of(wiring.output)

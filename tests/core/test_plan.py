@@ -1,9 +1,9 @@
 """WorkflowPlan: what it says of each kind of module, what it refuses, and how a graph is wired from it."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from mai import (
     BlockingDelay,
@@ -77,6 +77,37 @@ def test_a_single_step_has_a_plan() -> None:
     assert node.module.endswith(".shout")
     assert node.settings == {"timeout": 3.0, "retry": {"attempts": 2, "base": 0.1, "limit": 30.0}, "tags": ["a"]}
     plan.validate()
+
+
+def test_settings_are_told_as_far_as_they_have_json() -> None:
+    async def loud(call: Any, go_on: Any) -> Any:
+        return await go_on(call)
+
+    step = length.with_(fallback=length.with_(name="spare"), middleware=loud)
+    assert step.plan().nodes[0].settings == {"fallback": ["spare"], "middleware": [loud.__qualname__]}
+    assert shout.with_(mark="?").plan().nodes[0].settings["params"] == {"mark": "?"}
+
+
+def test_a_type_that_cannot_be_hashed_has_its_place() -> None:
+    @module
+    async def step(n: Annotated[int, Field(ge=1), ["odd"]]) -> int:
+        return n
+
+    plan = step.plan()
+    assert plan.nodes[0].takes["n"] == plan.inputs[0].type
+    assert "ge=1" in plan.inputs[0].type.text
+
+
+def test_a_difference_of_types_is_told() -> None:
+    one = length.plan()
+    other = total.with_(name="length").plan()
+    was, now = one.inputs[0].type.schema_id, other.inputs[0].type.schema_id
+    assert one.diff(other) == [
+        "input numbers is new", "input text is gone",
+        f"step length: module is '{__name__}.total', was '{__name__}.length'",
+        f"step length: takes is (numbers: list[int] [{now}]), was (text: str [{was}])",
+        "length.numbers is fed by numbers", "length.text is no longer fed (was text)",
+    ]  # fmt: skip
 
 
 def test_composites_show_what_is_inside() -> None:
@@ -261,6 +292,15 @@ def test_a_graph_is_wired_from_a_plan_by_names_ids_and_qualified_names() -> None
     other = Graph.from_plan(plan, {**modules, "length": module(count)})
     assert ids(other.plan()) == ids(plan)
     assert other.plan().diff(plan) == [f"step length: module is '{__name__}.length', was '{__name__}.count'"]
+
+
+def test_a_parameter_that_was_left_to_its_default_stays_so() -> None:
+    @graph
+    async def g(text: str) -> str:
+        return await shout(await shout(text))
+
+    again = Graph.from_plan(g.plan(), {"shout": shout})
+    assert (again.plan(), again.run("a")) == (g.plan(), "A!!")
 
 
 def test_the_order_of_the_nodes_in_the_data_does_not_matter() -> None:

@@ -331,13 +331,26 @@ def test_the_types_of_parts_are_known() -> None:
     async def odd(text: str) -> type[Doc]:
         return Doc
 
+    class Bag:
+        """Has items, and attributes that nobody declared."""
+
+        weight = 3
+
+        def __getitem__(self, key: str) -> float:
+            return 1.5
+
+    @module
+    async def fill(text: str) -> Bag:
+        return Bag()
+
     g = Graph("g")
     text = g.input("text", str)
+    bag = g.add(fill, text)
     doc, found, line = g.add(read, text), g.add(everything, text), g.add(row, text)
     parts: list[tuple[Ref[Any], str]] = [
         (doc.title, "str"), (doc.words, "list[str]"), (doc.words[0][0], "str"), (doc.size, "int"), (line["n"], "int"),
         (found["a"], "list[tuple[int, ...]]"), (found["a"][1], "tuple[int, ...]"), (found["a"][1][2], "int"),
-        (text[0], "str"),
+        (text[0], "str"), (bag["x"], "float"), (bag.weight, "Any"),
     ]  # fmt: skip
     for part, kind in parts:
         assert repr(part).endswith(f": {kind}>")
@@ -814,6 +827,42 @@ async def test_a_chain_of_very_many_nodes_is_ordinary() -> None:
     plan = made.plan()
     assert len(plan.critical_path()) == 20_000
     plan.validate()
+
+
+@simulated
+async def test_a_chain_runs_in_batches_and_each_node_once() -> None:
+    seen: list[int] = []
+
+    @module
+    async def step(n: int) -> int:
+        seen.append(n)
+        return n + 1
+
+    g = Graph("g")
+    ref: Ref[Any] = g.input("n", int)
+    for _ in range(50):
+        ref = g.add(step, ref)
+    made = g.output(ref)
+    assert made.plan().chains() == [["step", *(f"step~{k}" for k in range(2, 51))]]
+    assert (await made(0), seen) == (50, [*range(50)])
+
+
+@simulated
+async def test_several_failures_at_once_are_all_told() -> None:
+    @module
+    async def late(n: int) -> int:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            raise OSError(n)
+
+    @graph
+    async def g(n: int) -> list[float]:
+        return [await late(n), await late(n), await half(n)]
+
+    with pytest.raises(ExceptionGroup, match=r"^3 steps of g failed") as caught:
+        await g(1)
+    assert [type(error) for error in caught.value.exceptions] == [OSError, OSError, ValueError]
 
 
 def nest(depth: int) -> Graph[..., Any]:
