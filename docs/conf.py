@@ -51,7 +51,7 @@ nitpick_ignore_regex = [
     # the keywords of a class and of the decorator, which are those of `Module.with_`.
     (r"py:.*", r"mai\.[\w.]*\._\w+"),
     (r"py:class", r"mai\.core\.settings\.Unset"),
-    (r"py:class", r"mai\.layers\.checks\.Keywords"),
+    (r"py:class", r"mai\.layers\.(checks\.Keywords|graph\.Rules)"),
     (r"py:class", r"P"),
 ]
 

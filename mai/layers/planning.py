@@ -28,22 +28,22 @@ def plan_of(module: _MODULE) -> WorkflowPlan:
     """Return the plan of *module*; of a graph its nodes, of any other the one step that it is, with what is inside."""
     nodes, edges = list[PlanNode](), list[PlanEdge]()
     name, signature = name_of(module), signature_of(module)
-    todo: deque[tuple[str, str, _MODULE]] = deque()
+    todo: deque[tuple[str, _MODULE]] = deque()
     if isinstance(module, Graph):
         output = _expand(module._wiring, "", nodes, edges, todo, declared=module._cast.tp)
     else:
         output = name
         nodes.append(_node(name, "", module))
         edges += [PlanEdge(source=f"${key}", target=name, parameter=key) for key in signature.params]
-        todo.append((name, "", module))
+        todo.append((name, module))
     while todo:
-        ident, _, inner = todo.popleft()
+        ident, inner = todo.popleft()
         if isinstance(inner, Graph):
             _expand(inner._wiring, f"{ident}/", nodes, edges, todo, declared=inner._cast.tp)
         else:
             for key, part in _inside(inner):
                 nodes.append(_node(f"{ident}{key}", ident, part))
-                todo.append((f"{ident}{key}", ident, part))
+                todo.append((f"{ident}{key}", part))
     return WorkflowPlan(
         name=name, kind=module._mai_kind, settings=_settings(module),
         inputs=tuple(map(_input, signature.params.values())), nodes=tuple(nodes), edges=tuple(edges), output=output,
@@ -59,14 +59,14 @@ def _expand(wiring: Wiring, prefix: str, nodes: Any, edges: Any, todo: Any, *, d
             continue
         module, ident = wiring.module_of(i), prefix + wiring.id_of(i)
         if index not in facts:
-            deep = isinstance(module, Graph) or any(True for _ in _inside(module))
+            deep = module._mai_kind == "graph" or any(True for _ in _inside(module))
             facts[index] = _node("", prefix.removesuffix("/"), module), deep
         for slot in wiring.slots_of(i):
             _edge(wiring, prefix, ident, module, slot, nodes, edges)
         node, deep = facts[index]
         nodes.append(node.model_copy(update={"id": ident}))
         if deep:
-            todo.append((ident, prefix, module))
+            todo.append((ident, module))
     assert wiring.output is not None
     last = prefix + wiring.id_of(wiring.output)
     return _cast(last, prefix, "return", declared, nodes, edges) if _casts(wiring, wiring.output, declared) else last

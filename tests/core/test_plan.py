@@ -312,8 +312,8 @@ def test_the_order_of_the_nodes_in_the_data_does_not_matter() -> None:
 
 def test_what_a_plan_needs_and_is_not_given_is_told() -> None:
     plan = rag.plan()
-    with refused(WiringError, "plan 'rag': no module is given for step 'length'; did you mean 'lenght'?"):
-        Graph.from_plan(plan, {"shout": shout, "lenght": length, "total": total})
+    with refused(WiringError, "plan 'rag': no module is given for step 'length'; did you mean 'length_'?"):
+        Graph.from_plan(plan, {"shout": shout, "length_": length, "total": total})
     with refused(WiringError, "plan 'shout' is that of a module, not of a graph"):
         Graph.from_plan(shout.plan(), {})
 
