@@ -30,7 +30,7 @@ class Nodes:
         self._ready: deque[int] = deque(wiring.ready)
         self._errors: dict[int, BaseException] = {}
         self._start = launcher(parent)
-        self.settle = _settler(wiring, self._need, self._args, self._ready)
+        self.settle: Callable[[int, Any], None] = _settler(wiring, self._need, self._args, self._ready)
 
     def more(self) -> bool:
         """Say whether a node can begin."""

@@ -16,11 +16,19 @@ from .module import Module
 
 R_co = TypeVar("R_co", covariant=True)
 _NO = "{} has no value while the graph is traced: {}"
-_IF = "use Conditional or Switch instead of if, and, or, not"
 _LOOP = "use Map instead of for, and Loop instead of while"
-_WORK = "compute in a step, such as module(operator.add), and call that"
-_TEXT = "make text in a step (repr() shows the Ref itself)"
-_COMPARE = "compare in a step, or decide with Conditional or Switch"
+_REFUSED = {
+    "use Conditional or Switch instead of if, and, or, not": "bool",
+    _LOOP: "len contains next aiter",
+    "compare in a step, or decide with Conditional or Switch": "eq ne lt le gt ge",
+    "make text in a step (repr() shows the Ref itself)": "str format",
+    "it is the value already and needs no further await": "await",
+    "call a function of it as a step, such as module(str.upper)": "call",
+    "compute in a step, such as module(operator.add), and call that": (
+        "add radd sub rsub mul rmul truediv rtruediv floordiv rfloordiv mod rmod pow rpow matmul rmatmul neg pos abs "
+        "or ror and rand xor rxor invert lshift rlshift rshift rrshift int float index round setitem delitem"
+    ),
+}
 
 
 class Ref(Generic[R_co]):
@@ -68,38 +76,17 @@ class Ref(Generic[R_co]):
             return iter([self[i] for i in range(len(args))])
         raise TracingError(_NO.format(repr(self), _LOOP))
 
-    def _refuse_if(self) -> NoReturn:
-        raise TracingError(_NO.format(repr(self), _IF))
 
-    def _refuse_loop(self, *_: object) -> NoReturn:
-        raise TracingError(_NO.format(repr(self), _LOOP))
+def _refusal(hint: str) -> Any:
+    def refuse(self: Ref[Any], *_: object, **__: object) -> NoReturn:
+        raise TracingError(_NO.format(repr(self), hint))
 
-    def _refuse_work(self, *_: object) -> NoReturn:
-        raise TracingError(_NO.format(repr(self), _WORK))
+    return refuse
 
-    def _refuse_text(self, *_: object) -> NoReturn:
-        raise TracingError(_NO.format(repr(self), _TEXT))
 
-    def _refuse_compare(self, *_: object) -> NoReturn:
-        raise TracingError(_NO.format(repr(self), _COMPARE))
-
-    def _refuse_call(self, *_: object, **__: object) -> NoReturn:
-        raise TracingError(_NO.format(repr(self), "call a function of it as a step, such as module(str.upper)"))
-
-    def _refuse_await(self) -> NoReturn:
-        raise TracingError(_NO.format(repr(self), "it is the value already and needs no further await"))
-
-    __bool__ = _refuse_if
-    __len__ = __contains__ = __next__ = __aiter__ = _refuse_loop
-    __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = _refuse_compare
-    __hash__ = object.__hash__
-    __str__ = __format__ = _refuse_text
-    __await__ = _refuse_await
-    __call__ = _refuse_call
-    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __mod__ = __rmod__ = __pow__ = _refuse_work
-    __truediv__ = __rtruediv__ = __floordiv__ = __rfloordiv__ = __matmul__ = __neg__ = __pos__ = _refuse_work
-    __or__ = __ror__ = __and__ = __rand__ = __xor__ = __invert__ = __lshift__ = __rshift__ = _refuse_work
-    __int__ = __float__ = __index__ = __abs__ = __round__ = __setitem__ = __delitem__ = _refuse_work
+for _hint, _names in _REFUSED.items():  # a type checker sees none of them, and so refuses them itself
+    for _name in _names.split():
+        setattr(Ref, f"__{_name}__", _refusal(_hint))
 
 
 class Part(Module[Any, Any]):
@@ -108,7 +95,8 @@ class Part(Module[Any, Any]):
     _mai_kind = "part"
 
     def __init__(self, key: Any, source: Any, *, attribute: bool) -> None:
-        self.key, self.attribute = key, attribute
+        self.key: Any = key
+        self.attribute: bool = attribute
         self._mai_label = f".{key}"
         find = type_of_attribute if attribute else type_of_item
         first = inspect.Parameter("value", inspect.Parameter.POSITIONAL_ONLY, annotation=source)
@@ -125,7 +113,9 @@ class Pack(Module[Any, Any]):
     _mai_kind = "pack"
 
     def __init__(self, kind: str, keys: Sequence[str], gives: Sequence[Any]) -> None:
-        self._mai_label, self.kind, self.keys = kind, kind, tuple(keys)
+        self._mai_label = kind
+        self.kind: str = kind
+        self.keys: tuple[str, ...] = tuple(keys)
         many = inspect.Parameter("values", inspect.Parameter.VAR_POSITIONAL)
         either: Any = Any if not gives or any(map(is_open, gives)) else typing.Union[tuple(gives)]  # noqa: UP007
         whole: Any = dict[str, either] if kind == "dict" else list[either]

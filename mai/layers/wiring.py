@@ -61,7 +61,10 @@ class Shape:
     def __init__(self, index: int, given: Any, module: Module[Any, Any], count: list[int]) -> None:
         signature = signature_of(module)
         params, settled = signature.params.values(), module._mai_settings.params
-        self.index, self.given, self.module, self.count = index, given, module, count
+        self.index: int = index
+        self.given: Any = given
+        self.module: Module[Any, Any] = module
+        self.count: list[int] = count
         self.key: str = f"/{name_of(module)}"
         self.single: bool = module._mai_settings.name is not None
         self.returns: Any = Any if signature.returns is Parameter.empty else signature.returns
@@ -87,9 +90,11 @@ class Wiring:
         self.special: dict[int, Binding] = {}
         self.parts: dict[tuple[int, Any, bool], Ref[Any]] = {}
         self.counts: dict[str, list[int]] = {}
-        self.of, self.rank = array("i"), array("i")  # for each node: its shape, and which one of its name it is
-        self.first, self.sources = array("q", [0]), array("i")  # the sources of i are sources[first[i] : first[i + 1]]
-        self.records = set[int]()
+        self.of: array[int] = array("i")  # for each node: its shape,
+        self.rank: array[int] = array("i")  # and which one of its name it is
+        self.first: array[int] = array("q", [0])  # the sources of i are sources[first[i] : first[i + 1]]
+        self.sources: array[int] = array("i")
+        self.records: set[int] = set()
         self.output: int | None = None
 
     # ---------------------------------------------------------------- adding
@@ -239,10 +244,11 @@ class Wiring:
         uses = array("i", bytes(4 * n))
         for source in sources:
             uses[source] += 1
-        self.offsets = array("q", accumulate(uses, initial=0))
+        self.offsets: array[int] = array("q", accumulate(uses, initial=0))
         place = self.offsets[:]
-        self.targets, self.places = array("i", bytes(4 * len(sources))), array("i", bytes(4 * len(sources)))
-        self.need = array("i", map(sub, first[1:], first))
+        self.targets: array[int] = array("i", bytes(4 * len(sources)))
+        self.places: array[int] = array("i", bytes(4 * len(sources)))
+        self.need: array[int] = array("i", map(sub, first[1:], first))
         for i, count in enumerate(self.need):
             start = first[i]
             for k in range(count):
@@ -252,14 +258,16 @@ class Wiring:
                 place[source] = at + 1
         self.targets[place[output]] = n
         self.need.append(2)
-        self.after = array("i", [-1]) * n
+        self.after: array[int] = array("i", [-1]) * n
         for i in range(n):
             at = self.offsets[i]
             if self.offsets[i + 1] - at == 1:
                 k = self.targets[at]
-                if self.need[k] == 1 and k not in self.special:
+                if self.need[k] == 1:
                     self.after[i] = k
-        self.ready = array("i", [i for i, count in enumerate(self.need) if not count and self.of[i] != _INPUT])
+        self.ready: array[int] = array(
+            "i", [i for i, count in enumerate(self.need) if not count and self.of[i] != _INPUT]
+        )
 
     # ---------------------------------------------------------------- looking
 

@@ -1,5 +1,6 @@
 """What a plan says, in words: its steps line by line, its stages, its longest way, and what differs in another."""
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -99,19 +100,16 @@ def critical_path(plan: WorkflowPlan) -> list[str]:
 
 
 def chains(plan: WorkflowPlan) -> list[list[str]]:
-    """Return the chains of steps, two or more, that run as one."""
+    """Return the chains of steps, two or more, that run as one; casts are done on the way."""
     nodes, edges = _top(plan)
-    feeds, after = dict[str, list[PlanEdge]](), dict[str, list[str]]()
+    through = {edge.target: edge.source or "" for edge in edges if nodes[edge.target].kind == "cast"}
+    feeds, after = Counter[str](), dict[str, list[str]]()
     for edge in plan.edges:
-        feeds.setdefault(edge.target, []).append(edge)
-    for edge in edges:
-        after.setdefault(edge.source or "", []).append(edge.target)
-    fused = {
-        source: targets[0]
-        for source, targets in after.items()
-        if len(targets) == len(feeds[targets[0]]) == 1 and source != plan.output
-        and "cast" not in (nodes[source].kind, nodes[targets[0]].kind)
-    }  # fmt: skip
+        if edge.target in nodes and edge.target not in through and edge.source is not None:
+            feeds[edge.target] += 1
+            after.setdefault(through.get(edge.source, edge.source), []).append(edge.target)
+    last = through.get(plan.output, plan.output)
+    fused = {a: ends[0] for a, ends in after.items() if a in nodes and len(ends) == feeds[ends[0]] == 1 and a != last}
     found, inner = list[list[str]](), {*fused.values()}
     for first in fused:
         if first not in inner:

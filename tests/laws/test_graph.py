@@ -321,4 +321,7 @@ def test_every_step_stands_in_one_stage_after_what_feeds_it(specs: Any) -> None:
     assert [stage[ident] for ident in way] == [*range(stage[plan.output] + 1)]
     for chain in plan.chains():
         for a, b in pairwise(chain):
-            assert [edge.target for edge in plan.edges if edge.source == a] == [b]
+            ends = {edge.target for edge in plan.edges if edge.source == a}
+            casts = {end for end in ends if kinds[end] == "cast"}
+            ends |= {edge.target for edge in plan.edges if edge.source in casts}
+            assert ends - casts == {b}

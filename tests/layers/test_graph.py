@@ -5,10 +5,10 @@ import gc
 import pickle
 import weakref
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypedDict
+from typing import Annotated, Any, NamedTuple, TypedDict
 
 import pytest
-from pydantic import BaseModel
+from pydantic import AfterValidator, BaseModel
 
 from mai import (
     BlockingDelay,
@@ -219,6 +219,18 @@ def test_wiring_is_checked_as_it_is_written() -> None:
     empty = Graph("empty")
     with refused(WiringError, "empty has no input; a step needs at least one"):
         empty.output(empty.add(length, "abc"))
+
+
+def test_the_second_node_of_a_module_is_checked_as_the_first() -> None:
+    g, other = Graph("g"), Graph("other")
+    text, n = g.input("text", str), g.input("n", int)
+    for _ in range(2):
+        assert g.add(combine, text, n)._type is str
+    for args in ((n, text), (text, g.add(read, text)), (text, other.input("n", int)), (text, "x"), (text, n, n), ()):
+        with pytest.raises(WiringError):
+            g.add(combine, *args)
+    plan = g.output([g.add(combine, text, "3"), g.add(combine, g.add(str.upper, text), n)]).plan()
+    assert [node.id for node in plan.nodes if node.kind == "cast"] == ["cast[combine~4.text]"]
 
 
 @pytest.mark.parametrize("rules", [{"limit": 0}, {"limit": "x"}, {"on_error": "ignore"}])
@@ -531,6 +543,18 @@ def test_what_cannot_be_traced_is_refused() -> None:
         @graph
         async def h(x: str) -> list[int]:
             return await shout(x)  # type: ignore[return-value]
+
+
+def test_a_validator_of_a_parameter_sees_every_value() -> None:
+    @module
+    async def step(n: Annotated[int, AfterValidator(lambda n: n + 1)]) -> int:
+        return n
+
+    @graph
+    async def g(n: int) -> int:
+        return await step(await combined(n, 1))
+
+    assert g.run(1) == 3
 
 
 def test_the_declared_value_is_cast() -> None:
