@@ -17,11 +17,14 @@ from .errors import (
     AskError,
     CastError,
     ConfigError,
+    CycleError,
     DeadlineExceeded,
     LoopExhausted,
     MaiError,
+    PartialFailure,
     PayloadError,
     TooManyAbandoned,
+    TracingError,
     UnknownCase,
     WiringError,
     WouldDeadlock,
@@ -29,24 +32,28 @@ from .errors import (
 from .layers import (
     BlockingDelay,
     Conditional,
+    Graph,
     Loop,
     Map,
     Module,
     NonBlockingDelay,
     Parallel,
     Race,
+    Ref,
     Sequential,
     Switch,
+    graph,
     module,
 )
 from .layers.ask import answers, ask
-from .types import Call, Context, Payload, Retry, TraceHandle
+from .types import Call, Context, Payload, Retry, TraceHandle, WorkflowPlan
 
 __version__ = "0.1.0.dev0"
 
 __all__ = [
-    "AskError", "BlockingDelay", "Call", "CastError", "Conditional", "ConfigError", "Context", "DeadlineExceeded",
-    "LocalEngine", "Loop", "LoopExhausted", "MaiError", "Map", "Module", "NonBlockingDelay", "Parallel", "Payload",
-    "PayloadError", "Race", "Retry", "Sequential", "Switch", "TooManyAbandoned", "TraceHandle", "UnknownCase",
-    "WiringError", "WouldDeadlock", "answers", "ask", "capture", "emit", "module",
+    "AskError", "BlockingDelay", "Call", "CastError", "Conditional", "ConfigError", "Context", "CycleError",
+    "DeadlineExceeded", "Graph", "LocalEngine", "Loop", "LoopExhausted", "MaiError", "Map", "Module",
+    "NonBlockingDelay", "Parallel", "PartialFailure", "Payload", "PayloadError", "Race", "Ref", "Retry", "Sequential",
+    "Switch", "TooManyAbandoned", "TraceHandle", "TracingError", "UnknownCase", "WiringError", "WorkflowPlan",
+    "WouldDeadlock", "answers", "ask", "capture", "emit", "graph", "module",
 ]  # fmt: skip

@@ -5,11 +5,13 @@ from .core.events import Asked, Chunk, Emitted, Event, Failed, Finished, Progres
 from .core.frame import Context
 from .core.middleware import Call
 from .core.payload import Payload
+from .core.plan import PlanEdge, PlanInput, PlanNode, PlanType, WorkflowPlan
 from .core.retry import Retry
 from .core.settings import Settings
 from .core.trace import ErrorInfo, Outcome, TraceHandle
 
 __all__ = [
     "Asked", "Call", "Chunk", "Context", "Emitted", "ErrorInfo", "Event", "Failed", "Finished", "Outcome", "Payload",
-    "Progress", "Question", "Reader", "Retry", "Retrying", "Settings", "Started", "Stream", "TraceHandle",
+    "PlanEdge", "PlanInput", "PlanNode", "PlanType", "Progress", "Question", "Reader", "Retry", "Retrying", "Settings",
+    "Started", "Stream", "TraceHandle", "WorkflowPlan",
 ]  # fmt: skip

@@ -8,6 +8,8 @@ both keep the same promises.
 import copy
 import types
 from asyncio import CancelledError
+from collections.abc import Callable
+from contextvars import copy_context
 from typing import Any
 
 from opentelemetry import context as otel
@@ -27,7 +29,7 @@ from .threads import offload
 from .trace import TraceHandle, begun, note_span, noted, open_handle, size_of, succeeded
 
 # What composites need of the core, from one place.
-__all__ = ["DONE", "apart", "begin", "current", "current_run", "finish", "launch", "names", "started"]
+__all__ = ["DONE", "apart", "begin", "current", "current_run", "finish", "launch", "launcher", "names", "started"]
 
 
 # ---------------------------------------------------------------- starting a call
@@ -52,6 +54,35 @@ def launch(m: Any, p: Frame, key: str, value: Any, n: int = 0, attrs: dict[str, 
     if p.handle is not None:
         f.handle = open_handle(f, p.handle, spec, attrs)
     return start(f, quick(f, m, value, spec))  # pyright: ignore[reportArgumentType]
+
+
+def launcher(p: Frame) -> Callable[[Any, str, int, tuple[Any, ...] | list[Any]], Frame]:
+    """Return what starts ``m(*args)`` as a child of *p*, like `launch`, with arguments known to be of their types.
+
+    For the branch runner, whose tasks have fresh stacks: no such call needs one of its own.
+    """
+    run, env, deadline, depth = p.run, p.env, p.deadline, p.depth + 1
+    straight = p.quiet and run is not None and p.handle is None
+
+    def start_wired(m: Any, key: str, n: int, args: tuple[Any, ...] | list[Any]) -> Frame:
+        spec: Spec = m._mai_spec or m._mai_compile()
+        if not (straight and spec.plain):
+            return begin(m, p, key, n, tuple(args), {})
+        f = Frame()
+        f.mod, f.parent, f.key, f.n, f.depth = m, p, key, n, depth
+        f.env, f.run, f.deadline = env, run, deadline
+        f.seen = f.lost = f.started = f.handle = f.span = f.timer = f.since = None
+        f.quiet = True
+        if (deadline is not None or spec.limit is not None) and _set_deadline(f, p, spec, deadline):
+            return begin(m, p, key, n, tuple(args), {})  # which starts nothing
+        body: Any = quick_wired(f, m, args, spec)
+        ctx = copy_context()
+        y = f.y = ctx.run(next, body, DONE)
+        if y is not DONE:
+            f.body, f.ctx = body, ctx
+        return f
+
+    return start_wired
 
 
 def begin(
@@ -134,6 +165,24 @@ def quick(f: Frame, m: Any, value: Any, spec: Spec) -> Body:
         f.out = out
         if h is not None:
             succeeded(h, out, spec.gives, None)
+    except BaseException as error:
+        if f.started is not None:
+            yield from join(f.started, error).__await__()
+        failed(f, error)
+        raise
+
+
+@types.coroutine
+def quick_wired(f: Frame, m: Any, args: tuple[Any, ...] | list[Any], spec: Spec) -> Body:
+    """`quick` for several arguments, in a call that has no handle."""
+    set_current(f)
+    try:
+        out: Any = yield from m.forward(*args)  # pyright: ignore[reportUnknownVariableType]
+        if f.started is not None:
+            yield from join(f.started).__await__()
+        if type(out) is not spec.tout and spec.tout is not None:  # pyright: ignore[reportUnknownArgumentType]
+            out = spec.cast_out(out, "return", f)
+        f.out = out
     except BaseException as error:
         if f.started is not None:
             yield from join(f.started, error).__await__()

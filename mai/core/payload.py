@@ -95,8 +95,14 @@ class Payload(Generic[T]):
     @property
     def schema_id(self) -> str:
         """blake2b of the type's JSON schema, 16 hexadecimal digits: changes when the type's shape does."""
-        schema = json.dumps(caster(self.tp).json.json_schema(mode="serialization"), sort_keys=True)
-        return blake2b(schema.encode(), digest_size=8).hexdigest()
+        schema = json.dumps(caster(self.tp).json.json_schema(mode="serialization"))
+        shape = json.dumps(json.loads(schema, object_hook=_without_text), sort_keys=True)
+        return blake2b(shape.encode(), digest_size=8).hexdigest()
+
+
+def _without_text(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return a part of a JSON schema without its docstring."""
+    return {key: value for key, value in schema.items() if key != "description" or not isinstance(value, str)}
 
 
 def _written(plain: Any, *, sort_keys: bool = False) -> str:

@@ -52,7 +52,8 @@ class Spec:
         needed = [p for p in signature.params.values() if p.default is p.empty]
         one = signature.first in signature.positional and needed in ([], [signature.first])
         plain = not (self.params or self.deep or self.detached or self.middleware or self.fallback or settings.retry)
-        self.simple: bool = self.colour == "coroutine" and one and plain
+        self.plain: bool = self.colour == "coroutine" and plain
+        self.simple: bool = self.plain and one
         self.facts: dict[str, Any] = {**({names.TAGS: settings.tags} if settings.tags else {}), **facts}
         if settings.retry:
             self.facts[names.RETRY_MAX] = settings.retry.attempts

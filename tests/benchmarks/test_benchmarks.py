@@ -17,7 +17,7 @@ from mai import Context, Module, Sequential
 
 
 @pytest.mark.parametrize(
-    "name", ["calls", "deadlines", "composites", "threads", pytest.param("latency", marks=pytest.mark.slow)]
+    "name", ["calls", "deadlines", "composites", "graph", "threads", pytest.param("latency", marks=pytest.mark.slow)]
 )
 def test_a_benchmark_asserts_its_promises_and_gives_a_figure_for_each_of_its_rows(name: str) -> None:
     results, broken = harness.run([name], QUICK)
