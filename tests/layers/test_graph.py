@@ -229,7 +229,8 @@ def test_the_second_node_of_a_module_is_checked_as_the_first() -> None:
     for args in ((n, text), (text, g.add(read, text)), (text, other.input("n", int)), (text, "x"), (text, n, n), ()):
         with pytest.raises(WiringError):
             g.add(combine, *args)
-    plan = g.output([g.add(combine, text, "3"), g.add(combine, g.add(str.upper, text), n)]).plan()
+    with pytest.warns(RuntimeWarning, match="combine, combine~2, read"):
+        plan = g.output([g.add(combine, text, "3"), g.add(combine, g.add(str.upper, text), n)]).plan()
     assert [node.id for node in plan.nodes if node.kind == "cast"] == ["cast[combine~4.text]"]
 
 
