@@ -9,7 +9,6 @@ import copy
 import types
 from asyncio import CancelledError
 from collections.abc import Callable
-from contextvars import copy_context
 from typing import Any
 
 from opentelemetry import context as otel
@@ -66,21 +65,14 @@ def launcher(p: Frame) -> Callable[[Any, str, int, tuple[Any, ...] | list[Any]],
 
     def start_wired(m: Any, key: str, n: int, args: tuple[Any, ...] | list[Any]) -> Frame:
         spec: Spec = m._mai_spec or m._mai_compile()
-        if not (straight and spec.plain):
-            return begin(m, p, key, n, tuple(args), {})
         f = Frame()
         f.mod, f.parent, f.key, f.n, f.depth = m, p, key, n, depth
         f.env, f.run, f.deadline = env, run, deadline
         f.seen = f.lost = f.started = f.handle = f.span = f.timer = f.since = None
-        f.quiet = True
-        if (deadline is not None or spec.limit is not None) and _set_deadline(f, p, spec, deadline):
-            return begin(m, p, key, n, tuple(args), {})  # which starts nothing
-        body: Any = quick_wired(f, m, args, spec)
-        ctx = copy_context()
-        y = f.y = ctx.run(next, body, DONE)
-        if y is not DONE:
-            f.body, f.ctx = body, ctx
-        return f
+        f.quiet, timed = True, deadline is not None or spec.limit is not None
+        if not (straight and spec.plain) or (timed and _set_deadline(f, p, spec, deadline)):
+            return begin(m, p, key, n, tuple(args), {})  # of one that is overdue nothing starts
+        return start(f, quick(f, m, None, spec, args))  # pyright: ignore[reportArgumentType]
 
     return start_wired
 
@@ -149,15 +141,15 @@ def _set_deadline(f: Frame, p: Frame, spec: Spec, armed: float | None) -> bool:
 
 
 @types.coroutine
-def quick(f: Frame, m: Any, value: Any, spec: Spec) -> Body:
-    """The body of a simple call, of which nothing but a handle knows."""
+def quick(f: Frame, m: Any, value: Any, spec: Spec, args: Any = None) -> Body:
+    """The body of a simple call, of which nothing but a handle knows; *args* are there for several values."""
     set_current(f)
     h = f.handle
     if h is not None:
         begun(h)
         h.input_size = size_of(value, spec.takes, None)
     try:
-        out: Any = yield from m.forward(value)  # pyright: ignore[reportUnknownVariableType]
+        out: Any = yield from m.forward(value) if args is None else m.forward(*args)  # pyright: ignore[reportUnknownVariableType]
         if f.started is not None:
             yield from join(f.started).__await__()
         if type(out) is not spec.tout and spec.tout is not None:  # pyright: ignore[reportUnknownArgumentType]
@@ -165,24 +157,6 @@ def quick(f: Frame, m: Any, value: Any, spec: Spec) -> Body:
         f.out = out
         if h is not None:
             succeeded(h, out, spec.gives, None)
-    except BaseException as error:
-        if f.started is not None:
-            yield from join(f.started, error).__await__()
-        failed(f, error)
-        raise
-
-
-@types.coroutine
-def quick_wired(f: Frame, m: Any, args: tuple[Any, ...] | list[Any], spec: Spec) -> Body:
-    """`quick` for several arguments, in a call that has no handle."""
-    set_current(f)
-    try:
-        out: Any = yield from m.forward(*args)  # pyright: ignore[reportUnknownVariableType]
-        if f.started is not None:
-            yield from join(f.started).__await__()
-        if type(out) is not spec.tout and spec.tout is not None:  # pyright: ignore[reportUnknownArgumentType]
-            out = spec.cast_out(out, "return", f)
-        f.out = out
     except BaseException as error:
         if f.started is not None:
             yield from join(f.started, error).__await__()

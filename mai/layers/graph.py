@@ -10,10 +10,10 @@ from pydantic import Field
 
 from ..core.call import current, current_run
 from ..core.casts import Caster, caster, is_open
-from ..core.plan import WorkflowPlan
 from ..core.settings import COUNT, NAME, UNSET, checked
 from ..core.signature import Signature
 from ..errors import ConfigError, WiringError
+from ..types import WorkflowPlan
 from .checks import Keywords, name_of
 from .edges import wire
 from .module import A, B, C, D, Module, P, R, X, Y, lift

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import TypeVar as _TypeVar  # with default=; at run time Python 3.11's own is enough
 
-    from ..core.plan import WorkflowPlan
+    from ..types import WorkflowPlan
     from .map import Map
     from .parallel import Parallel
     from .sequential import Sequential

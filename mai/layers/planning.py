@@ -1,18 +1,22 @@
 """Planning: from a module to its WorkflowPlan, and from a plan to a Graph."""
 
+import functools
 import re
 from collections import deque
 from collections.abc import Iterator, Mapping
+from hashlib import blake2b
 from inspect import Parameter
 from typing import Any
 
 from pydantic import JsonValue
+from pydantic.errors import PydanticInvalidForJsonSchema, PydanticUserError
 
+from ..core.casts import show
 from ..core.payload import Payload
-from ..core.plan import PlanEdge, PlanInput, PlanNode, PlanType, WorkflowPlan, plan_type
 from ..core.retry import Retry
 from ..core.settings import near
 from ..errors import PayloadError, WiringError
+from ..types import PlanEdge, PlanInput, PlanNode, PlanType, WorkflowPlan
 from .checks import name_of, signature_of
 from .edges import fits
 from .graph import Graph
@@ -124,8 +128,10 @@ def _json(value: Any, tp: Any) -> str | None:
 def _settings(module: Any) -> dict[str, JsonValue]:
     """Return what was set, as far as it can be told."""
     given, extra = dict(module._mai_settings), dict(module._mai_facts)
-    if module._mai_kind == "graph":
-        extra |= {key: getattr(module, key) for key in ("limit", "on_error")}
+    if module._mai_kind != "module":
+        known: dict[str, Any] = vars(module)
+        extra |= {key: known[key] for key in ("limit", "on_error") if key in known}
+        extra |= {"decides": known["_label"]} if known.get("_label") else {}
     if isinstance(module, Part):
         extra |= {"attribute" if module.attribute else "item": module.key}
     if isinstance(module, Pack):
@@ -166,6 +172,23 @@ def _inside(module: _MODULE) -> Iterator[tuple[str, _MODULE]]:
         count = seen[name] = seen.get(name, 0) + 1
         repeat = f"~{count}" if count > 1 and not mark else ""
         yield f"{mark.format(keys[int(label)] if keys else label)}/{name}{repeat}", one
+
+
+@functools.lru_cache(maxsize=4096)
+def _plan_type(tp: Any, text: str) -> PlanType:
+    try:
+        return PlanType(text=text, schema_id=Payload(None, tp).schema_id)
+    except (PayloadError, PydanticInvalidForJsonSchema, PydanticUserError):  # no JSON of it: its name has to do
+        return PlanType(text=text, schema_id=blake2b(text.encode(), digest_size=8).hexdigest())
+
+
+def plan_type(tp: Any) -> PlanType:
+    """Return *tp* as it stands in a plan."""
+    text = show(tp)
+    try:
+        return _plan_type(tp, text)
+    except TypeError:  # it cannot be hashed
+        return _plan_type.__wrapped__(tp, text)
 
 
 # ---------------------------------------------------------------- from a plan

@@ -2,14 +2,15 @@
 
 import inspect
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from functools import partial
 from typing import Any, Unpack, overload
 
 from pydantic import ValidationError
 
-from ..core.call import current
-from ..core.tracing import run_traced
+from ..core.call import current, current_run
+from ..core.drive import enclosed
+from ..core.frame import ROOT, Frame, set_current
 from ..errors import ConfigError, TracingError, WiringError
 from .declared import declared
 from .graph import Graph, Rules
@@ -102,7 +103,7 @@ def _traced(wiring: Wiring, coroutine: Any) -> Any:
         return wiring.connect(module, args, kwargs)
 
     try:
-        ended, value = run_traced(coroutine, taken)
+        ended, value = _run_traced(coroutine, taken)
     except ValidationError as error:
         if not any(isinstance(one["input"], Ref) for one in error.errors()):
             raise
@@ -115,3 +116,24 @@ def _traced(wiring: Wiring, coroutine: Any) -> Any:
             "values run concurrently anyway"
         )
     return value
+
+
+def _run_traced(
+    coroutine: Coroutine[Any, Any, Any], take: Callable[[Frame, Any, tuple[Any, ...], dict[str, Any]], Any]
+) -> tuple[bool, Any]:
+    """Run *coroutine* as far as it comes without waiting; say whether it ended, and with which value.
+
+    A call of a module inside gives what ``take(frame, module, args, kwargs)`` gives; *frame* is the function's.
+    """
+    f = Frame()
+    f.mod = f.deadline = f.since = f.timer = f.handle = f.span = f.seen = f.lost = f.started = None
+    f.parent, f.key, f.n, f.depth, f.quiet, f.run = ROOT, "", 0, 0, False, current_run()
+    f.env = ROOT.env._replace(tracer=partial(take, f))
+    inside = enclosed()
+    inside(set_current, f)
+    try:
+        inside(coroutine.send, None)
+    except StopIteration as end:
+        return True, end.value
+    coroutine.close()
+    return False, None
