@@ -129,15 +129,14 @@ def _settings(module: Any) -> dict[str, JsonValue]:
     """Return what was set, as far as it can be told."""
     given, extra = dict(module._mai_settings), dict(module._mai_facts)
     if module._mai_kind != "module":
-        known: dict[str, Any] = vars(module)
-        extra |= {key: known[key] for key in ("limit", "on_error") if key in known}
-        extra |= {"decides": known["_label"]} if known.get("_label") else {}
+        named = {"limit": "limit", "on_error": "on_error", "_label": "decides"}
+        extra |= {key: getattr(module, name) for name, key in named.items() if hasattr(module, name)}
     if isinstance(module, Part):
         extra |= {"attribute" if module.attribute else "item": module.key}
     if isinstance(module, Pack):
         extra |= {"keys": [*module.keys]}
     told = {key: value for key, value in given.items() if key not in ("name", "version")} | extra
-    unset = [key for key, value in told.items() if value is None or value is False or value in ((), {}, "cancel")]
+    unset = [key for key, value in told.items() if value is None or value is False or value in ((), {}, "", "cancel")]
     return {key: _told(value) for key, value in told.items() if key not in unset}
 
 
