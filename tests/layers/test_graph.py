@@ -870,6 +870,9 @@ async def test_a_chain_runs_in_batches_and_each_node_once() -> None:
     made = g.output(ref)
     assert made.plan().chains() == [["step", *(f"step~{k}" for k in range(2, 51))]]
     assert (await made(0), seen) == (50, [*range(50)])
+    wide = Graph("wide")
+    n = wide.input("n", int)
+    assert await wide.output([wide.add(step, n) for _ in range(50)])(7) == [8] * 50
 
 
 @simulated
