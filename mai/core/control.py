@@ -15,7 +15,7 @@ from pydantic import PydanticInvalidForJsonSchema
 
 from ..errors import AskError, ConfigError, DeadlineExceeded, PayloadError, WouldDeadlock
 from .casts import caster, show
-from .events import Bus, Chunk, Event, settle
+from .events import Bell, Bus, Chunk, Event, settle
 from .frame import current
 from .payload import Payload
 from .threads import worker_loop
@@ -128,6 +128,16 @@ async def join(runs: list[Control], error: BaseException | None = None) -> None:
             except asyncio.CancelledError:
                 if error is None:
                     raise
+    for run in runs:
+        if error is None and not run.heard and isinstance(run.error, KeyboardInterrupt | SystemExit):
+            run.outcome()  # raises it: the program is to end
+
+
+def _blocked(bell: Bell, ready: Callable[[], bool], timeout: float | None = None) -> bool:
+    """Block this thread at *bell*, and lend its place to another one if it is a worker; say whether it is *ready*."""
+    run = current().run
+    with nullcontext() if worker_loop() is None or run is None else run.engine.threads.lent():
+        return bell.wait(ready, timeout)
 
 
 class Stream(Generic[T_co]):
@@ -181,7 +191,7 @@ class Reader(AsyncIterator[T_co], Iterator[T_co]):
 
     def __next__(self) -> T_co:
         while (value := self._take(StopIteration)) is SKIP:
-            self._bus.posted.wait(self._has_more)
+            _blocked(self._bus.posted, self._has_more)
         return value
 
     async def aclose(self) -> None:
@@ -212,6 +222,8 @@ class Reader(AsyncIterator[T_co], Iterator[T_co]):
                 event = bus.events[self._at - oldest] if self._at < bus.count else None
                 self._at += event is not None
                 bus.cursors[self._key] = self._at
+                if not self._open:  # closed just now, by another thread
+                    bus.cursors.pop(self._key, None)
             if self._at == bus.count or not self._at & 7:  # not each time: it wakes all that wait
                 bus.read.ring()
             if event is not None:
@@ -236,10 +248,13 @@ class Controlled(Generic[R_co]):
             return self._control
         raise ConfigError(f"{self!r} was not given by start(), so it cannot be awaited, read, cancelled or answered")
 
-    def _outside(self) -> Control:
-        control = self._started()
-        if current().env.bus is control:
-            raise WouldDeadlock(f"{self!r} is waited for inside its own run, which would wait for itself")
+    def _outside(self, *, settled: bool = False) -> Control:
+        control, around = self._started(), current().env.bus
+        for run in () if around is None or (control.ended and not settled) else (around, *around.around):
+            if run is control:
+                raise WouldDeadlock(f"{self!r} is waited for inside its own run, which would wait for itself")
+            if run.apart and not settled:  # nobody waits for that one
+                break
         return control
 
     def __await__(self) -> Generator[Any, Any, R_co]:
@@ -257,25 +272,24 @@ class Controlled(Generic[R_co]):
 
         Raises:
             DeadlineExceeded: If it still runs after *timeout*; it goes on.
-            WouldDeadlock: In the thread of a running event loop, or inside the run itself; ``await`` the handle there.
+            WouldDeadlock: In the thread of a running event loop: ``await`` the handle there. Or inside the run itself.
             ConfigError: If the handle was not given by ``start``.
         """
-        control, frame = self._outside(), current()
+        control = self._outside()
         if not control.ended and asyncio._get_running_loop() is not None:
             raise WouldDeadlock("result() would block the event loop that it waits for: write 'await handle' instead")
-        with nullcontext() if worker_loop() is None or frame.run is None else frame.run.engine.threads.lent():
-            if not control.over.wait(control.has_ended, timeout):
-                raise DeadlineExceeded(f"{self!r} has not ended after {timeout:g} s; it goes on", timeout=timeout)
+        if not _blocked(control.over, control.has_ended, timeout):
+            raise DeadlineExceeded(f"{self!r} has not ended after {timeout:g} s; it goes on", timeout=timeout)
         return control.outcome()  # type: ignore[no-any-return]
 
     async def settled(self) -> None:
         """Wait until the run and all detached work that was begun under it have ended, in whatever way.
 
         Raises:
-            WouldDeadlock: Inside the run itself.
+            WouldDeadlock: Inside the run itself, or inside detached work of it.
             ConfigError: If the handle was not given by ``start``.
         """
-        control = self._outside()
+        control = self._outside(settled=True)
         await control.over.heard(lambda: control.ended and not control.detached)
 
     def cancel(self) -> None:
@@ -289,7 +303,7 @@ class Controlled(Generic[R_co]):
         return self._events().__iter__()
 
     def _events(self) -> Stream[Event]:
-        control = self._started()
+        control = self._outside()
         return Stream(control, lambda event: event, control.hear)
 
     @overload
@@ -305,8 +319,12 @@ class Controlled(Generic[R_co]):
 
         Of a streaming step inside another one only the outer is told. When the run has failed, its error is raised
         after the last chunk.
+
+        Raises:
+            WouldDeadlock: Inside the run itself, which cannot end while it waits for its end.
+            ConfigError: If the handle was not given by ``start``.
         """
-        control = self._started()
+        control = self._outside()
         return Stream(control, lambda e: e.value if isinstance(e, Chunk) and not e.nested else SKIP, control.outcome)
 
     @property

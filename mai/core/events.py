@@ -183,7 +183,7 @@ class Bell:
         while rung and not ready():
             gate = threading.Event()
             self._wakes.append(wake := gate.set)
-            rung = ready() or gate.wait(None if until is None else until - clock.now())
+            rung = ready() or gate.wait(None if until is None else min(until - clock.now(), threading.TIMEOUT_MAX))
             self._forget(wake)
         return rung or ready()
 

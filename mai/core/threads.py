@@ -27,13 +27,20 @@ from ..errors import TooManyAbandoned
 from .frame import current
 from .names import THREAD_ABANDONED
 
-_here = threading.local()  # .loop: the loop that waits for what this worker thread does now
+_here = threading.local()  # .job: what this worker thread does now
 thread_owners: WeakSet[Any] = WeakSet()  # which must `forget` their threads in a forked child
 
 
 def worker_loop() -> asyncio.AbstractEventLoop | None:
-    """Return the loop that waits for the job of this thread, or None outside worker threads."""
-    return getattr(_here, "loop", None)
+    """Return the loop that waits for the job of this thread, or None outside worker threads.
+
+    Raises:
+        asyncio.CancelledError: If the caller of the job was cancelled, so that the job must start nothing more.
+    """
+    job: Job | None = getattr(_here, "job", None)
+    if job is not None and job.state == "abandoned":
+        raise asyncio.CancelledError
+    return None if job is None else job.loop
 
 
 def start_thread(target: Callable[[], None], name: str) -> None:
@@ -44,7 +51,7 @@ def start_thread(target: Callable[[], None], name: str) -> None:
 # Runs in forked children only, of which the measurement of coverage hears nothing.
 def _forget() -> None:  # pragma: no cover
     """Begin anew in a forked child, which has none of its parent's threads."""
-    _here.loop = None
+    _here.job = None
     for owner in thread_owners:
         owner.forget()
 
@@ -66,7 +73,7 @@ class Job:
 
     def run(self) -> None:
         """Do the work, in this thread."""
-        before, _here.loop = worker_loop(), self.loop
+        before, _here.job = getattr(_here, "job", None), self
         try:
             self.settle = partial(self.future.set_result, self.context.run(self.call))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType, reportCallIssue]
         except BaseException as error:  # noqa: BLE001 (whatever it is, the caller gets it)
@@ -74,7 +81,7 @@ class Job:
             if wrapped is not error:  # a future cannot carry one, and in a coroutine it would look like an end
                 wrapped.__cause__ = error
             self.settle = partial(self.future.set_exception, wrapped)
-        self.call, _here.loop = None, before
+        self.call, _here.job = None, before
 
 
 class Door(SimpleQueue[Any]):
@@ -114,6 +121,7 @@ class Threads:
         """Begin without threads and jobs."""
         self.started: int = 0
         self.abandoned: int = 0
+        self.waiting: int = 0  # threads that block until a run has ended or tells something
         self._lock = threading.Lock()
         self._jobs: deque[Job] = deque()
         self._idle: list[Any] = []  # one lock for each idle thread, the last one to become idle at the end
@@ -131,7 +139,7 @@ class Threads:
                 facts = f"{self.abandoned} threads still hang after a timeout or a cancel (max_abandoned={self.most})"
                 hint = "give what blocks there a timeout of its own"
                 raise TooManyAbandoned(f"No thread for a step: {facts}; {hint}", count=self.abandoned, limit=self.most)
-            free = len(self._idle) + self._coming + max(0, self.limit - self.started + self.abandoned)
+            free = len(self._idle) + self._coming + max(0, self.limit - self._busy())
             if door is not None and door.open and len(self._jobs) >= free:
                 door.put(lambda: self._nested(job))
                 return
@@ -152,13 +160,13 @@ class Threads:
     def lent(self) -> Generator[None]:
         """Let another thread run in the place of this one, which blocks inside the block."""
         with self._lock:
-            self.abandoned += 1
+            self.waiting += 1
             self._next()
         try:
             yield
         finally:
             with self._lock:
-                self.abandoned -= 1
+                self.waiting -= 1
 
     def close(self) -> None:
         """Let the idle threads end; a busy one ends when there are no more jobs."""
@@ -168,6 +176,10 @@ class Threads:
         for gate in idle:
             gate.release()
 
+    def _busy(self) -> int:
+        """Return how many threads count against the limit."""
+        return self.started - self.abandoned - self.waiting
+
     def _next(self) -> None:
         """Call one more thread if jobs wait and none is coming; with the lock held."""
         if self._coming or not self._jobs:
@@ -175,7 +187,7 @@ class Threads:
         if self._idle:
             self._coming = True
             self._idle.pop().release()
-        elif self.started - self.abandoned < self.limit:
+        elif self._busy() < self.limit:
             start_thread(self._work, f"mai-worker-{self.started + 1}")  # may fail: then the next call tries again
             self._coming = True
             self.started += 1
@@ -225,7 +237,7 @@ class Threads:
                 if ended is not None:
                     self.abandoned -= ended.state == "abandoned"
                     ended.state = "done"
-                stays = ended is None or self.started - self.abandoned <= self.limit  # else another has our place
+                stays = ended is None or self._busy() <= self.limit  # else another has our place
                 job = self._take() if stays else None
                 if job is None:
                     stays = stays and not self.closed

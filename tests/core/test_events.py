@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from mai import Module, WouldDeadlock, emit, module
-from mai.core.events import AHEAD, MAX_EVENTS, Bell
+from mai.core.control import Stream
+from mai.core.events import AHEAD, MAX_EVENTS, Bell, Bus
 from mai.types import Chunk, Emitted, Event, Failed, Finished, Started
 from tests.support import simulated
 
@@ -334,3 +335,33 @@ def test_a_bell_whose_waiter_sits_in_a_closed_loop_rings_all_the_same() -> None:
     bell.ring()
     waits._log_destroy_pending = False  # type: ignore[attr-defined]
     waits.get_coro().close()  # type: ignore[union-attr]
+
+
+def test_a_thread_may_wait_longer_than_a_lock_can() -> None:
+    bell, asked, ready, woke = Bell(), list[int](), threading.Event(), list[bool]()
+    other = threading.Thread(target=lambda: woke.append(bell.wait(lambda: asked.append(1) or ready.is_set(), 1e12)))
+    other.start()
+    while len(asked) < 2 and other.is_alive():
+        threading.Event().wait(0.001)
+    ready.set()
+    bell.ring()
+    other.join(LONG)
+    assert woke == [True]
+
+
+# ---------------------------------------------------------------- a reader that is closed while it reads
+
+
+def test_a_reader_that_is_closed_while_it_reads_holds_up_nobody() -> None:
+    bus = Bus()
+    reader = iter(Stream(bus, lambda event: event, int))
+
+    class Racing(dict[object, int]):
+        def __setitem__(self, key: object, at: int) -> None:
+            reader.close()  # as another thread does at the worst time
+            super().__setitem__(key, at)
+
+    bus.cursors = Racing()
+    bus.post(Event("x", 1))
+    assert [event.step_id for event in reader] in ([], ["x"])
+    assert bus.cursors == {}

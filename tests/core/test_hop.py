@@ -75,6 +75,27 @@ async def test_a_cancel_in_the_tick_of_a_failure_wins_below_a_hop_as_it_does_abo
             await task
 
 
+@simulated
+async def test_a_cancel_in_the_tick_of_a_success_wins_below_a_hop_as_it_does_above() -> None:
+    @module
+    async def nest(n: int) -> str:
+        if n:
+            return await nest(n - 1)
+        await asyncio.sleep(1)
+        return "value"
+
+    for n, turns in itertools.product((10, 62, 63, 64, DEPTH), range(10)):
+        task = asyncio.ensure_future(nest(n))
+        await asyncio.sleep(1)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        if task.cancel():
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        else:
+            assert await task == "value"
+
+
 @pytest.mark.parametrize("observed", [False, True])
 @simulated
 async def test_a_step_just_below_a_hop_that_swallows_its_own_timeout_is_late_all_the_same(observed: bool) -> None:

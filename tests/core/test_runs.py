@@ -4,12 +4,13 @@ import asyncio
 import gc
 import logging
 import threading
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from typing import Any
 
 import pytest
 
 from mai import Context, DeadlineExceeded, LocalEngine, Module, Parallel, TraceHandle, WouldDeadlock, capture, module
+from mai.core.control import Control
 from tests.support import python, refused, simulated
 
 LONG = 20.0
@@ -161,6 +162,83 @@ async def test_a_run_that_waits_for_itself_is_refused() -> None:
             await h
 
 
+@pytest.mark.parametrize("wait", ["await", "settled", "events", "chunks"])
+@simulated
+async def test_a_run_that_waits_for_one_around_it_is_refused(wait: str) -> None:
+    @module
+    async def waits(x: int) -> Any:
+        h = cell[0]
+        if wait == "events":
+            return [event async for event in h]
+        if wait == "chunks":
+            return [chunk async for chunk in h.chunks()]
+        return await (h if wait == "await" else h.settled())
+
+    @module
+    async def joins(x: int) -> Any:
+        return await waits.start(x)
+
+    @module
+    async def outer(x: int) -> Any:
+        return await joins.start(x)
+
+    cell: list[TraceHandle[Any]] = [outer.start(1)]
+    with pytest.raises(WouldDeadlock, match="inside its own run"):
+        await cell[0]
+
+
+@simulated
+async def test_detached_work_may_wait_for_the_run_around_but_not_for_the_detached_work_of_it() -> None:
+    @module
+    async def later(x: int) -> Any:
+        events = [event async for event in cell[0]]
+        return await cell[0], len(events), [event async for event in cell[0]] == events
+
+    @module
+    async def settles(x: int) -> Any:
+        await cell[0].settled()
+
+    @module
+    async def outer(x: int) -> Any:
+        cell.append(await later.with_(detached=True)(x))
+        cell.append(await settles.with_(detached=True)(x))
+        return x
+
+    cell: list[TraceHandle[Any]] = [outer.start(1)]
+    await cell[0].settled()
+    assert await cell[1] == (1, 2, True)
+    with pytest.raises(WouldDeadlock):
+        await cell[2]
+
+
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt])
+@simulated
+async def test_an_exit_in_a_run_that_is_joined_goes_on_unless_somebody_took_it(kind: type[BaseException]) -> None:
+    @module
+    async def leaves(x: int) -> None:
+        await asyncio.sleep(0)
+        raise kind
+
+    @module
+    async def parent(x: int) -> int:
+        h = leaves.start(x)
+        if x:
+            with pytest.raises(kind):
+                await h
+        return x
+
+    assert await parent(1) == 1
+    with pytest.raises(kind):
+        await parent(0)
+    engine, sleeper = LocalEngine(), Sleeper()
+    await engine.__aenter__()
+    await sleeper.with_(detached=True)(60.0)
+    leaves.start(0)
+    with pytest.raises(kind):
+        await engine.__aexit__(None, None, None)
+    assert sleeper.log == ["began", "cleaned"]
+
+
 def test_result_gives_up_after_its_timeout_and_the_run_goes_on() -> None:
     gate = threading.Event()
 
@@ -186,7 +264,7 @@ def test_a_full_pool_of_threads_that_wait_for_results_goes_on() -> None:
         return inner.start(x).result()
 
     async def main() -> Any:
-        async with LocalEngine(max_threads=2) as engine:
+        async with LocalEngine(max_threads=2, max_abandoned=1) as engine:  # of which there is none
             values = await Parallel(*[outer] * 6)(1)
             assert engine.threads.started <= 2 + 6
             return values
@@ -309,6 +387,26 @@ async def test_a_call_that_ends_without_a_value_cancels_what_was_started_in_it(h
     assert sleeper.log == ["began", "cleaned"]
     sleepers = [t for t in asyncio.all_tasks() if t is not asyncio.current_task()]
     assert sleepers == []
+
+
+@simulated
+async def test_a_nested_call_that_fails_unobserved_joins_what_was_started_in_it() -> None:
+    sleeper = Sleeper()
+
+    @module
+    async def fails(x: str) -> str:
+        sleeper.start(60.0)
+        await asyncio.sleep(1)
+        raise KeyError(x)
+
+    @module
+    async def handles(x: str) -> list[str]:
+        try:
+            return [await fails(x)]
+        except KeyError:
+            return sleeper.log[:]
+
+    assert await handles("x") == ["began", "cleaned"]
 
 
 @simulated
@@ -532,6 +630,25 @@ async def test_a_cancel_of_an_engine_that_waits_for_detached_work_cancels_that()
     with pytest.raises(asyncio.CancelledError):
         await task
     assert sleeper.log == ["began", "cleaned"]
+
+
+@simulated
+async def test_leaving_the_engine_joins_what_is_started_meanwhile() -> None:
+    handles = list[TraceHandle[Any]]()
+
+    class Growing(Control):
+        def __getattribute__(self, name: str) -> Any:
+            if name == "apart":  # it is looked at; at that time a thread starts another run
+                engine.runs.discard(self)
+                handles.append(inside.run(nap.start, 1.0))
+            return super().__getattribute__(name)
+
+    async with LocalEngine() as engine:
+        inside = copy_context()
+        engine.runs.add(Growing(asyncio.get_running_loop(), None, apart=False))
+        for control in engine.runs:
+            control.end()
+    assert [h.outcome for h in handles] == ["ok"]
 
 
 @simulated

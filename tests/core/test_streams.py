@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mai import Conditional, Context, Module, Parallel, Retry, capture, module
+from mai import Conditional, Context, LocalEngine, Module, Parallel, Retry, capture, module
 from mai.core.events import AHEAD
 from mai.types import Chunk
 from tests.core.test_events import read_into
@@ -189,6 +189,59 @@ async def test_an_async_generator_is_closed_before_the_call_ends(how: str) -> No
 
 
 @simulated
+async def test_an_async_generator_that_waits_for_its_reader_is_closed_before_the_call_ends() -> None:
+    log: list[str] = []
+
+    class Many(Module):
+        async def forward(self, n: int) -> AsyncIterator[int]:
+            try:
+                for i in range(n):
+                    log[:] = [str(i)]
+                    yield i
+            finally:
+                await asyncio.sleep(1)
+                log.append("closed")
+
+    h = Many().start(1000)
+    reader = aiter(h.chunks())
+    assert await anext(reader) == 0
+    await asyncio.sleep(1)
+    h.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await h
+    assert log[1:] == ["closed"]
+    assert int(log[0]) <= 1 + AHEAD  # it did wait
+    await reader.aclose()
+
+
+@simulated
+async def test_a_generator_in_a_thread_is_closed_there_though_nobody_listens() -> None:
+    closed, gate = threading.Event(), threading.Event()
+    made: list[int] = []
+
+    @module
+    def slow(n: int) -> Iterator[int]:
+        try:
+            for i in range(n):
+                made.append(i)
+                gate.wait(LONG)
+                yield i
+        finally:
+            closed.set()
+
+    with still():
+        task = asyncio.create_task(slow(3))
+        while not made:
+            await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        gate.set()
+        assert await asyncio.to_thread(closed.wait, LONG)
+    assert made == [0]
+
+
+@simulated
 async def test_a_generator_in_a_thread_is_closed_there_when_its_call_is_cancelled() -> None:
     closed, gate = threading.Event(), threading.Event()
     names: list[str] = []
@@ -262,6 +315,18 @@ def test_a_generator_in_a_thread_waits_for_its_reader() -> None:
         assert next(reader) == i
         assert len(made) <= i + 1 + AHEAD
     assert list(reader) == []
+
+
+def test_a_full_pool_of_threads_that_read_streams_goes_on() -> None:
+    @module
+    def reads(text: str) -> str:
+        return "-".join(Letters().start(text).chunks())
+
+    async def main() -> Any:
+        async with LocalEngine(max_threads=1):
+            return await asyncio.wait_for(Parallel(*[reads] * 3)("a" * 40), LONG)
+
+    assert asyncio.run(main()) == ("-".join("a" * 40),) * 3
 
 
 # ---------------------------------------------------------------- attempts

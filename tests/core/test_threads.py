@@ -272,6 +272,34 @@ async def test_a_cancelled_caller_is_free_at_once() -> None:
         gate.open.set()
 
 
+@pytest.mark.parametrize("door", ["run", "start"])
+@simulated
+async def test_an_abandoned_thread_begins_no_call_any_more(door: str) -> None:
+    gate, ran, ended = Gate(), list[int](), list[type]()
+
+    @module
+    async def effect(x: int) -> None:
+        ran.append(x)
+
+    @module
+    def goes_on(x: int) -> None:
+        gate(x)
+        try:
+            getattr(effect, door)(x)
+        except BaseException as error:
+            ended.append(type(error))
+            raise
+
+    async with LocalEngine(max_threads=1) as engine:
+        task = asyncio.create_task(goes_on(1))
+        await gate.wait_standing()
+        task.cancel()
+        await asyncio.wait([task])
+        gate.open.set()
+        await wait_until(lambda: not engine.threads.abandoned)
+    assert (ran, ended) == ([], [asyncio.CancelledError])
+
+
 @simulated
 async def test_a_plain_step_cancelled_while_it_is_queued_never_runs() -> None:
     gate, ran = Gate(), []

@@ -172,7 +172,7 @@ async def test_a_body_that_never_waits_lets_others_run_and_can_be_cancelled() ->
         turns[0] = n
         return n + 1
 
-    task = asyncio.create_task(Loop(spin, max_iters=10**9)(0))
+    task = asyncio.create_task(Loop(spin, max_iters=50_000)(0))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     assert 0 < turns[0] < 1000

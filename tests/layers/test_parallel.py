@@ -89,16 +89,16 @@ async def test_none_is_a_value() -> None:
 
 @simulated
 async def test_branches_share_the_input_unless_isolated() -> None:
-    async def change(values: list[int]) -> list[int]:
-        values.append(len(values))
+    async def change(values: list[list[int]]) -> list[list[int]]:
+        values[0].append(len(values[0]))
         return values
 
-    mine = [0]
+    mine = [[0]]
     shared = await Parallel(change, change)(mine)
     assert shared[0] is shared[1] is mine
-    mine = [0]
+    mine = [[0]]
     first, second = await Parallel(change, change).with_(isolate=True)(mine)
-    assert (first, second, mine) == ([0, 1], [0, 1], [0])
+    assert (first, second, mine) == ([[0, 1]], [[0, 1]], [[0]])
     assert first is not second
 
 

@@ -38,7 +38,7 @@ MUTANTS = (
         "mai/core/drive.py",
         "    if task.cancelling() > before:\n        swallowed",
         "    if False:\n        swallowed",
-        (LAWS + "test_cancel.py",),
+        (LAWS + "test_cancel.py::test_a_cancel_wins_over_timeouts",),
         hazards=("A",),
     ),
     Mutant(
@@ -120,14 +120,14 @@ MUTANTS = (
         "mai/core/drive.py",
         '    innermost = getattr(error, "__mai_trace__", None) not in lost\n',
         "    innermost = True\n",
-        (LAWS + "test_trees.py",),
+        (LAWS + "test_trees.py::test_a_failure_says_once_where_it_began_and_leads_from_the_top_to_there",),
     ),
     Mutant(
         "two failures at once are both raised",
         "mai/layers/parallel.py",
         "        if len(failed) > 1:\n            raise ExceptionGroup(",
         "        if len(failed) > 999:\n            raise ExceptionGroup(",
-        (LAWS + "test_trees.py",),
+        (LAWS + "test_trees.py::test_of_several_failures_at_once_none_is_lost",),
         hazards=("C",),
     ),
     Mutant(
@@ -230,14 +230,14 @@ MUTANTS = (
         "mai/core/trace.py",
         "    children = parent.children\n    if not children:\n",
         "    children = [*parent.children]\n    if not children:\n",
-        (LAWS + "test_trees.py",),
+        (LAWS + "test_trees.py::test_the_handle_tree_has_the_shape_of_the_calls",),
     ),
     Mutant(
         "the step ids of repeated calls differ",
         "mai/layers/module.py",
         "owner.seen.get(key, 0) + 1",
         "1",
-        (LAWS + "test_trees.py",),
+        (LAWS + "test_trees.py::test_the_handle_tree_has_the_shape_of_the_calls",),
     ),
     Mutant(
         "every span is ended, also that of a failed call",
@@ -274,7 +274,7 @@ MUTANTS = (
         "mai/core/threads.py",
         "        owner.forget()\n",
         "        owner\n",
-        (CORE + "test_doors.py",),
+        (CORE + "test_doors.py::test_a_child_forked_anywhere_has_threads_and_a_loop_of_its_own",),
     ),
     Mutant(
         "an engine entered by two tasks serves each until it leaves",
@@ -436,7 +436,7 @@ MUTANTS = (
         "mai/core/engine.py",
         "            except Exception:  # a subscriber's",
         "            except ArithmeticError:  # a subscriber's",
-        (CORE + "test_engine.py",),
+        (CORE + "test_engine.py::test_a_subscriber_that_fails_harms_nobody",),
     ),
     Mutant(
         "an answer goes to one question only, and only once",
