@@ -12,7 +12,6 @@ This page is the face: what most programs import.
 
 from .core.engine import LocalEngine
 from .core.events import emit
-from .core.trace import capture
 from .errors import (
     AskError,
     CastError,
@@ -41,11 +40,13 @@ from .layers import (
     Race,
     Ref,
     Sequential,
+    Settings,
     Switch,
     graph,
     module,
 )
 from .layers.ask import answers, ask
+from .layers.capture import capture
 from .types import Call, Context, Payload, Retry, TraceHandle, WorkflowPlan
 
 __version__ = "0.1.0.dev0"
@@ -54,6 +55,6 @@ __all__ = [
     "AskError", "BlockingDelay", "Call", "CastError", "Conditional", "ConfigError", "Context", "CycleError",
     "DeadlineExceeded", "Graph", "LocalEngine", "Loop", "LoopExhausted", "MaiError", "Map", "Module",
     "NonBlockingDelay", "Parallel", "PartialFailure", "Payload", "PayloadError", "Race", "Ref", "Retry", "Sequential",
-    "Switch", "TooManyAbandoned", "TraceHandle", "TracingError", "UnknownCase", "WiringError", "WorkflowPlan",
-    "WouldDeadlock", "answers", "ask", "capture", "emit", "graph", "module",
+    "Settings", "Switch", "TooManyAbandoned", "TraceHandle", "TracingError", "UnknownCase", "WiringError",
+    "WorkflowPlan", "WouldDeadlock", "answers", "ask", "capture", "emit", "graph", "module",
 ]  # fmt: skip

@@ -1,27 +1,238 @@
-"""The public data types: what calls take, know and leave behind."""
+"""The public data types: what calls take, know and leave behind, and what plans say.
+
+Size: Context, Payload and WorkflowPlan are data that users import from here; most of it is their docstrings.
+"""
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Generator, Iterator, Mapping, Set
+from contextlib import contextmanager
+from contextvars import Token
+from dataclasses import dataclass
+from functools import cached_property, partial
 from hashlib import blake2b
+from types import MappingProxyType
+from typing import Annotated, Any, Generic, Optional, TypeVar
 
-from pydantic import BaseModel, JsonValue
+from opentelemetry.trace import Span
+from pydantic import AfterValidator, BaseModel, Field, JsonValue, PlainSerializer
 
+from .core.casts import caster, show, sized, written
+from .core.checked import PAUSE, SECONDS, UNSET, checked, near
+from .core.clock import clock
 from .core.control import Question, Reader, Stream
 from .core.events import Asked, Chunk, Emitted, Event, Failed, Finished, Progress, Retrying, Started
-from .core.frame import Context
+from .core.frame import Frame, current, restore, scoped, set_current
 from .core.middleware import Call
-from .core.payload import Payload
 from .core.retry import Retry
-from .core.settings import Settings, near
 from .core.trace import ErrorInfo, Outcome, TraceHandle
-from .errors import CycleError, WiringError
+from .errors import ConfigError, CycleError, PayloadError, WiringError
 
 __all__ = [
     "Asked", "Call", "Chunk", "Context", "Emitted", "ErrorInfo", "Event", "Failed", "Finished", "Outcome", "Payload",
-    "PlanEdge", "PlanInput", "PlanNode", "PlanType", "Progress", "Question", "Reader", "Retry", "Retrying", "Settings",
-    "Started", "Stream", "TraceHandle", "WorkflowPlan",
+    "PlanEdge", "PlanInput", "PlanNode", "PlanType", "Progress", "Question", "Reader", "Retry", "Retrying", "Started",
+    "Stream", "TraceHandle", "WorkflowPlan",
 ]  # fmt: skip
+
+T = TypeVar("T")
+V = TypeVar("V")
+
+
+def _monotonic(deadline: object) -> float | None:
+    instant: float | None = None if deadline is None else checked("Context", "deadline", deadline, PAUSE)
+    if instant is not None and instant > clock.now() + 10 * 365.25 * 86400.0:  # in ten years
+        wrong = "looks like wall-clock time; deadline is monotonic seconds; use timeout="
+        raise ConfigError(f"Context: deadline={deadline!r} {wrong}")
+    return instant
+
+
+class Context(BaseModel, frozen=True, arbitrary_types_allowed=True, revalidate_instances="never", defer_build=True):
+    """What a step can know about its call: a frozen snapshot.
+
+    ``Context.get()`` gives the current one anywhere, also in worker threads. ``Context.scope`` sets what the calls
+    inside a block inherit. Nothing that a step sets is ever seen by its caller or its siblings.
+
+    Attributes:
+        deadline: When the call must end [s, monotonic clock]; None means never.
+        metadata: What the user attached; read-only.
+        auth: Any value, inherited by the calls inside and hidden: it is in no repr, span, log, note or journal.
+        retry_count: Failed attempts of this call so far.
+        step_id: Lexical path of the call, such as ``Sequential/Parallel[0]/Summarise~2``; ``""`` outside a call.
+        span: The live OpenTelemetry span, or None.
+        run_id: Identity of the top-level call; None outside a run.
+        idempotency_key: The same for every attempt and replay of this step, for use towards the outside world.
+
+    Example:
+        >>> from mai import Context, module
+        >>> @module
+        ... async def greet(greeting: str) -> str:
+        ...     context = Context.get()
+        ...     return f"{greeting} {context.metadata['user']} from {context.step_id}"
+        >>> with Context.scope(timeout=5, user="ann"):
+        ...     greet.run("hello")
+        'hello ann from greet'
+    """
+
+    deadline: Annotated[float | None, AfterValidator(_monotonic)] = None
+    metadata: Annotated[Mapping[str, Any], AfterValidator(MappingProxyType), PlainSerializer(dict)] = Field(
+        default_factory=lambda: MappingProxyType({})
+    )
+    auth: Any = Field(default=None, repr=False, exclude=True)
+    retry_count: int = 0
+    step_id: str = ""
+    span: Optional[Span] = Field(default=None, repr=False, exclude=True)  # noqa: UP045 (pydantic reads it at run time)
+    run_id: str | None = None
+    idempotency_key: str | None = None
+
+    @classmethod
+    def get(cls) -> "Context":
+        """Return the Context of the current call (outside a call: of the scopes around)."""
+        frame = current()
+        env, path, run_id = frame.env, frame.path, None if frame.run is None else frame.run.run_id
+        key = None if run_id is None else blake2b(f"{run_id}\0{path}".encode(), digest_size=16).hexdigest()
+        values: Any = (frame.deadline, env.metadata, env.auth, max(0, -frame.n - 1), path, frame.span, run_id, key)
+        return cls.model_construct(**dict(zip(cls.model_fields, values, strict=True)))
+
+    @classmethod
+    def set(
+        cls, *, timeout: float | None = None, deadline: float | None = None, auth: Any = UNSET, **metadata: object
+    ) -> Token[Frame]:
+        """Change what the calls from here on inherit; ``Context.reset(token)`` undoes it.
+
+        Args:
+            timeout: Seconds from now; becomes a deadline, never later than the inherited one.
+            deadline: Monotonic seconds (``time.monotonic()``), never later than the inherited one.
+            auth: Any value; hidden everywhere.
+            metadata: Entries to add.
+
+        Raises:
+            ConfigError: If a time is negative, not a number or a wall-clock time, or an entry is called like a fact
+                that mai itself sets (``step_id``, ``run_id``, ...).
+        """
+        frame = current()
+        for key in cls.model_fields:
+            if key in metadata:
+                raise ConfigError(f"Context: {key!r} is set by mai itself; choose another name for your metadata")
+        env: dict[str, Any] = {} if auth is UNSET else {"auth": auth}
+        if metadata:
+            env["metadata"] = MappingProxyType({**frame.env.metadata, **metadata})
+        limit = None if timeout is None else clock.now() + checked("Context", "timeout", timeout, SECONDS)
+        times = [time for time in (limit, _monotonic(deadline), frame.deadline) if time is not None]
+        return set_current(scoped(frame, deadline=min(times, default=None), **env))
+
+    @staticmethod
+    def reset(token: Token[Frame]) -> None:
+        """Undo the `set` that gave *token*."""
+        restore(token)
+
+    @classmethod
+    @contextmanager
+    def scope(
+        cls, *, timeout: float | None = None, deadline: float | None = None, auth: Any = UNSET, **metadata: object
+    ) -> Generator[None]:
+        """Do `set` for the calls inside a ``with`` block; same arguments and errors."""
+        token = cls.set(timeout=timeout, deadline=deadline, auth=auth, **metadata)
+        try:
+            yield
+        finally:
+            restore(token)
+
+
+@dataclass(frozen=True)
+class Payload(Generic[T]):
+    """A value with its declared type, written as JSON of that type and nothing else.
+
+    NaN, the infinities and bytes keep their value. What would not come back equal fails when it is written.
+    Never pickle, never a class that is looked up by a name found in data.
+
+    Attributes:
+        value: The value.
+        tp: Its declared type.
+
+    Example:
+        >>> from mai import Payload
+        >>> payload = Payload.of({"a": [1, 2]}, dict[str, list[int]])
+        >>> payload.json(), payload.size
+        (b'{"a":[1,2]}', 11)
+        >>> Payload.load(dict[str, list[int]], payload.json()).value
+        {'a': [1, 2]}
+    """
+
+    value: T
+    tp: Any
+
+    @classmethod
+    def of(cls, value: V, tp: Any) -> "Payload[V]":
+        """Wrap *value*, which must be of type *tp*; whether it can be written shows when it is."""
+        return Payload(value, tp)
+
+    @classmethod
+    def load(cls, tp: Any, data: bytes | str) -> "Payload[Any]":
+        """Read the JSON *data* as type *tp*.
+
+        Raises:
+            PayloadError: If *data* is not JSON of that type.
+        """
+        made = caster(tp).json
+        try:
+            return cls(made.validate_json(data), tp)
+        except ValueError as error:
+            raise PayloadError(f"Cannot read a {show(tp)} from {data[:60]!r}: {error}", expected=show(tp)) from error
+
+    def json(self) -> bytes:
+        """Return the JSON, made once.
+
+        Raises:
+            PayloadError: If the value cannot be written as its type without loss.
+        """
+        return self._json
+
+    @cached_property
+    def _json(self) -> bytes:
+        return caster(self.tp).dump(self.value)
+
+    @property
+    def size(self) -> int:
+        """Length of the JSON [bytes]; of a str its own length in UTF-8, of bytes their number."""
+        return sized(self.value, self.json)
+
+    @property
+    def digest(self) -> str:
+        """blake2b of the JSON, 32 hexadecimal digits: one for values of one type whose JSON differs only in order.
+
+        That is the order of the keys of objects and of the members of sets, which are sorted here; `json` keeps it.
+        """
+        plain = _ordered(self.value, json.loads(self.json()))
+        return blake2b(written(plain, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+    @property
+    def schema_id(self) -> str:
+        """blake2b of the type's JSON schema, 16 hexadecimal digits: changes when the type's shape does."""
+        schema = json.dumps(caster(self.tp).json.json_schema(mode="serialization"))
+        shape = json.dumps(json.loads(schema, object_hook=_without_text), sort_keys=True)
+        return blake2b(shape.encode(), digest_size=8).hexdigest()
+
+
+def _without_text(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return a part of a JSON schema without its docstring."""
+    return {key: value for key, value in schema.items() if key != "description" or not isinstance(value, str)}
+
+
+def _ordered(value: Any, plain: Any) -> Any:
+    """Return *plain*, what JSON makes of *value*, with the members of its sets sorted."""
+    made: Any = plain.__class__
+    cls: Any = value.__class__  # looked at in the place of the value, whose type is to stay open
+    if getattr(cls, "__pydantic_root_model__", False):
+        return _ordered(value.root, plain)
+    if made is dict:
+        names = {info.serialization_alias: name for name, info in getattr(value, "__pydantic_fields__", {}).items()}
+        mapping = issubclass(cls, Mapping)
+        parts: Any = value.values() if mapping else [getattr(value, names.get(key, key), None) for key in plain]
+        return {**plain, **dict(zip(plain, map(_ordered, parts, plain.values()), strict=False))}
+    if made is list and issubclass(cls, Collection) and len(value) == len(plain):
+        members = list(map(_ordered, value, plain))
+        return sorted(members, key=partial(written, sort_keys=True)) if issubclass(cls, Set) else members
+    return plain
 
 
 class PlanType(BaseModel, frozen=True):

@@ -19,7 +19,7 @@ from pydantic.fields import FieldInfo
 from mai.cli.usage import BadUsage, short
 from mai.cli.words import Given, parse
 from mai.core.casts import is_open, show
-from mai.core.settings import near
+from mai.core.checked import near
 from mai.layers import Module
 from mai.layers.checks import signature_of
 

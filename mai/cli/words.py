@@ -6,7 +6,7 @@ from typing import NamedTuple, NoReturn
 from pydantic.fields import FieldInfo
 
 from mai.cli.usage import BadUsage
-from mai.core.settings import near
+from mai.core.checked import near
 
 __all__ = ["Given", "parse"]
 

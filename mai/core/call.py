@@ -8,7 +8,6 @@ both keep the same promises.
 import copy
 import types
 from asyncio import CancelledError
-from collections.abc import Callable
 from typing import Any
 
 from opentelemetry import context as otel
@@ -16,7 +15,7 @@ from opentelemetry import context as otel
 from . import names
 from .clock import clock
 from .control import join
-from .drive import DONE, Body, apart, closed, failed, finish, late, start
+from .drive import DONE, Body, apart, closed, failed, finish, late, outcome, start
 from .engine import current_run, new_run, start_run
 from .events import Retrying, Started, drain, drain_in_thread, post
 from .frame import PENDING, ROOT, Frame, Scope, current, repeat, scoped, set_current
@@ -28,7 +27,7 @@ from .threads import offload
 from .trace import TraceHandle, begun, note_span, noted, open_handle, size_of, succeeded
 
 # What composites need of the core, from one place.
-__all__ = ["DONE", "apart", "begin", "current", "current_run", "finish", "launch", "launcher", "names", "started"]
+__all__ = ["DONE", "apart", "begin", "current", "current_run", "finish", "launch", "launch_wired", "started"]
 
 
 # ---------------------------------------------------------------- starting a call
@@ -38,9 +37,8 @@ def launch(m: Any, p: Frame, key: str, value: Any, n: int = 0, attrs: dict[str, 
     """Start ``m(value)`` as the child *key* of *p*; run it to its first suspension or its end (``y is DONE``)."""
     spec: Spec = m._mai_spec or m._mai_compile()
     run = p.run
-    slow = not (p.quiet and spec.simple and p.depth & 63 != 63) or (
-        spec.tin is not None and type(value) is not spec.tin
-    )
+    fits = spec.tin is None or type(value) is spec.tin
+    slow = not (fits and p.quiet and spec.simple and p.depth & 63 != 63)
     if slow or (run is None and (has_provider() or (run := new_run(p.env)).engine.watchers)):
         return begin(m, p, key, n, (value,), {}, attrs)
     f = Frame()
@@ -55,26 +53,20 @@ def launch(m: Any, p: Frame, key: str, value: Any, n: int = 0, attrs: dict[str, 
     return start(f, quick(f, m, value, spec))  # pyright: ignore[reportArgumentType]
 
 
-def launcher(p: Frame) -> Callable[[Any, str, int, tuple[Any, ...] | list[Any]], Frame]:
-    """Return what starts ``m(*args)`` as a child of *p*, like `launch`, with arguments known to be of their types.
+def launch_wired(m: Any, p: Frame, key: str, n: int, args: Any) -> Frame:
+    """Start ``m(*args)`` like `launch`, with arguments known to be of their types.
 
     For the branch runner, whose tasks have fresh stacks: no such call needs one of its own.
     """
-    run, env, deadline, depth = p.run, p.env, p.deadline, p.depth + 1
-    straight = p.quiet and run is not None and p.handle is None
-
-    def start_wired(m: Any, key: str, n: int, args: tuple[Any, ...] | list[Any]) -> Frame:
-        spec: Spec = m._mai_spec or m._mai_compile()
-        f = Frame()
-        f.mod, f.parent, f.key, f.n, f.depth = m, p, key, n, depth
-        f.env, f.run, f.deadline = env, run, deadline
-        f.seen = f.lost = f.started = f.handle = f.span = f.timer = f.since = None
-        f.quiet, timed = True, deadline is not None or spec.limit is not None
-        if not (straight and spec.plain) or (timed and _set_deadline(f, p, spec, deadline)):
-            return begin(m, p, key, n, tuple(args), {})  # of one that is overdue nothing starts
-        return start(f, quick(f, m, None, spec, args))  # pyright: ignore[reportArgumentType]
-
-    return start_wired
+    spec: Spec = m._mai_spec or m._mai_compile()
+    f = Frame()
+    f.mod, f.parent, f.key, f.n, f.depth = m, p, key, n, p.depth + 1
+    f.env, f.run, f.deadline = p.env, p.run, p.deadline
+    f.seen = f.lost = f.started = f.handle = f.span = f.timer = f.since = None
+    f.quiet, timed = True, p.deadline is not None or spec.limit is not None
+    if not (p.quiet and spec.plain and p.handle is None) or (timed and _set_deadline(f, p, spec, p.deadline)):
+        return begin(m, p, key, n, tuple(args), {})  # of one that is overdue nothing starts
+    return start(f, quick(f, m, None, spec, args))  # pyright: ignore[reportArgumentType]
 
 
 def begin(
@@ -215,7 +207,7 @@ def _prepared(f: Frame, args: Any, kwargs: Any, spec: Spec, *, overdue: bool) ->
         raise late(f)  # nothing starts
     alone = len(args) == 1 and not kwargs
     if not spec.attempts:  # an attempt gets what the call around it has bound
-        args, kwargs = spec.signature.bind(args, kwargs, spec.params, f)
+        args, kwargs = spec.signature.bind(args, kwargs, spec.params, f, spec.settings)
     if f.handle is not None and alone:
         f.handle.input_size = size_of(args[0], spec.takes, f.env.sink)
     return copy.deepcopy((args, kwargs)) if spec.deep else (args, kwargs)
@@ -237,7 +229,7 @@ async def _answer(f: Frame, m: Any, spec: Spec, given: Any, bound: Any) -> Any:
         if call is first:
             return await _attempts(f, spec, attempt, bound, given)
         raw = call.args, dict(call.kwargs)
-        return await _attempts(f, spec, attempt, spec.signature.bind(*raw, {}, f), raw)
+        return await _attempts(f, spec, attempt, spec.signature.bind(*raw, {}, f, spec.settings), raw)
 
     first = Call(spec.what[0], f.path, *bound)
     return await through(spec.middleware, innermost)(first)
@@ -260,7 +252,7 @@ async def _attempts(f: Frame, spec: Spec, attempt: Attempt, bound: Any, given: A
     while True:
         facts = {names.RETRY_ATTEMPT: count, **({names.RETRY_DELAY: delay} if count > 1 else {})}
         try:
-            return await _ended(begin(attempt, current(), "", -count, bound[0], bound[1], facts))
+            return await outcome(begin(attempt, current(), "", -count, bound[0], bound[1], facts))
         except Exception as error:  # noqa: BLE001 (the policy says whether it is the call's outcome)
             pause = spec.retry.pause(count, error)
             if pause is None or not _goes_on(f, pause):
@@ -291,19 +283,13 @@ async def _fallen_back(f: Frame, spec: Spec, given: Any, bound: Any, error: Exce
             to: Spec = other._mai_spec or other._mai_compile()
             named = {key: given[1][key] for key in given[1] if key not in places and to.signature.parameter(key)}
             args = bound[0][: count if to.signature.rest else min(count, len(to.signature.positional))]
-            out = await _ended(begin(other, p, f"!fallback[{i}]{to.key}", 0, args, named))
+            out = await outcome(begin(other, p, f"!fallback[{i}]{to.key}", 0, args, named))
         except Exception as failure:  # noqa: BLE001 (the next one is asked)
             error = failure
             continue
         noted(f, {names.FALLBACK_INDEX: i})
         return out
     raise error
-
-
-async def _ended(f: Frame) -> Any:
-    if f.y is not DONE:
-        await finish(f)
-    return f.out
 
 
 def _goes_on(f: Frame, pause: float = 0.0) -> bool:

@@ -1,13 +1,15 @@
-"""Types at run time: is a value already of its type, and if not, how is it cast?
+"""Types at run time: is a value already of its type, and if not, how is it cast, and how is it written as JSON?
 
 Where only pydantic knows, it is asked.
 """
 
 import functools
 import inspect
+import json
 import re
 import types
 import typing
+from collections.abc import Callable
 from typing import Any, NewType, TypeVar, get_args, get_origin
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -95,10 +97,38 @@ class Caster:
             given = f"{type(value).__name__} {text if len(text) <= 60 else text[:59] + '…'}"
             what = "the returned value" if where == "return" else repr(where)
             step_id, expected = "" if frame is None else frame.path, show(self.tp)
-            found = (
-                f"{step_id and step_id + ': '}{what} must be {expected}, not {given} ({at and at + ': '}{first['msg']})"
-            )
+            why = f"{what} must be {expected}, not {given} ({at and at + ': '}{first['msg']})"
+            found = f"{step_id}: {why}" if step_id else why
             raise CastError(found, step_id=step_id, where=where, expected=expected) from error
+
+    def dump(self, value: Any) -> bytes:
+        """Return *value* as JSON.
+
+        Raises:
+            PayloadError: If that cannot be without loss.
+        """
+        made = self.json
+        try:
+            data = written(made.dump_python(value, mode="json", warnings="error")).encode()
+            back = made.validate_json(data)
+            if back != value and repr(back) != repr(value):  # NaN differs from itself
+                raise ValueError(f"it would come back as {back!r}")
+        except (ValueError, TypeError, RecursionError) as error:
+            what = f"Cannot write a {type(value).__name__} as {show(self.tp)}: {error}"
+            raise PayloadError(what, expected=show(self.tp)) from error
+        return data
+
+
+def written(plain: Any, *, sort_keys: bool = False) -> str:
+    """Return *plain*, lists and dicts of what JSON knows, as text."""
+    return json.dumps(plain, ensure_ascii=False, separators=(",", ":"), sort_keys=sort_keys)
+
+
+def sized(value: Any, dump: Callable[[], bytes]) -> int:
+    """Return the length of what *dump* gives of *value* [bytes]; of a str its own length in UTF-8, of bytes theirs."""
+    if isinstance(value, str):
+        return len(value.encode("utf-8", "surrogatepass"))
+    return len(value if isinstance(value, bytes) else dump())
 
 
 def _make_adapter(tp: Any, own: ConfigDict) -> TypeAdapter[Any] | None:

@@ -17,7 +17,6 @@ from ..errors import AskError, ConfigError, DeadlineExceeded, PayloadError, Woul
 from .casts import caster, show
 from .events import Bell, Bus, Chunk, Event, settle
 from .frame import current
-from .payload import Payload
 from .threads import worker_loop
 
 R_co = TypeVar("R_co", covariant=True)
@@ -70,7 +69,7 @@ class Question:
         Raises:
             CastError: If it does not fit.
         """
-        return Payload(caster(self.type)(value, "answer"), self.type).json()
+        return caster(self.type).dump(caster(self.type)(value, "answer"))
 
 
 class Control(Bus):
@@ -84,6 +83,7 @@ class Control(Bus):
         self.loop: asyncio.AbstractEventLoop = loop
         self.apart: bool = apart  # detached
         self.task: asyncio.Task[None] | None = None
+        self.finish: Callable[[], object] = int  # ends this; set while the run goes on
         self.value: Any = None
         self.error: BaseException | None = None
         self.step_id: str = ""
@@ -96,6 +96,12 @@ class Control(Bus):
                 self.loop.call_soon_threadsafe(self.cancel)
         elif self.task is not None:
             self.task.cancel()
+
+    def has_ended(self) -> bool:
+        """Say whether the run has ended, which in a loop that was closed is now, as if it were cancelled."""
+        if self.loop.is_closed() and not self.ended:
+            self.finish()
+        return self.ended
 
     def hear(self) -> None:
         """Note that somebody knows how the run ended."""
@@ -116,12 +122,12 @@ class Control(Bus):
 async def join(runs: list[Control], error: BaseException | None = None) -> None:
     """Wait until all *runs* have ended; after an *error* cancel them first, and wait through any cancel."""
     for run in runs:
-        if error is not None and not run.ended:
+        if error is not None and not run.has_ended():
             run.cancel()
     if isinstance(error, GeneratorExit):  # the coroutine was dropped: nothing can be awaited
         return
     for run in runs:
-        while not run.ended:
+        while not run.has_ended():
             try:
                 with anyio.CancelScope(shield=error is not None):  # anyio repeats its cancels
                     await run.over.heard(run.has_ended)
@@ -208,13 +214,13 @@ class Reader(AsyncIterator[T_co], Iterator[T_co]):
     __del__ = close
 
     def _has_more(self) -> bool:
-        return self._at < self._bus.count or self._bus.ended or not self._open
+        return self._at < self._bus.count or self._bus.has_ended() or not self._open
 
     def _take(self, end: type[Exception]) -> T_co:
         """Return the next value, SKIP where there is none yet; raise *end* at the end."""
         bus = self._bus
         while self._open:
-            ended = bus.ended  # asked first: what comes before the end is read
+            ended = bus.has_ended()  # asked first: what comes before the end is read
             with bus.lock:
                 oldest = bus.count - len(bus.events)
                 self.dropped += max(0, oldest - self._at)
@@ -276,7 +282,7 @@ class Controlled(Generic[R_co]):
             ConfigError: If the handle was not given by ``start``.
         """
         control = self._outside()
-        if not control.ended and asyncio._get_running_loop() is not None:
+        if not control.has_ended() and asyncio._get_running_loop() is not None:
             raise WouldDeadlock("result() would block the event loop that it waits for: write 'await handle' instead")
         if not _blocked(control.over, control.has_ended, timeout):
             raise DeadlineExceeded(f"{self!r} has not ended after {timeout:g} s; it goes on", timeout=timeout)
@@ -290,7 +296,7 @@ class Controlled(Generic[R_co]):
             ConfigError: If the handle was not given by ``start``.
         """
         control = self._outside(settled=True)
-        await control.over.heard(lambda: control.ended and not control.detached)
+        await control.over.heard(lambda: all(run.has_ended() for run in (control, *control.detached)))
 
     def cancel(self) -> None:
         """Cancel the run, from any thread; it does not wait for the end. A run that has ended stays as it is."""

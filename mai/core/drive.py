@@ -81,6 +81,13 @@ def _is_served(f: Frame, task: "asyncio.Task[Any]") -> bool:
     return isinstance(task, Worker) or not (around is DONE or (isinstance(around, tuple) and around[0] is not task))
 
 
+async def outcome(f: Frame) -> Any:
+    """Return the value of a call that was started, once it has one."""
+    if f.y is not DONE:
+        await finish(f)
+    return f.out
+
+
 async def apart(fn: Any, *args: Any) -> Any:
     """Return what *fn* makes of *args*, awaited if need be; what it does to a contextvar stays with it."""
     ctx = copy_context()
@@ -89,12 +96,9 @@ async def apart(fn: Any, *args: Any) -> Any:
         return out
     f = Frame()
     f.deadline = f.timer = f.handle = None
-    body: Any = _kept(f, out)
-    f.y = ctx.run(next, body, DONE)
-    if f.y is not DONE:
-        f.body, f.ctx = body, ctx
-        await finish(f)
-    return f.out
+    f.body, f.ctx = _kept(f, out), ctx
+    f.y = ctx.run(next, f.body, DONE)
+    return await outcome(f)
 
 
 def enclosed() -> Callable[..., Any]:

@@ -17,13 +17,13 @@ from queue import Empty
 from typing import Any
 
 from ..errors import ConfigError, DeadlineExceeded, WouldDeadlock
+from .checked import COUNT, checked
 from .control import Control, Question, join
-from .drive import DONE, apart, finish
+from .drive import apart, closed, outcome
 from .events import Asked, Bell, post
 from .frame import Env, Frame, Scope, current, restore, scoped, set_current
 from .gather import Work, gather
 from .ids import new_id
-from .settings import COUNT, checked
 from .threads import Door, Threads, start_thread, worker_loop
 from .trace import TraceHandle, ended, open_handle
 from .watch import watchdog
@@ -184,11 +184,11 @@ class LocalEngine:
         if self._tokens:
             return
         try:
-            await join([run for run in self.runs if not run.apart], error)
+            await join([run for run in list(self.runs) if not run.apart], error)  # threads may start some
             while self.runs:
                 await join(list(self.runs))
-        except asyncio.CancelledError as cancel:
-            await join(list(self.runs), cancel)
+        except BaseException as end:  # a cancel, or a run that is to end the program
+            await join(list(self.runs), end)
             raise
         finally:
             self.threads.close()
@@ -266,7 +266,7 @@ def start_run(begin: Any, m: Any, p: Frame, key: str, n: int, *call: Any, apart:
     It runs in the loop that runs in this thread, else in the one that waits for this worker thread, else in the
     process's portal loop. A run *apart* is detached.
     """
-    waiting, engine = worker_loop(), (p.run or new_run(p.env)).engine
+    waiting, run = worker_loop(), p.run or new_run(p.env)
     loop = asyncio._get_running_loop() or (portal() if waiting is None or waiting.is_closed() else waiting)
     control, shell = Control(loop, p.env.bus, apart=apart), Frame()
     shell.key, shell.n, shell.parent, shell.span = key, n, p.owner if isinstance(p, Scope) else p, None
@@ -274,29 +274,30 @@ def start_run(begin: Any, m: Any, p: Frame, key: str, n: int, *call: Any, apart:
     h._control = control
     own: dict[str, Any] = {"deadline": None, "door": None} if apart else {}
     scope = scoped(p, armed=None, slot=None, bus=control, **own)
-
-    async def run() -> Any:
-        f = begin(m, scope, key, n, *call, h)
-        if f.y is not DONE:
-            await finish(f)
-        return f.out
+    shell.mod, shell.run, shell.env = m, run, scope.env
 
     def over() -> None:
-        if control.task is not None and control.task.cancelled():  # before it began
-            ended(h, "cancelled")
+        if control.error is None and h.outcome == "running":  # cancelled before it began, or its loop was closed
             control.error = asyncio.CancelledError()
+            ended(h, "cancelled")
+            sink = scope.env.sink
+            while sink is not None and sink is not shell.parent.env.sink:
+                sink.runs.append(h)
+                sink = sink.outer
+            closed(shell, h)
         control.step_id = h.step_id if control.error is not None else ""
-        control.task = None
+        control.task, control.finish = None, int
         control.end()
-        engine.runs.discard(control)
-        engine.idle.ring()
+        run.engine.runs.discard(control)
+        run.engine.idle.ring()
         for around in control.around:
             around.detached.discard(control)
             around.over.ring()
 
+    control.finish = over
     _enlist(control, shell.parent)
-    engine.runs.add(control)
-    _spawn(control, scope, run, over)
+    run.engine.runs.add(control)
+    _spawn(control, scope, lambda: outcome(begin(m, scope, key, n, *call, h)), over)
     return h
 
 

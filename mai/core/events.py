@@ -205,7 +205,7 @@ class Bus:
         self.read: Bell = Bell()
         self.over: Bell = Bell()
         self.questions: dict[str, tuple[Any, ...]] = {}  # by their ids, the open ones
-        self.detached: set[object] = set()  # runs below that this one does not wait for
+        self.detached: set[Any] = set()  # runs below that this one does not wait for
         self.lock: threading.Lock = threading.Lock()
 
     def post(self, event: Event) -> int:

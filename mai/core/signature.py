@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from ..errors import ConfigError
 from .casts import caster, show
-from .settings import SETTINGS, near
+from .checked import near
 
 Colour = Literal["coroutine", "plain", "inline", "async generator", "generator"]
 _P = inspect.Parameter
@@ -47,11 +47,6 @@ class Signature:
         self.model: type[BaseModel] | None = None  # of the input, once somebody has asked for it
         self._native = inspect.Signature(params, return_annotation=returns)
 
-    @classmethod
-    def single(cls, owner: str, first: inspect.Parameter, returns: Any) -> "Signature":
-        """Return the signature of a composite: one value in, like *first*; one value out."""
-        return cls(owner, [_P(first.name, _P.POSITIONAL_ONLY, annotation=first.annotation)], returns)
-
     def parameter(self, key: str) -> inspect.Parameter | None:
         """Return the parameter that *key* can be given to by name: its own, or ``**kwargs``."""
         own = self.params.get(key)
@@ -59,8 +54,10 @@ class Signature:
             return own
         return next((p for p in self.params.values() if p.kind is _P.VAR_KEYWORD), None)
 
-    def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any], defaults: Mapping[str, Any], frame: Any) -> Any:
+    def bind(self, args: Any, kwargs: Any, defaults: Mapping[str, Any], frame: Any, settings: Any = ()) -> Any:
         """Check and cast the arguments of a call; return ``(args, kwargs)`` for ``forward``.
+
+        An argument that is called like one of *settings* was meant to be one.
 
         Raises:
             ConfigError: If an argument is missing, unknown or given twice.
@@ -72,7 +69,7 @@ class Signature:
         for key in kwargs:
             if self.parameter(key) is None:
                 hint = f": it is a setting; for one call write await m.with_({key}=...)(x)"
-                hint = hint if key in SETTINGS else near(key, self.params)
+                hint = hint if key in settings else near(key, self.params)
                 raise ConfigError(f"{self.owner} has no parameter {key!r}{hint}")
         left, n, here = dict(kwargs), len(args), len(self.positional)
         out = [cast(value, name, frame) for value, (name, _, cast) in zip(args, self._places, strict=False)]

@@ -1,78 +1,40 @@
-"""What a call needs to know of a module with its settings; made once for each configured copy."""
+"""What a call needs to know of a module with its settings; `mai.layers.compile` makes it."""
 
-import copy
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, Optional
 
-from . import names
-from .casts import Caster, caster, is_open
+from .casts import Caster
 from .retry import Retry
-from .settings import Settings
 from .signature import Signature
 
 
+@dataclass(slots=True, eq=False)
 class Spec:
-    """The module's name, kind and types, and how its calls go.
+    """The module's name, kind and types, and how its calls go."""
 
-    ``simple`` says that one positional value of exactly the class ``tin`` (None: any) needs no binding and no cast.
-    ``inner`` is what an attempt needs to know, where an attempt is a call of its own below the call: with a retry, a
-    fallback or middleware.
-    """
-
-    def __init__(
-        self,
-        what: tuple[str, str, str],
-        function: str,
-        settings: Settings,
-        signature: Signature,
-        facts: Mapping[str, Any],
-    ) -> None:
-        name, kind, module = what
-        composite = kind != "module"  # its children cast for it
-        self.what: tuple[str, str, str] = what
-        self.signature: Signature = signature
-        self.key: str = f"/{name}"
-        self.params: Mapping[str, object] = settings.params
-        self.timeout: float | None = settings.timeout
-        self.limit: float | None = min((t for t in (settings.timeout, settings.total_timeout) if t), default=None)
-        self.deep: bool = settings.isolate
-        self.detached: bool = settings.detached
-        self.takes: Any = signature.first.annotation
-        self.cast_out: Caster = caster(object if composite else signature.returns)
-        self.gives: Any = self.cast_out.tp
-        self.tin: type | None = None if composite or is_open(self.takes) else caster(self.takes).exact or _Never
-        self.tout: type | None = None if self.cast_out.free else self.cast_out.exact or _Never
-        self.colour: str = signature.colour
-        if self.colour in ("plain", "inline") and settings.inline is not None:
-            self.colour = "inline" if settings.inline else "plain"
-        self.attempts: int = 0  # in an attempt: how many there may be
-        self.middleware: tuple[Any, ...] = settings.middleware
-        self.fallback: tuple[Any, ...] = settings.fallback
-        self.retry: Retry = settings.retry or Retry(1)
-        needed = [p for p in signature.params.values() if p.default is p.empty]
-        one = signature.first in signature.positional and needed in ([], [signature.first])
-        plain = not (self.params or self.deep or self.detached or self.middleware or self.fallback or settings.retry)
-        self.plain: bool = self.colour == "coroutine" and plain
-        self.simple: bool = self.plain and one
-        self.facts: dict[str, Any] = {**({names.TAGS: settings.tags} if settings.tags else {}), **facts}
-        if settings.retry:
-            self.facts[names.RETRY_MAX] = settings.retry.attempts
-        static = {names.KIND: kind, names.MODULE: module, names.CODE_FUNCTION: function}
-        self.attributes: dict[str, Any] = {**static, names.OPENINFERENCE_KIND: "CHAIN", **self.facts}
-        self.direct: bool = self.colour == "coroutine"  # nothing stands between the body and forward
-        layered = settings.retry or self.fallback or self.middleware
-        self.inner: Spec | None = self._attempt(settings) if layered else None
-        self.direct = self.direct and not layered
-
-    def _attempt(self, settings: Settings) -> "Spec":
-        inner = copy.copy(self)
-        inner.what, inner.attempts = ("attempt", "attempt", self.what[2]), self.retry.attempts
-        inner.limit, inner.middleware, inner.inner = settings.timeout, (), None
-        inner.detached = False
-        inner.facts, inner.attributes = {}, {**self.attributes, names.KIND: "attempt"}
-        self.limit, self.deep = settings.total_timeout, False  # each attempt has a timeout and a copy of its own
-        return inner
-
-
-class _Never:
-    """No value has this class: for a type that takes more than one look at a value's class."""
+    what: tuple[str, str, str]  # name, kind, and qualified name of the class or function
+    key: str  # in the path, if user code makes the call
+    signature: Signature
+    params: Mapping[str, object]  # defaults that `with_` set
+    settings: Collection[str]  # the names of settings, which are no arguments of a call
+    takes: Any
+    gives: Any
+    tin: type | None  # a value of exactly this class needs no cast; None: no value does
+    tout: type | None
+    cast_out: Caster
+    plain: bool  # nothing but the casts of its values matters
+    simple: bool  # one positional value of exactly the class ``tin`` needs no binding and no cast; nothing else matters
+    direct: bool  # nothing stands between the body and forward
+    colour: str
+    timeout: float | None  # of each attempt
+    limit: float | None  # of this call
+    deep: bool
+    detached: bool
+    middleware: tuple[Any, ...]
+    fallback: tuple[Any, ...]
+    retry: Retry
+    facts: dict[str, Any]  # attributes of the handle
+    attributes: dict[str, Any]  # those of the span
+    attempts: int = 0  # in an attempt: how many there may be
+    inner: Optional["Spec"] = None  # of an attempt, where it is a call of its own: with retry, fallback or middleware

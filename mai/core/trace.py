@@ -2,14 +2,13 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from contextvars import Token
 from dataclasses import dataclass
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, TypeVar
 
+from .casts import caster, sized
 from .clock import clock
 from .control import Control, Controlled
-from .frame import Frame, current, restore, scoped, set_current
-from .payload import Payload
+from .frame import Frame
 
 Outcome = Literal["running", "ok", "error", "timeout", "cancelled"]
 R_co = TypeVar("R_co", covariant=True)
@@ -87,7 +86,7 @@ class TraceHandle(Controlled[R_co]):
     _key: str
     _n: int
     _base: str  # path of what is around the topmost handle, which need not be observed
-    _wall: float | None
+    _zero: tuple[float, int] | None  # when the topmost handle began: wall-clock time, and start_ns
     _span: tuple[int, int]  # the ids of the OpenTelemetry span
 
     @property
@@ -115,11 +114,9 @@ class TraceHandle(Controlled[R_co]):
     @property
     def started_at(self) -> float | None:
         """Wall-clock time of the beginning [s since the epoch]; None where ``start_ns`` is."""
-        root: TraceHandle[Any] = self
-        while root.parent is not None:
-            root = root.parent
-        known = self.start_ns is not None and root.start_ns is not None and root._wall is not None
-        return root._wall + (self.start_ns - root.start_ns) / 1e9 if known else None  # type: ignore[operator]  # pyright: ignore[reportOperatorIssue, reportOptionalOperand, reportUnknownVariableType]
+        if self.start_ns is None or self._zero is None:
+            return None
+        return self._zero[0] + (self.start_ns - self._zero[1]) / 1e9
 
     @property
     def duration(self) -> float | None:
@@ -170,7 +167,7 @@ def open_handle(frame: Frame, parent: TraceHandle[Any] | None, spec: Any, attrs:
     """Make the handle of the call *frame* and link it to *parent*."""
     h: TraceHandle[Any] = TraceHandle()
     (h.name, h.kind, h.module), h._key, h._n = spec.what, frame.key, frame.n
-    h._control = h.start_ns = h.end_ns = h._error = h.input_size = h.output_size = h.items = h.parent = h._wall = None
+    h._control = h.start_ns = h.end_ns = h._error = h.input_size = h.output_size = h.items = h.parent = h._zero = None
     h.outcome, h.children, h.dropped, h._base, h._span = "running", (), 0, "", (0, 0)
     h.attributes = {**spec.facts, **(attrs or {})} if attrs or spec.facts else _NO_FACTS
     note_span(h, frame)
@@ -200,50 +197,7 @@ def adopt(parent: TraceHandle[Any], child: TraceHandle[Any]) -> None:
         parent.dropped += 1
 
 
-class capture:  # noqa: N801 (used like a function, as those of contextlib)
-    """Collect the TraceHandles of the outermost calls inside a ``with`` block, in ``runs``.
-
-    Args:
-        sizes: Measure the exact JSON size of inputs and outputs of every type, which serialises them once more;
-            else only of str, bytes, numbers and None.
-
-    Example:
-        >>> from mai import capture, module
-        >>> @module
-        ... async def double(n: int) -> int:
-        ...     return 2 * n
-        >>> with capture() as trace:
-        ...     double.run(21)
-        42
-        >>> trace.runs[0].outcome, trace.runs[0].output_size
-        ('ok', 2)
-    """
-
-    def __init__(self, *, sizes: bool = False) -> None:
-        self.runs: list[TraceHandle[Any]] = []
-        self.sizes: bool = sizes
-        self._asked: bool = sizes
-        self._tokens = list[Token[Frame]]()
-
-    def __enter__(self) -> Self:
-        inner = around = current().env.sink
-        while around is not None and around is not self:
-            around = around.outer
-        if around is None:  # else it is inside its own block, and gets the runs already
-            self.outer: capture | None = inner  # which gets the same runs
-            self.sizes = self._asked or (inner is not None and inner.sizes)
-            inner = self
-        self._tokens.append(set_current(scoped(current(), sink=inner)))
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        restore(self._tokens.pop())
-
-    def __str__(self) -> str:
-        return "\n".join(map(str, self.runs))
-
-
-def size_of(value: Any, tp: Any, sink: capture | None) -> int | None:
+def size_of(value: Any, tp: Any, sink: Any) -> int | None:
     """Return the JSON length of *value* [bytes]; of a str its UTF-8 length, of bytes their length.
 
     None for other types, unless *sink* asks for sizes and *value* can be serialised as type *tp*.
@@ -256,7 +210,7 @@ def size_of(value: Any, tp: Any, sink: capture | None) -> int | None:
     if kind not in _SCALARS and (sink is None or not sink.sizes):
         return None
     with suppress(ValueError):  # not serialisable, or too long an int: there is no size to tell
-        return Payload(value, kind if kind in _SCALARS else tp).size
+        return sized(value, lambda: caster(kind if kind in _SCALARS else tp).dump(value))
     return None
 
 
@@ -266,12 +220,11 @@ _LONG = 10**99  # Python refuses to write numbers of several thousand digits
 
 def begun(h: TraceHandle[Any]) -> None:
     """Start the clock of *h*."""
-    if h.parent is None:
-        h._wall = clock.wall()
     h.start_ns = clock.ticks()
+    h._zero = (clock.wall(), h.start_ns) if h.parent is None else h.parent._zero
 
 
-def succeeded(h: TraceHandle[Any], value: Any, tp: Any, sink: capture | None) -> None:
+def succeeded(h: TraceHandle[Any], value: Any, tp: Any, sink: Any) -> None:
     """Close *h* now, and measure the value that the call gave."""
     h.end_ns = clock.ticks()
     h.outcome = "ok"

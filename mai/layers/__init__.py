@@ -10,6 +10,7 @@ from .parallel import Parallel
 from .race import Race
 from .ref import Ref
 from .sequential import Sequential
+from .settings import Settings
 from .switch import Switch
 
 # isort: split
@@ -19,5 +20,5 @@ from .tracing import graph
 
 __all__ = [
     "BlockingDelay", "Conditional", "FunctionModule", "Graph", "Loop", "Map", "Module", "NonBlockingDelay", "Parallel",
-    "Race", "Ref", "Sequential", "Switch", "graph", "module",
+    "Race", "Ref", "Sequential", "Settings", "Switch", "graph", "module",
 ]  # fmt: skip

@@ -12,13 +12,14 @@ from types import FrameType
 from typing import Any, TypedDict
 
 from ..core.casts import caster, is_open, show
+from ..core.checked import near
 from ..core.middleware import Middleware
 from ..core.retry import Retry
-from ..core.settings import SETTINGS, near
 from ..core.signature import Signature
 from ..core.trace import TraceHandle
 from ..errors import CastError, ConfigError, WiringError
 from .edges import fits
+from .settings import SETTINGS
 
 Fallback = Callable[..., object] | Sequence[Callable[..., object]] | None  # a module can be called, too
 Around = Middleware | Sequence[Middleware] | None

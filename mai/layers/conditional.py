@@ -4,12 +4,13 @@ import functools
 from collections.abc import Awaitable, Callable
 from typing import Any, Union, overload
 
-from ..core.call import DONE, apart, current, finish, launch, names
+from ..core.call import DONE, apart, current, finish, launch
 from ..core.casts import is_open
-from ..core.signature import Signature
 from ..core.trace import noted
 from ..errors import WiringError
+from . import names
 from .checks import check_branches, keys_of, name_of, signature_of
+from .declared import single
 from .module import A, B, C, Module, Step, X, Y, lift
 
 _Test = Callable[[A], bool] | Callable[[A], Awaitable[bool]]
@@ -56,7 +57,7 @@ class Conditional(Module[X, Y]):
         check_branches("Conditional", calls)
         then = signature_of(self.then)
         other: Any = then.first.annotation if self.otherwise is None else signature_of(self.otherwise).returns
-        self._mai_signature = Signature.single("Conditional", then.first, union_of([then.returns, other]))
+        self._mai_signature = single("Conditional", then.first, union_of([then.returns, other]))
 
     async def forward(self, x: X, /) -> Y:
         """Run the branch that the test chooses."""

@@ -36,6 +36,11 @@ def declared(fn: Callable[..., Any], owner: str, *, method: bool = False, names:
     return Signature(owner, params, returns, colour)
 
 
+def single(owner: str, first: inspect.Parameter, returns: Any) -> Signature:
+    """Return the signature of a composite: one value in, like *first*; one value out."""
+    return Signature(owner, [_P(first.name, _P.POSITIONAL_ONLY, annotation=first.annotation)], returns)
+
+
 def _inspect(fn: Callable[..., Any], owner: str) -> inspect.Signature:
     try:
         return inspect.signature(fn)

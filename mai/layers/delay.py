@@ -4,11 +4,11 @@ from inspect import Parameter
 from typing import TYPE_CHECKING, Any
 
 from ..core.call import current, current_run
+from ..core.checked import PAUSE, checked
 from ..core.gather import held_slot
-from ..core.names import DELAY_SECONDS
-from ..core.settings import PAUSE, checked
-from ..core.signature import Signature
+from .declared import single
 from .module import A, B, Call, Module
+from .names import DELAY_SECONDS
 from .sequential import Sequential
 
 _X = Parameter("x", Parameter.POSITIONAL_ONLY)
@@ -24,7 +24,7 @@ class _Delay(Module[Any, Any]):
 
     def __init__(self, seconds: float) -> None:
         self.seconds: float = checked(type(self).__name__, "seconds", seconds, PAUSE)
-        self._mai_signature = Signature.single(type(self).__name__, _X, Any)
+        self._mai_signature = single(type(self).__name__, _X, Any)
         self._mai_facts = {DELAY_SECONDS: self.seconds}
 
     async def forward(self, x: A, /) -> A:

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from ..core.call import current, current_run
 from ..core.casts import Caster, caster, is_open
-from ..core.settings import COUNT, NAME, UNSET, checked
+from ..core.checked import COUNT, UNSET, checked
 from ..core.signature import Signature
 from ..errors import ConfigError, WiringError
 from ..types import WorkflowPlan
@@ -19,6 +19,7 @@ from .edges import wire
 from .module import A, B, C, D, Module, P, R, X, Y, lift
 from .nodes import Nodes
 from .ref import Ref
+from .settings import NAME
 from .wiring import Wiring
 
 OnError = Literal["cancel", "collect"]

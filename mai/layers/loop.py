@@ -3,15 +3,16 @@
 from collections.abc import Awaitable, Callable
 from typing import Any, overload
 
-from ..core.call import DONE, apart, current, finish, launch, names
+from ..core.call import DONE, apart, current, finish, launch
+from ..core.checked import COUNT, UNSET, checked
 from ..core.drive import breathe
 from ..core.frame import Frame
-from ..core.settings import COUNT, UNSET, checked
-from ..core.signature import Signature
 from ..core.trace import noted
 from ..errors import ConfigError, LoopExhausted
+from . import names
 from .checks import check_branches, keys_of, name_of, signature_of
 from .conditional import label_of
+from .declared import single
 from .edges import wire
 from .module import A, Module, Step, X, lift
 
@@ -65,7 +66,7 @@ class Loop(Module[X, X]):
             wire(name_of(self.body), own.returns, name_of(member), takes.name, takes.annotation)
         self._why = {names.DECISION_PREDICATE: self._label} if self._label else {}
         self._mai_facts = {names.LOOP_LIMIT: self.max_iters}
-        self._mai_signature = Signature.single("Loop", own.first, own.returns)
+        self._mai_signature = single("Loop", own.first, own.returns)
 
     async def forward(self, x: X, /) -> X:
         """Make the turns."""

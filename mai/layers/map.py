@@ -4,17 +4,18 @@ import inspect
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sized
 from typing import Any, Generic, Literal, Union, Unpack, overload
 
-from ..core.call import current, current_run, launch, names
+from ..core.call import current, current_run, launch
 from ..core.casts import is_open
+from ..core.checked import COUNT, checked
 from ..core.drive import enclosed
 from ..core.events import Progress, post
 from ..core.frame import Frame, scoped
 from ..core.gather import Slot
-from ..core.settings import COUNT, checked
-from ..core.signature import Signature
 from ..core.trace import noted
 from ..errors import CastError, ConfigError
+from . import names
 from .checks import MapKeywords, check_branches, name_of, signature_of
+from .declared import single
 from .edges import many
 from .module import A, B, Module, Step, X, Y, lift
 from .parallel import Branches
@@ -82,7 +83,7 @@ class Map(Module[Iterable[X] | AsyncIterable[X], list[Y]], Generic[X, Y]):
         gives = signature.returns
         value: Any = Any if is_open(gives) else Union[gives, Exception] if on_error == "collect" else gives  # noqa: UP007
         items = signature.first.replace(name="items", annotation=many(signature.first.annotation))
-        self._mai_signature = Signature.single("Map", items, list.__class_getitem__(value))
+        self._mai_signature = single("Map", items, list.__class_getitem__(value))
 
     async def forward(self, items: Iterable[X] | AsyncIterable[X], /) -> list[Y]:
         """Work on the items."""

@@ -14,19 +14,21 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, ParamSpec, Pr
 from pydantic import BaseModel
 
 from ..core.call import DONE, begin, current, finish, launch, started
+from ..core.checked import UNSET
 from ..core.engine import run_sync
 from ..core.frame import Scope, restore, scoped, set_current
-from ..core.payload import Payload
 from ..core.retry import Retry
-from ..core.settings import SETTINGS, UNSET, Settings
 from ..core.signature import Signature
 from ..core.spec import Spec
 from ..core.trace import TraceHandle
 from ..errors import CastError, ConfigError, WiringError
+from ..types import Payload
 from . import checks
 from .checks import Around, Fallback, Keywords, MapKeywords, name_of, signature_of
+from .compile import spec_of
 from .declared import colour_of, declared
 from .schema import model_of
+from .settings import SETTINGS, Settings
 
 if TYPE_CHECKING:
     from typing import TypeVarTuple
@@ -405,15 +407,7 @@ class Module(Generic[In, Out]):
 
     def _mai_compile(self) -> Spec:
         """Make what a call needs to know, once for each configured copy."""
-        try:
-            signature = self._mai_signature or self._mai_sign()
-        except NameError as error:
-            raise ConfigError(f"{name_of(self)}: forward names an unknown type: {error}") from error
-        checks.check_fallback(self)
-        name, code = name_of(self), getattr(self, "__wrapped__", type(self))
-        qualified = f"{getattr(code, '__module__', None) or 'builtins'}.{getattr(code, '__qualname__', name)}"
-        function = f"{qualified}.forward" if code is type(self) else qualified
-        spec = Spec((name, self._mai_kind, qualified), function, self._mai_settings, signature, self._mai_facts)
+        spec = spec_of(self)
         object.__setattr__(self, "_mai_spec", spec)
         return spec
 

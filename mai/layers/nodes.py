@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from ..core.call import DONE, begin, launcher
+from ..core.call import DONE, begin, launch_wired
 from ..core.frame import Frame, scoped
 from ..core.gather import Slot
 from ..errors import PartialFailure
@@ -31,7 +31,6 @@ class Nodes:
         self._args: list[Any] = [None] * len(wiring.need)  # for each node its arguments, from the first one that comes
         self._ready: deque[int] = deque(wiring.ready)
         self._errors: dict[int, BaseException] = {}
-        self._start = launcher(parent)
         self.settle: Callable[[int, Any], None] = _settler(wiring, self._need, self._args, self._ready)
 
     def more(self) -> bool:
@@ -40,13 +39,9 @@ class Nodes:
 
     def take(self, slot: Slot | None) -> tuple[int, Frame | None, BaseException | None]:
         """Run the next nodes, until one waits or fails, or none is ready."""
-        wiring, ready, waiting, need, settle, p, start = (
-            self._wiring, self._ready, self._args, self._need, self.settle, self._parent, self._start
-        )  # fmt: skip
+        wiring, ready, waiting, need, settle = self._wiring, self._ready, self._args, self._need, self.settle
         of, rank, shapes, special, after = wiring.of, wiring.rank, wiring.shapes, wiring.special, wiring.after
-        if slot is not None:
-            p = scoped(p, slot=slot)
-            start = launcher(p)
+        p = self._parent if slot is None else scoped(self._parent, slot=slot)
         i, fused = 0, -1  # `fused`: the next node of a chain, which takes the value at once
         value: Any = None
         args: Any
@@ -62,7 +57,7 @@ class Nodes:
                 if special and i in special:
                     f = begin(shape.module, p, shape.key, rank[i], *_bound(special[i], args))
                 else:
-                    f = start(shape.module, shape.key, rank[i], args)
+                    f = launch_wired(shape.module, p, shape.key, rank[i], args)
             except BaseException as error:  # noqa: BLE001 (becomes the outcome of the node)
                 return i, None, error
             if f.y is not DONE:

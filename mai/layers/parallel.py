@@ -3,15 +3,17 @@
 import copy
 from typing import Any, Literal, TypedDict, TypeVarTuple, Union, Unpack, overload
 
-from ..core.call import DONE, current, current_run, launch, names
+from ..core.call import DONE, current, current_run, launch
 from ..core.casts import is_open
+from ..core.checked import COUNT, checked
 from ..core.frame import Frame, scoped
 from ..core.gather import Slot
-from ..core.settings import COUNT, NAME, checked
-from ..core.signature import Signature
 from ..errors import ConfigError, WiringError
+from . import names
 from .checks import check_branches, name_of, signature_of
+from .declared import single
 from .module import A, B, C, Call, D, Module, Step, X, Y, lift
+from .settings import NAME
 
 Ts = TypeVarTuple("Ts")
 
@@ -93,7 +95,7 @@ class Parallel(Module[X, Y]):
         gives: list[Any] = [signature_of(m).returns for m in self.branches]
         gives = [Any if is_open(tp) else Union[tp, Exception] if on_error == "collect" else tp for tp in gives]  # noqa: UP007
         whole = tuple.__class_getitem__(tuple(gives)) if self.names is None else dict[str, Any]
-        self._mai_signature = Signature.single("Parallel", signature_of(self.branches[0]).first, whole)
+        self._mai_signature = single("Parallel", signature_of(self.branches[0]).first, whole)
 
     async def forward(self, x: X, /) -> Y:
         """Run the branches."""

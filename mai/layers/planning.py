@@ -12,11 +12,10 @@ from pydantic import JsonValue
 from pydantic.errors import PydanticInvalidForJsonSchema, PydanticUserError
 
 from ..core.casts import show
-from ..core.payload import Payload
+from ..core.checked import near
 from ..core.retry import Retry
-from ..core.settings import near
 from ..errors import PayloadError, WiringError
-from ..types import PlanEdge, PlanInput, PlanNode, PlanType, WorkflowPlan
+from ..types import Payload, PlanEdge, PlanInput, PlanNode, PlanType, WorkflowPlan
 from .checks import name_of, signature_of
 from .edges import fits
 from .graph import Graph

@@ -2,12 +2,13 @@
 
 from typing import Any, overload
 
-from ..core.call import current, current_run, names
-from ..core.signature import Signature
+from ..core.call import current, current_run
 from ..core.trace import noted
 from ..errors import WiringError
+from . import names
 from .checks import check_branches, name_of, signature_of
 from .conditional import union_of
+from .declared import single
 from .module import A, B, C, D, Module, Step, X, Y, lift
 from .parallel import Branches
 
@@ -56,7 +57,7 @@ class Race(Module[X, Y]):
         self._line = tuple((m, f"[{i}]/{name_of(m)}", {names.BRANCH_INDEX: i}) for i, m in line)
         self._mai_facts = {names.PARALLEL_WIDTH: len(self.steps)}
         gives = union_of([signature_of(m).returns for m in self.steps])
-        self._mai_signature = Signature.single("Race", signature_of(self.steps[0]).first, gives)
+        self._mai_signature = single("Race", signature_of(self.steps[0]).first, gives)
 
     async def forward(self, x: X, /) -> Y:
         """Run the steps."""

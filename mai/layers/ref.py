@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from ..core.casts import is_open, show
 from ..core.signature import Signature
 from ..errors import TracingError, WiringError
+from .declared import single
 from .module import Module
 
 R_co = TypeVar("R_co", covariant=True)
@@ -100,7 +101,7 @@ class Part(Module[Any, Any]):
         self._mai_label = f".{key}"
         find = type_of_attribute if attribute else type_of_item
         first = inspect.Parameter("value", inspect.Parameter.POSITIONAL_ONLY, annotation=source)
-        self._mai_signature = Signature.single(self._mai_label, first, find(source, key))
+        self._mai_signature = single(self._mai_label, first, find(source, key))
 
     async def forward(self, value: Any, /) -> Any:
         """Look it up."""

@@ -4,9 +4,9 @@ import typing
 from typing import Any, overload
 
 from ..core.call import DONE, begin, current, finish, launch
-from ..core.signature import Signature
 from ..errors import WiringError
 from .checks import check_one, keys_of, name_of, needed, signature_of
+from .declared import single
 from .edges import wire
 from .module import A, B, C, D, Module, Step, X, Y, lift
 
@@ -65,7 +65,7 @@ class Sequential(Module[X, Y]):
         self.steps: tuple[Module[Any, Any], ...] = tuple(flat)
         self._line = tuple(zip(flat, keys_of("Sequential", flat), spreads, strict=True))
         first, last = signature_of(flat[0]), signature_of(flat[-1])
-        self._mai_signature = Signature.single("Sequential", first.first, last.returns)
+        self._mai_signature = single("Sequential", first.first, last.returns)
 
     async def forward(self, x: X, /) -> Y:
         """Run the steps."""

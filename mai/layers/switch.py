@@ -5,13 +5,14 @@ from collections.abc import Awaitable, Callable, Hashable, Mapping
 from enum import Enum
 from typing import Any, Literal, TypeVar, overload
 
-from ..core.call import DONE, apart, current, finish, launch, names
+from ..core.call import DONE, apart, current, finish, launch
 from ..core.casts import show
-from ..core.signature import Signature
 from ..core.trace import noted
 from ..errors import UnknownCase, WiringError
+from . import names
 from .checks import check_branches, keys_of, signature_of
 from .conditional import label_of, union_of
+from .declared import single
 from .edges import fits
 from .module import A, B, C, Module, Step, X, Y, lift
 
@@ -74,7 +75,7 @@ class Switch(Module[X, Y]):
         self._line: dict[Any, Any] = dict(zip(self.cases, zip(branches, keys, strict=False), strict=False))
         self._other = None if self.otherwise is None else (self.otherwise, keys[-1])
         gives = union_of([signature_of(m).returns for m in branches])
-        self._mai_signature = Signature.single("Switch", signature_of(branches[0]).first, gives)
+        self._mai_signature = single("Switch", signature_of(branches[0]).first, gives)
 
     async def forward(self, x: X, /) -> Y:
         """Run the branch that the selector chooses."""

@@ -13,7 +13,7 @@ from operator import sub
 from typing import Any, NamedTuple
 
 from ..core.casts import caster
-from ..core.settings import near
+from ..core.checked import near
 from ..core.signature import Signature
 from ..errors import CastError, WiringError
 from .checks import name_of, signature_of

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
-from mai.core.names import DELAY_SECONDS
+from mai.layers.names import DELAY_SECONDS
 from mai.types import PlanNode, WorkflowPlan
 
 __all__ = ["Line", "label_of", "outline", "sequences"]

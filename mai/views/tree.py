@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-from mai.core.names import BRANCH_KEY, DECISION, LOOP_TURNS, MAP_ITEMS
+from mai.layers.names import BRANCH_KEY, DECISION, LOOP_TURNS, MAP_ITEMS
 from mai.types import TraceHandle
 from mai.views.text import bytes_text, cells, cut, pad, safe, seconds_text
 

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import logging
 import threading
+import warnings
 from contextvars import ContextVar, copy_context
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from mai import Context, DeadlineExceeded, LocalEngine, Module, Parallel, TraceHandle, WouldDeadlock, capture, module
 from mai.core.control import Control
+from mai.types import Failed
 from tests.support import python, refused, simulated
 
 LONG = 20.0
@@ -315,7 +317,52 @@ async def test_a_run_may_be_cancelled_before_it_began() -> None:
     with pytest.raises(asyncio.CancelledError):
         await h
     assert (sleeper.log, h.outcome) == ([], "cancelled")
-    assert [event async for event in h] == []
+
+
+@pytest.mark.parametrize("apart", [False, True])
+@simulated
+async def test_a_run_that_is_cancelled_before_it_began_is_told_to_all_who_would_hear_of_it(apart: bool) -> None:
+    seen, sleeper = list[Any](), Sleeper()
+    async with LocalEngine() as engine:
+        engine.subscribe(seen.append)
+        with capture() as outer, capture() as trace:
+            h: Any = await sleeper.with_(detached=True)(60.0) if apart else sleeper.start(60.0)
+            h.cancel()
+            await h.settled()
+    assert seen == trace.runs == outer.runs == [h]
+    assert [event async for event in h] == [Failed("Sleeper", 1, "cancelled", None)]
+    assert sleeper.log == []
+
+
+@simulated
+async def test_a_run_whose_loop_was_closed_counts_as_cancelled() -> None:
+    loop, handles = asyncio.new_event_loop(), list[TraceHandle[Any]]()
+
+    async def start() -> None:
+        handles.append(nap.start(100.0))
+        handles.append(await nap.with_(detached=True)(100.0))
+        await asyncio.sleep(0)
+
+    def elsewhere() -> None:
+        loop.run_until_complete(start())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            left = asyncio.all_tasks(loop)
+            loop.close()
+        for task in left:
+            task._log_destroy_pending = False  # type: ignore[attr-defined]
+
+    async with LocalEngine() as engine:
+        await asyncio.to_thread(elsewhere)
+        first, second = handles
+        assert (first.outcome, len(engine.runs)) == ("running", 2)
+        await first.settled()
+        assert [event async for event in second][-1] == Failed("nap", 1, "cancelled", None)
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        with pytest.raises(asyncio.CancelledError):
+            second.result()
+    assert not engine.runs
 
 
 def test_cancel_works_from_any_thread() -> None:

@@ -41,8 +41,8 @@ BY_HAZARD = (
     Mutant(
         "the spans of attempts are below that of their call",
         "mai/core/call.py",
-        '_ended(begin(attempt, current(), "", -count,',
-        '_ended(begin(attempt, current().parent, "", -count,',
+        'outcome(begin(attempt, current(), "", -count,',
+        'outcome(begin(attempt, current().parent, "", -count,',
         (CORE + "test_retry.py", LAWS + "test_policies.py::test_the_span_tree_is_the_handle_tree"),
         hazards=(6,),
     ),
@@ -57,10 +57,9 @@ BY_HAZARD = (
     ),
     Mutant(
         "each isolated attempt has a copy of its own",
-        "mai/core/spec.py",
-        'inner.what, inner.attempts = ("attempt", "attempt", self.what[2]), self.retry.attempts\n',
-        'inner.what, inner.attempts = ("attempt", "attempt", self.what[2]), self.retry.attempts\n'
-        "        inner.deep = False\n",
+        "mai/layers/compile.py",
+        "        attempts=spec.retry.attempts,\n",
+        "        attempts=spec.retry.attempts,\n        deep=False,\n",
         (CORE + "test_retry.py",),
         hazards=(8,),
     ),
@@ -226,9 +225,9 @@ BY_HAZARD = (
     ),
     Mutant(
         "an attempt has the timeout, and a call the total one",
-        "mai/core/spec.py",
-        "        inner.limit, inner.middleware, inner.inner = settings.timeout, (), None\n",
-        "        inner.limit, inner.middleware, inner.inner = None, (), None\n",
+        "mai/layers/compile.py",
+        "        limit=spec.timeout,\n",
+        "        limit=None,\n",
         (CORE + "test_retry.py",),
         hazards=(22,),
     ),

@@ -27,7 +27,7 @@ MUTANTS = (
     ),
     Mutant(
         "auth is never shown",
-        "mai/core/frame.py",
+        "mai/types.py",
         "auth: Any = Field(default=None, repr=False, exclude=True)",
         "auth: Any = Field(default=None)",
         (CORE + "test_frame.py",),
@@ -219,7 +219,7 @@ MUTANTS = (
     ),
     Mutant(
         "NaN never becomes null",
-        "mai/core/payload.py",
+        "mai/core/casts.py",
         "json.dumps(plain,",
         "json.dumps(None if plain != plain else plain,",
         (LAWS + "test_payload.py",),
@@ -327,10 +327,10 @@ MUTANTS = (
     ),
     Mutant(
         "the digest does not follow the order of a set",
-        "mai/core/payload.py",
+        "mai/types.py",
         " if issubclass(cls, Set) else members",
         " if False else members",
-        (CORE + "test_payload.py",),
+        ("tests/test_types.py",),
     ),
     Mutant(
         "a wrapper is run as what it is",

@@ -33,7 +33,7 @@ def undocumented(where: str, value: object) -> Iterator[str]:
     if isinstance(value, type):
         if not value.__dict__.get("__doc__"):
             yield f"{where} has no docstring of its own"
-        for name, member in list(value.__dict__.items()):  # a class may build parts of itself when looked at
+        for name, member in list(value.__dict__.items()):  # a model that is built when first looked at grows
             plain = getattr(member, "__func__", getattr(member, "fget", member))
             described = isinstance(member, property | classmethod | staticmethod) or inspect.isfunction(member)
             if described and not name.startswith("_") and not getattr(plain, "__doc__", None):

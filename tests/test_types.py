@@ -1,4 +1,4 @@
-"""Payload: JSON of the declared type and nothing else, without loss or not at all."""
+"""mai.types: the typed envelope Payload; what Context shows of a call is in `tests.core.test_frame`."""
 
 import datetime as dt
 import math

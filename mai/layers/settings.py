@@ -1,27 +1,21 @@
 """The settings of a module: what ``with_`` and class keywords take, how they are checked and merged.
 
 Three kinds of names are kept apart: kernel settings (this file), parameters of ``forward`` and declared attributes
-(both in `mai.layers.module`). Kernel settings never reach ``forward``.
+(both in `mai.layers.checks`). Kernel settings never reach ``forward``.
 """
 
-import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
 
+from ..core.checked import Seconds, checked, near
+from ..core.retry import Retry
 from ..errors import ConfigError
-from .retry import Retry
 
-UNSET: Any = object()  # tells "not given" from None
-_Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
-_Name = Annotated[str, Field(pattern=r"^[^/\[\]~#!]+$", strict=True)]  # those signs structure a path
 _Flag = Annotated[bool, Field(strict=True)]
-_LATER = ConfigDict(defer_build=True)  # the first schema that pydantic builds costs more than all the rest of an import
-SECONDS: TypeAdapter[float] = TypeAdapter(_Seconds, config=_LATER)
-PAUSE: TypeAdapter[float] = TypeAdapter(Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)], config=_LATER)
-COUNT: TypeAdapter[int] = TypeAdapter(Annotated[int, Field(ge=1, strict=True)], config=_LATER)
-NAME: TypeAdapter[str] = TypeAdapter(_Name, config=_LATER)
+_Name = Annotated[str, Field(pattern=r"^[^/\[\]~#!]+$", strict=True)]  # those signs structure a path
+NAME: TypeAdapter[str] = TypeAdapter(_Name, config=ConfigDict(defer_build=True))
 
 
 def _policy(value: Any) -> Any:
@@ -57,8 +51,8 @@ class Settings(BaseModel, frozen=True, arbitrary_types_allowed=True, defer_build
     """
 
     name: _Name | None = None
-    timeout: _Seconds | None = None
-    total_timeout: _Seconds | None = None
+    timeout: Seconds | None = None
+    total_timeout: Seconds | None = None
     retry: Annotated[Retry | None, BeforeValidator(_policy)] = None
     fallback: Annotated[tuple[Any, ...], BeforeValidator(_many)] = ()
     middleware: Annotated[tuple[Any, ...], BeforeValidator(_many)] = ()
@@ -89,24 +83,3 @@ class Settings(BaseModel, frozen=True, arbitrary_types_allowed=True, defer_build
 
 SETTINGS = frozenset(Settings.model_fields) - {"params"}
 _ALL = TypeAdapter(Settings)
-
-
-def checked(owner: str, key: str, value: object, tp: TypeAdapter[Any]) -> Any:
-    """Return *value* as a setting of type *tp*, called *key* unless it is a mapping of several.
-
-    Raises:
-        ConfigError: If it is none.
-    """
-    try:
-        return tp.validate_python(value)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = key or first["loc"][0]
-        raise ConfigError(f"{owner}: {name}={first['input']!r} cannot be used: {first['msg']}") from error
-
-
-def near(name: str, known: Iterable[str]) -> str:
-    """Return the hint that ends an "unknown name" error: a near miss if there is one, else the names that exist."""
-    names = sorted(set(known))
-    close = difflib.get_close_matches(name, names, 1)
-    return f"; did you mean {close[0]!r}?" if close else f"; it has {', '.join(map(repr, names))}"

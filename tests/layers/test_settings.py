@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mai import ConfigError, Module, module
-from mai.types import Settings
+from mai.layers import Settings
 from tests.support import refused_value
 
 

@@ -1,0 +1,95 @@
+"""What a call needs to know of a module, worked out from its settings and its signature when it is first called."""
+
+from dataclasses import replace
+from typing import Any
+
+from ..core.casts import caster, is_open
+from ..core.retry import Retry
+from ..core.signature import Signature
+from ..core.spec import Spec
+from ..errors import ConfigError
+from . import names
+from .checks import check_fallback, name_of
+from .settings import SETTINGS, Settings
+
+
+def spec_of(module: Any) -> Spec:
+    """Make the Spec of a configured copy.
+
+    Raises:
+        ConfigError: If ``forward`` names a type that does not exist.
+        WiringError: If a fallback does not fit.
+    """
+    try:
+        signature: Signature = module._mai_signature or module._mai_sign()
+    except NameError as error:
+        raise ConfigError(f"{name_of(module)}: forward names an unknown type: {error}") from error
+    check_fallback(module)
+    settings: Settings = module._mai_settings
+    name, kind, code = name_of(module), module._mai_kind, getattr(module, "__wrapped__", module.__class__)
+    qualified = f"{getattr(code, '__module__', None) or 'builtins'}.{getattr(code, '__qualname__', name)}"
+    function = f"{qualified}.forward" if code is module.__class__ else qualified
+    composite = kind != "module"  # its children cast for it
+    takes, cast_out = signature.first.annotation, caster(object if composite else signature.returns)
+    colour: str = signature.colour
+    if colour in ("plain", "inline") and settings.inline is not None:
+        colour = "inline" if settings.inline else "plain"
+    layered = bool(settings.retry or settings.fallback or settings.middleware)
+    plain = colour == "coroutine" and not (layered or settings.params or settings.isolate or settings.detached)
+    facts = {**({names.TAGS: settings.tags} if settings.tags else {}), **module._mai_facts}
+    if settings.retry:
+        facts[names.RETRY_MAX] = settings.retry.attempts
+    static = {names.KIND: kind, names.MODULE: qualified, names.CODE_FUNCTION: function}
+    spec = Spec(
+        what=(name, kind, qualified),
+        key=f"/{name}",
+        signature=signature,
+        params=settings.params,
+        settings=SETTINGS,
+        takes=takes,
+        gives=cast_out.tp,
+        tin=None if composite or is_open(takes) else caster(takes).exact or _Never,
+        tout=None if cast_out.free else cast_out.exact or _Never,
+        cast_out=cast_out,
+        plain=plain,
+        simple=plain and _is_alone(signature),
+        direct=colour == "coroutine",
+        colour=colour,
+        timeout=settings.timeout,
+        limit=min((t for t in (settings.timeout, settings.total_timeout) if t), default=None),
+        deep=settings.isolate,
+        detached=settings.detached,
+        middleware=settings.middleware,
+        fallback=settings.fallback,
+        retry=settings.retry or Retry(1),
+        facts=facts,
+        attributes={**static, names.OPENINFERENCE_KIND: "CHAIN", **facts},
+    )
+    if not layered:
+        return spec
+    # Each attempt has a timeout and a copy of its own.
+    return replace(spec, direct=False, limit=settings.total_timeout, deep=False, inner=_attempt(spec))
+
+
+def _is_alone(signature: Signature) -> bool:
+    """Say whether one value by position is all that a call needs."""
+    needed = [p for p in signature.params.values() if p.default is p.empty]
+    return signature.first in signature.positional and needed in ([], [signature.first])
+
+
+def _attempt(spec: Spec) -> Spec:
+    """Make the Spec of an attempt of the call of which *spec* is."""
+    return replace(
+        spec,
+        what=("attempt", "attempt", spec.what[2]),
+        attempts=spec.retry.attempts,
+        limit=spec.timeout,
+        detached=False,
+        middleware=(),
+        facts={},
+        attributes={**spec.attributes, names.KIND: "attempt"},
+    )
+
+
+class _Never:
+    """No value has this class: for a type that takes more than one look at a value's class."""
