@@ -107,6 +107,7 @@ def readable_signature(
     """
     found: inspect.Signature | None = None
     if isinstance(obj, type) and issubclass(obj, BaseModel):
+        obj.model_rebuild(force=True)  # a model may be deferred, and has no signature before
         found, types = inspect.signature(obj), get_type_hints(obj)
         found = found.replace(parameters=[p.replace(annotation=types[key]) for key, p in found.parameters.items()])
     elif isinstance(obj, type) and issubclass(obj, mai.Module):
@@ -119,8 +120,14 @@ def readable_signature(
     return signature, returns
 
 
+def skip_default(app: Sphinx, what: str, name: str, obj: object, skip: bool, options: object) -> bool | None:  # noqa: FBT001
+    """Skip an attribute whose default is a class: the class would be described, and its owner's docstring has it."""
+    return True if isinstance(obj, type) and obj.__module__ == "builtins" else None
+
+
 def setup(app: Sphinx) -> None:
     """Register what this file adds to Sphinx."""
     app.connect("autodoc-process-docstring", keep_colon, priority=400)
     app.connect("autodoc-process-signature", readable_signature)
+    app.connect("autodoc-skip-member", skip_default)
     app.connect("missing-reference", resolve_public)

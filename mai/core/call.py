@@ -37,8 +37,7 @@ def launch(m: Any, p: Frame, key: str, value: Any, n: int = 0, attrs: dict[str, 
     """Start ``m(value)`` as the child *key* of *p*; run it to its first suspension or its end (``y is DONE``)."""
     spec: Spec = m._mai_spec or m._mai_compile()
     run = p.run
-    fits = spec.tin is None or type(value) is spec.tin
-    slow = not (fits and p.quiet and spec.simple and p.depth & 63 != 63)
+    slow = not (p.quiet and spec.simple and p.depth & 63 != 63 and (spec.tin is None or type(value) is spec.tin))
     if slow or (run is None and (has_provider() or (run := new_run(p.env)).engine.watchers)):
         return begin(m, p, key, n, (value,), {}, attrs)
     f = Frame()
@@ -84,9 +83,7 @@ def begin(
     f.seen = f.lost = f.started = f.handle = f.span = f.timer = f.since = f.out = f.y = None
     timed = p.deadline is not None or spec.limit is not None or spec.attempts
     overdue = _set_deadline(f, p, spec, armed) if timed else False
-    context = None
-    if p.span is not None or (owner is ROOT and has_provider()):
-        context = open_span(f, p, spec, attrs)
+    context = open_span(f, p, spec, attrs) if p.span is not None or (owner is ROOT and has_provider()) else None
     live: Any = f.span
     sink, above, watched = f.env.sink, owner.handle, owner is ROOT and f.run.engine.watchers
     if handle is not None or above is not None or sink is not None or watched or live:
@@ -106,8 +103,7 @@ def begin(
 def started(m: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> TraceHandle[Any]:
     """Start ``m(*args, **kwargs)`` as a run, which is a child of the call around if there is one."""
     p, spec = current(), m._mai_spec or m._mai_compile()
-    n = 0 if p.run is None else repeat(p, spec.key)
-    return start_run(begin, m, p, spec.key, n, args, kwargs, None)
+    return start_run(begin, m, p, spec.key, 0 if p.run is None else repeat(p, spec.key), args, kwargs, None)
 
 
 def _detach(m: Any, p: Frame, *call: Any, attrs: dict[str, Any] | None) -> Frame:

@@ -229,7 +229,7 @@ class Reader(AsyncIterator[T_co], Iterator[T_co]):
                 self._at += event is not None
                 bus.cursors[self._key] = self._at
                 if not self._open:  # closed just now, by another thread
-                    bus.cursors.pop(self._key, None)
+                    bus.cursors.pop(self._key, None)  # type: ignore[unreachable]
             if self._at == bus.count or not self._at & 7:  # not each time: it wakes all that wait
                 bus.read.ring()
             if event is not None:

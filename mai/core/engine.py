@@ -8,6 +8,7 @@ import atexit
 import inspect
 import logging
 import os
+import sys
 import threading
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -28,7 +29,7 @@ from .threads import Door, Threads, start_thread, worker_loop
 from .trace import TraceHandle, ended, open_handle
 from .watch import watchdog
 
-FLUSH = 5.0  # seconds that detached work has when the interpreter ends
+FLUSH = 5.0  # seconds that detached work has when the interpreter ends; after a Ctrl-C less
 
 
 class Run:
@@ -215,7 +216,8 @@ def _flush(loop: asyncio.AbstractEventLoop) -> None:  # pragma: no cover
     """Give the detached work in the portal loop a little time when the interpreter ends."""
     if _portals.get(os.getpid()) is loop:
         engine = LocalEngine.default()
-        engine.idle.wait(lambda: not any(run.apart and run.loop is loop for run in list(engine.runs)), FLUSH)
+        limit = 0.5 if isinstance(getattr(sys, "last_value", None), KeyboardInterrupt) else FLUSH  # nobody caught it
+        engine.idle.wait(lambda: not any(run.apart and run.loop is loop for run in list(engine.runs)), limit)
 
 
 def new_run(env: Env) -> Run:

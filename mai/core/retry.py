@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from inspect import iscoroutinefunction
 from typing import Any, cast
 
 from ..errors import ConfigError, DeadlineExceeded
@@ -29,7 +30,7 @@ class Retry:
             ``TimeoutError``).
 
     Raises:
-        ConfigError: If a number is out of range, or *on* is neither exception types nor callable.
+        ConfigError: If a number is out of range, or *on* is neither exception types nor a plain function.
 
     Source:
         "Exponential Backoff And Jitter", AWS Architecture Blog, 2015 (full jitter).
@@ -58,8 +59,8 @@ class Retry:
                 raise ConfigError(f"Retry: {key}={value!r} cannot be used; give {wanted} above 0")
         kinds, on = _kinds(self.on), cast("object", self.on)
         failures = kinds and all(isinstance(kind, type) and issubclass(kind, Exception) for kind in kinds)
-        if not failures and (isinstance(on, type) or not callable(on)):
-            raise ConfigError(f"Retry: on={on!r} is neither exception types (of Exception) nor a function")
+        if not failures and (isinstance(on, type) or not callable(on) or iscoroutinefunction(on)):
+            raise ConfigError(f"Retry: on={on!r} is neither exception types (of Exception) nor a plain function")
 
     def pause(self, attempt: int, error: Exception) -> float | None:
         """Return how long to wait after *attempt* failed with *error* [s]; None: raise it."""

@@ -6,7 +6,7 @@ from typing import Any, Generic, Literal, Union, Unpack, overload
 
 from ..core.call import current, current_run, launch
 from ..core.casts import is_open
-from ..core.checked import COUNT, checked
+from ..core.checked import COUNT, checked, near
 from ..core.drive import enclosed
 from ..core.events import Progress, post
 from ..core.frame import Frame, scoped
@@ -41,10 +41,10 @@ class Map(Module[Iterable[X] | AsyncIterable[X], list[Y]], Generic[X, Y]):
         progress: Tell a started run of each item that has ended, as a `Progress` event.
 
     Raises:
-        ConfigError: If *concurrency*, *on_error* or *progress* is something else.
+        ConfigError: If *concurrency*, *on_error* or *progress* is something else, or another keyword is given.
         WiringError: If *step* is no module or function, or needs more than one value.
         CastError: In a call with something that is no iterable, or a text.
-        ConfigError: In the second attempt of a Map over an iterator, which the first one has used up.
+        ConfigError: In a call with a generator that has ended, or a second attempt with an iterator: it is used up.
 
     Example:
         >>> from mai import Map, module
@@ -66,8 +66,10 @@ class Map(Module[Iterable[X] | AsyncIterable[X], list[Y]], Generic[X, Y]):
         self: "Map[A, B | Exception]", step: Step[A, B], *, on_error: Literal["collect"], **how: Unpack[MapKeywords]
     ) -> None: ...
     def __init__(
-        self: Any, step: Any, *, on_error: str = "cancel", concurrency: int = 64, progress: Any = False
+        self: Any, step: Any, *, on_error: str = "cancel", concurrency: int = 64, progress: Any = False, **unknown: Any
     ) -> None:
+        for key in unknown:
+            raise ConfigError(f"Map has no setting {key!r}{near(key, ('concurrency', 'on_error', 'progress'))}")
         if on_error not in ("cancel", "collect"):
             raise ConfigError(f"Map: on_error={on_error!r} is not known; give 'cancel' or 'collect'")
         if not isinstance(progress, bool):
@@ -102,9 +104,10 @@ class _Items(Branches):
 
     def __init__(self, owner: Map[Any, Any], parent: Frame, items: Any) -> None:
         super().__init__(parent, items, (), collect=owner.on_error == "collect", copies=False)
-        if parent.n < -1 and isinstance(items, Iterator | AsyncIterator):  # it would seem to be empty
+        ended = getattr(items, "gi_frame", getattr(items, "ag_frame", 0)) is None  # a generator that was read or closed
+        if ended or (parent.n < -1 and isinstance(items, Iterator | AsyncIterator)):  # it would seem to be empty
             hint = "retry the step, or map a list"
-            raise ConfigError(f"{parent.path}: an iterator is used up by the first attempt; {hint}")
+            raise ConfigError(f"{parent.path}: an iterator is used up by an earlier call or attempt; {hint}")
         self._step, self._name, self._inside = owner.step, owner._name, enclosed()
         self._source: Any = None
         self._total = len(items) if isinstance(items, Sized) else None

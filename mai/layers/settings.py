@@ -20,7 +20,9 @@ NAME: TypeAdapter[str] = TypeAdapter(_Name, config=ConfigDict(defer_build=True))
 
 def _policy(value: Any) -> Any:
     """Return a number of attempts as a Retry."""
-    return Retry(value) if type(value) is int and value > 0 else value
+    if type(value) is int and value < 1:
+        raise ValueError("give the number of attempts in all, from 1; None or 1 means no second one")
+    return Retry(value) if type(value) is int else value
 
 
 def _many(value: Any) -> Any:

@@ -277,6 +277,34 @@ def stuck(x: int) -> int:
     assert took < 1.0
 
 
+def test_one_ctrl_c_ends_a_program_with_detached_work_within_a_second() -> None:
+    code = """
+import asyncio, threading
+from mai import module
+@module(detached=True)
+async def save(x: int) -> None:
+    print("saves")
+    await asyncio.sleep(60)
+save.run(1)
+threading.Event().wait()
+"""
+    with subprocess.Popen(
+        [sys.executable, "-u", "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=Path(mai.__file__).resolve().parents[1],
+    ) as program:
+        assert program.stdout is not None
+        assert program.stdout.readline() == "saves\n"
+        began = time.monotonic()
+        program.send_signal(signal.SIGINT)
+        _, err = program.communicate(timeout=LONG)
+        took = time.monotonic() - began
+    assert err.rstrip().endswith("KeyboardInterrupt")
+    assert took < 1.5
+
+
 def test_a_program_ends_though_threads_of_timed_out_and_cancelled_steps_still_block() -> None:
     done = python(
         """

@@ -81,7 +81,7 @@ def test_a_number_that_makes_no_sense_is_refused(key: str, value: Any) -> None:
     "on", [None, "ValueError", 3, (), (ValueError, int), int, KeyboardInterrupt, asyncio.CancelledError]
 )
 def test_an_on_that_is_neither_exceptions_nor_a_function_is_refused(on: Any) -> None:
-    with pytest.raises(ConfigError, match=r"neither exception types .* nor a function"):
+    with pytest.raises(ConfigError, match=r"neither exception types .* nor a plain function"):
         Retry(on=on)
 
 
@@ -89,6 +89,21 @@ def test_an_on_that_is_neither_exceptions_nor_a_function_is_refused(on: Any) -> 
 def test_a_setting_that_is_no_policy_is_refused(value: Any) -> None:
     with pytest.raises(ConfigError, match="Flaky: retry="):
         Flaky(0).with_(retry=value)
+
+
+def test_no_attempt_at_all_is_refused_with_what_to_give() -> None:
+    with pytest.raises(
+        ConfigError, match=r"Flaky: retry=0 cannot be used: .*give the number of attempts in all, from 1"
+    ):
+        Flaky(0).with_(retry=0)
+
+
+def test_an_async_predicate_is_refused() -> None:
+    async def on(error: Exception) -> bool:
+        return False
+
+    with pytest.raises(ConfigError, match="nor a plain function"):
+        Retry(on=on)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 def test_a_policy_can_be_compared_hashed_and_pickled() -> None:

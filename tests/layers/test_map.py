@@ -671,6 +671,26 @@ async def test_isolated_items_are_copies() -> None:
 
 
 @simulated
+async def test_a_generator_that_was_read_already_is_refused_and_the_rest_of_one_is_mapped() -> None:
+    async def source() -> AsyncIterator[int]:
+        yield 1
+
+    used, tried = (x for x in [1]), source()
+    for items in (used, tried):
+        assert await double.map()(items) == [2]
+        with pytest.raises(ConfigError, match="used up by an earlier call or attempt"):
+            await double.map()(items)
+    rest = (x for x in [1, 2])
+    next(rest)
+    assert await double.map()(rest) == [4]
+
+
+def test_an_unknown_setting_of_a_map_is_refused_with_the_near_miss() -> None:
+    with refused(ConfigError, "Map has no setting 'concurency'; did you mean 'concurrency'?"):
+        double.map(concurency=3)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportUnknownMemberType]
+
+
+@simulated
 async def test_an_iterator_cannot_be_mapped_by_a_second_attempt() -> None:
     tries: list[int] = []
 
@@ -684,7 +704,9 @@ async def test_an_iterator_cannot_be_mapped_by_a_second_attempt() -> None:
     retried = fail_once.map().with_(retry=Retry(2, base=1.0))
     assert await retried([1, 2]) == [1, 2]
     tries.clear()
-    with pytest.raises(ConfigError, match=r"^Map: an iterator is used up by the first attempt; retry the step"):
+    with pytest.raises(
+        ConfigError, match=r"^Map: an iterator is used up by an earlier call or attempt; retry the step"
+    ):
         await retried(n for n in (1, 2))
     tries.clear()
     assert await fail_once.with_(retry=Retry(2, base=1.0)).map()(n for n in (1, 2)) == [1, 2]
