@@ -51,7 +51,7 @@ nitpick_ignore_regex = [
     # the keywords of a class and of the decorator, which are those of `Module.with_`.
     (r"py:.*", r"mai\.[\w.]*\._\w+"),
     (r"py:class", r"mai\.core\.settings\.Unset"),
-    (r"py:class", r"mai\.layers\.checks\.(Map)?Keywords"),
+    (r"py:class", r"mai\.layers\.(checks\.(Map)?Keywords|graph\.Rules)"),
     (r"py:class", r"[ABP]"),
     (r"py:class", r"mai\.layers\.ask\.T"),
     (r"py:class", r"mai\.core\.events\.Bus"),  # users do not make the readers of a run

@@ -16,11 +16,14 @@ from .errors import (
     AskError,
     CastError,
     ConfigError,
+    CycleError,
     DeadlineExceeded,
     LoopExhausted,
     MaiError,
+    PartialFailure,
     PayloadError,
     TooManyAbandoned,
+    TracingError,
     UnknownCase,
     WiringError,
     WouldDeadlock,
@@ -28,26 +31,30 @@ from .errors import (
 from .layers import (
     BlockingDelay,
     Conditional,
+    Graph,
     Loop,
     Map,
     Module,
     NonBlockingDelay,
     Parallel,
     Race,
+    Ref,
     Sequential,
     Settings,
     Switch,
+    graph,
     module,
 )
 from .layers.ask import answers, ask
 from .layers.capture import capture
-from .types import Call, Context, Payload, Retry, TraceHandle
+from .types import Call, Context, Payload, Retry, TraceHandle, WorkflowPlan
 
 __version__ = "0.1.0.dev0"
 
 __all__ = [
-    "AskError", "BlockingDelay", "Call", "CastError", "Conditional", "ConfigError", "Context", "DeadlineExceeded",
-    "LocalEngine", "Loop", "LoopExhausted", "MaiError", "Map", "Module", "NonBlockingDelay", "Parallel", "Payload",
-    "PayloadError", "Race", "Retry", "Sequential", "Settings", "Switch", "TooManyAbandoned", "TraceHandle",
-    "UnknownCase", "WiringError", "WouldDeadlock", "answers", "ask", "capture", "emit", "module",
+    "AskError", "BlockingDelay", "Call", "CastError", "Conditional", "ConfigError", "Context", "CycleError",
+    "DeadlineExceeded", "Graph", "LocalEngine", "Loop", "LoopExhausted", "MaiError", "Map", "Module",
+    "NonBlockingDelay", "Parallel", "PartialFailure", "Payload", "PayloadError", "Race", "Ref", "Retry", "Sequential",
+    "Settings", "Switch", "TooManyAbandoned", "TraceHandle", "TracingError", "UnknownCase", "WiringError",
+    "WorkflowPlan", "WouldDeadlock", "answers", "ask", "capture", "emit", "graph", "module",
 ]  # fmt: skip

@@ -5,6 +5,8 @@
     MaiError
     ├── ConfigError        (TypeError)     a setting, an argument or a class definition that cannot be used
     ├── WiringError        (TypeError)     modules composed that cannot fit together
+    ├── TracingError       (TypeError)     a ``@graph`` function that does with a value what only a run can do
+    ├── CycleError         (ValueError)    a graph whose steps wait for each other in a circle
     ├── CastError          (ValueError)    a value that does not fit the declared type of a step
     ├── PayloadError       (ValueError)    a value that cannot be written to or read from JSON without loss
     ├── DeadlineExceeded   (TimeoutError)  a call that ran past its timeout or its inherited deadline
@@ -12,17 +14,19 @@
     ├── UnknownCase        (LookupError)   a Switch whose selector gave a key that has no case
     ├── LoopExhausted      (RuntimeError)  a Loop whose ``until`` was not met in ``max_iters`` turns
     ├── AskError           (RuntimeError)  a question that nobody can answer, an answer that no open question waits for
+    ├── PartialFailure     (ExceptionGroup)  a graph that ran on after a failure; it has the results that there are
     └── WouldDeadlock      (RuntimeError)  ``run`` where the event loop would wait for itself
 
 A user's own exception is never wrapped in one of these: it keeps its type and identity and gains one note that names
 the step. All of them can be pickled and keep their facts as attributes.
 """
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
 __all__ = [
-    "AskError", "CastError", "ConfigError", "DeadlineExceeded", "LoopExhausted", "MaiError", "PayloadError",
-    "TooManyAbandoned", "UnknownCase", "WiringError", "WouldDeadlock",
+    "AskError", "CastError", "ConfigError", "CycleError", "DeadlineExceeded", "LoopExhausted", "MaiError",
+    "PartialFailure", "PayloadError", "TooManyAbandoned", "TracingError", "UnknownCase", "WiringError", "WouldDeadlock",
 ]  # fmt: skip
 
 
@@ -85,6 +89,88 @@ class AskError(MaiError, RuntimeError):
         ...     print(error)
         ask('Send this?') in 'send': nobody can answer; start() the run, or call it in 'with answers(fn):'
     """
+
+
+class TracingError(MaiError, TypeError):
+    """A ``@graph`` function decides, loops or computes on a value that exists only when the graph runs.
+
+    The message names the composite to use instead.
+
+    Example:
+        >>> from mai import TracingError, graph, module
+        >>> @module
+        ... async def shout(text: str) -> str:
+        ...     return text.upper()
+        >>> try:
+        ...     @graph
+        ...     async def brief(text: str) -> str:
+        ...         return await shout(text) if text else ""
+        ... except TracingError as error:
+        ...     print(error)
+        <Ref text: str> has no value while the graph is traced: use Conditional or Switch instead of if, and, or, not
+    """
+
+
+class CycleError(MaiError, ValueError):
+    """The steps of a graph wait for each other in a circle.
+
+    Attributes:
+        path: The ids of the steps around the circle; the first is also the last.
+
+    Example:
+        >>> from mai import CycleError
+        >>> print(CycleError(path=("a", "b", "a")))
+        Graph has a cycle: a -> b -> a
+    """
+
+    def __init__(self, message: str = "", *, path: Sequence[str] = ()) -> None:
+        super().__init__(message or f"Graph has a cycle: {' -> '.join(path)}")
+        self.path: tuple[str, ...] = tuple(path)
+
+
+class PartialFailure(MaiError, ExceptionGroup[Exception]):
+    """Steps of a graph with ``on_error="collect"`` failed; all that did not depend on them has run.
+
+    Attributes:
+        errors: The error of each failed step, by its id.
+        results: The values of those outputs that there are, by the id of the step that gave them.
+        skipped: The ids of the steps that never began, since they needed the value of a failed one.
+
+    Example:
+        >>> from mai import Graph, PartialFailure, module
+        >>> @module
+        ... async def invert(n: int) -> float:
+        ...     return 1 / n
+        >>> g = Graph("both", on_error="collect")
+        >>> a, b = g.input("a", int), g.input("b", int)
+        >>> both = g.output((g.add(invert, a), g.add(invert, b)))
+        >>> try:
+        ...     both.run(0, 2)
+        ... except PartialFailure as failure:
+        ...     print(failure.results, failure.errors)
+        {'invert~2': 0.5} {'invert': ZeroDivisionError('division by zero')}
+    """
+
+    def __new__(cls, message: str, errors: Sequence[Exception], *_: object) -> Self:
+        """Make the group."""
+        return super().__new__(cls, message, errors)
+
+    def __init__(  # pyright: ignore[reportInconsistentConstructor]
+        self,
+        message: str,
+        errors: Sequence[Exception],
+        by_step: Mapping[str, Exception] | None = None,
+        results: Mapping[str, object] | None = None,
+        skipped: Sequence[str] = (),
+    ) -> None:
+        super().__init__(message, errors)
+        self.errors: dict[str, Exception] = dict(by_step or {})
+        self.results: dict[str, object] = dict(results or {})
+        self.skipped: tuple[str, ...] = tuple(skipped)
+
+    def derive(self, excs: Any, /) -> Any:
+        """Return the same with other errors, as ``split`` and ``except*`` need it."""
+        return PartialFailure(self.message, excs, self.errors, self.results, self.skipped)
 
 
 class CastError(MaiError, ValueError):

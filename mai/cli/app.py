@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 import mai
+from mai.cli.plan import FORMATS, plan_target
 from mai.cli.run import Options, run_target
 
 __all__ = ["app", "options_first"]
@@ -93,3 +94,20 @@ def _run(
 ) -> None:
     options = Options(timeout=timeout, trace=trace, as_json=as_json, traceback=traceback, answers=tuple(answer or ()))
     raise typer.Exit(run_target(target, words or [], options))
+
+
+@app.command("plan")
+def _plan(
+    target: Annotated[
+        str, typer.Argument(metavar="TARGET", help="The Module to look at: file.py:name or package.module:name.")
+    ],
+    *,
+    form: Annotated[
+        str, typer.Option("--format", metavar="FORMAT", help=f"How to print it: {', '.join(FORMATS)}.")
+    ] = "text",
+    traceback: Annotated[
+        bool, typer.Option("--traceback", help="Print the whole Python traceback if the target cannot be imported.")
+    ] = False,
+) -> None:
+    """Print what a Module will do: its steps, what feeds them, and their types. Nothing is run."""
+    raise typer.Exit(plan_target(target, form, with_traceback=traceback))

@@ -27,7 +27,7 @@ from .threads import offload
 from .trace import TraceHandle, begun, note_span, noted, open_handle, size_of, succeeded
 
 # What composites need of the core, from one place.
-__all__ = ["DONE", "apart", "begin", "current", "current_run", "finish", "launch", "started"]
+__all__ = ["DONE", "apart", "begin", "current", "current_run", "finish", "launch", "launch_wired", "started"]
 
 
 # ---------------------------------------------------------------- starting a call
@@ -37,8 +37,7 @@ def launch(m: Any, p: Frame, key: str, value: Any, n: int = 0, attrs: dict[str, 
     """Start ``m(value)`` as the child *key* of *p*; run it to its first suspension or its end (``y is DONE``)."""
     spec: Spec = m._mai_spec or m._mai_compile()
     run = p.run
-    fits = spec.tin is None or type(value) is spec.tin
-    slow = not (fits and p.quiet and spec.simple and p.depth & 63 != 63)
+    slow = not (p.quiet and spec.simple and p.depth & 63 != 63 and (spec.tin is None or type(value) is spec.tin))
     if slow or (run is None and (has_provider() or (run := new_run(p.env)).engine.watchers)):
         return begin(m, p, key, n, (value,), {}, attrs)
     f = Frame()
@@ -51,6 +50,22 @@ def launch(m: Any, p: Frame, key: str, value: Any, n: int = 0, attrs: dict[str, 
     if p.handle is not None:
         f.handle = open_handle(f, p.handle, spec, attrs)
     return start(f, quick(f, m, value, spec))  # pyright: ignore[reportArgumentType]
+
+
+def launch_wired(m: Any, p: Frame, key: str, n: int, args: Any) -> Frame:
+    """Start ``m(*args)`` like `launch`, with arguments known to be of their types.
+
+    For the branch runner, whose tasks have fresh stacks: no such call needs one of its own.
+    """
+    spec: Spec = m._mai_spec or m._mai_compile()
+    f = Frame()
+    f.mod, f.parent, f.key, f.n, f.depth = m, p, key, n, p.depth + 1
+    f.env, f.run, f.deadline = p.env, p.run, p.deadline
+    f.seen = f.lost = f.started = f.handle = f.span = f.timer = f.since = None
+    f.quiet, timed = True, p.deadline is not None or spec.limit is not None
+    if not (p.quiet and spec.plain and p.handle is None) or (timed and _set_deadline(f, p, spec, p.deadline)):
+        return begin(m, p, key, n, tuple(args), {})  # of one that is overdue nothing starts
+    return start(f, quick(f, m, None, spec, args))  # pyright: ignore[reportArgumentType]
 
 
 def begin(
@@ -68,9 +83,7 @@ def begin(
     f.seen = f.lost = f.started = f.handle = f.span = f.timer = f.since = f.out = f.y = None
     timed = p.deadline is not None or spec.limit is not None or spec.attempts
     overdue = _set_deadline(f, p, spec, armed) if timed else False
-    context = None
-    if p.span is not None or (owner is ROOT and has_provider()):
-        context = open_span(f, p, spec, attrs)
+    context = open_span(f, p, spec, attrs) if p.span is not None or (owner is ROOT and has_provider()) else None
     live: Any = f.span
     sink, above, watched = f.env.sink, owner.handle, owner is ROOT and f.run.engine.watchers
     if handle is not None or above is not None or sink is not None or watched or live:
@@ -90,8 +103,7 @@ def begin(
 def started(m: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> TraceHandle[Any]:
     """Start ``m(*args, **kwargs)`` as a run, which is a child of the call around if there is one."""
     p, spec = current(), m._mai_spec or m._mai_compile()
-    n = 0 if p.run is None else repeat(p, spec.key)
-    return start_run(begin, m, p, spec.key, n, args, kwargs, None)
+    return start_run(begin, m, p, spec.key, 0 if p.run is None else repeat(p, spec.key), args, kwargs, None)
 
 
 def _detach(m: Any, p: Frame, *call: Any, attrs: dict[str, Any] | None) -> Frame:
@@ -117,15 +129,15 @@ def _set_deadline(f: Frame, p: Frame, spec: Spec, armed: float | None) -> bool:
 
 
 @types.coroutine
-def quick(f: Frame, m: Any, value: Any, spec: Spec) -> Body:
-    """The body of a simple call, of which nothing but a handle knows."""
+def quick(f: Frame, m: Any, value: Any, spec: Spec, args: Any = None) -> Body:
+    """The body of a simple call, of which nothing but a handle knows; *args* are there for several values."""
     set_current(f)
     h = f.handle
     if h is not None:
         begun(h)
         h.input_size = size_of(value, spec.takes, None)
     try:
-        out: Any = yield from m.forward(value)  # pyright: ignore[reportUnknownVariableType]
+        out: Any = yield from m.forward(value) if args is None else m.forward(*args)  # pyright: ignore[reportUnknownVariableType]
         if f.started is not None:
             yield from join(f.started).__await__()
         if type(out) is not spec.tout and spec.tout is not None:  # pyright: ignore[reportUnknownArgumentType]

@@ -41,6 +41,7 @@ class Env(NamedTuple):
     bus: Any = None  # the Bus of the started run, if it is one
     answers: Any = None  # the function that answers questions, if any
     doubles: Mapping[Any, Any] = _NONE  # what stands in for a module, and its colour
+    tracer: Any = None  # what takes down the calls of a function that is traced into a graph
 
 
 @dataclass(slots=True, init=False, eq=False, repr=False)
@@ -76,11 +77,11 @@ class Frame:
     @property
     def path(self) -> str:
         """The lexical path: the step id."""
-        path, frame = "", self
+        parts, frame = list[str](), self
         while frame.mod is not None:
-            path = (f"{frame.key}~{frame.n}" if frame.n > 1 else frame.key) + path
+            parts.append(f"{frame.key}~{frame.n}" if frame.n > 1 else frame.key)
             frame = frame.parent
-        return path.removeprefix("/")
+        return "".join(reversed(parts)).removeprefix("/")
 
 
 class Scope(Frame):

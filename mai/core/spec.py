@@ -23,6 +23,7 @@ class Spec:
     tin: type | None  # a value of exactly this class needs no cast; None: no value does
     tout: type | None
     cast_out: Caster
+    plain: bool  # nothing but the casts of its values matters
     simple: bool  # one positional value of exactly the class ``tin`` needs no binding and no cast; nothing else matters
     direct: bool  # nothing stands between the body and forward
     colour: str

@@ -2,20 +2,23 @@
 
 from .conditional import Conditional
 from .delay import BlockingDelay, NonBlockingDelay
+from .graph import Graph
 from .loop import Loop
 from .map import Map
 from .module import Module
 from .parallel import Parallel
 from .race import Race
+from .ref import Ref
 from .sequential import Sequential
 from .settings import Settings
 from .switch import Switch
 
 # isort: split
-# Last, so that for pyright too `module` is the function and not the file of that name.
+# Last, so that for pyright too `graph` and `module` are the functions and not the files of that name.
 from .function import FunctionModule, module
+from .tracing import graph
 
 __all__ = [
-    "BlockingDelay", "Conditional", "FunctionModule", "Loop", "Map", "Module", "NonBlockingDelay", "Parallel", "Race",
-    "Sequential", "Settings", "Switch", "module",
+    "BlockingDelay", "Conditional", "FunctionModule", "Graph", "Loop", "Map", "Module", "NonBlockingDelay", "Parallel",
+    "Race", "Ref", "Sequential", "Settings", "Switch", "graph", "module",
 ]  # fmt: skip

@@ -37,6 +37,7 @@ class Keywords(TypedDict, total=False):
     inline: bool | None
     isolate: bool
     detached: bool
+    version: str | None
     tags: tuple[str, ...]
 
 
@@ -177,7 +178,7 @@ def _declared(cls: type) -> dict[str, Any]:
     known = {key: getattr(cls, key, None) for key in dir(cls) if not hasattr(base, key)}
     plain = {key: Any for key, value in known.items() if not callable(value) and not hasattr(value, "__get__")}
     try:
-        typed = typing.get_type_hints(cls)
+        typed = typing.get_type_hints(cls, include_extras=True)
     except NameError:  # an annotation of something that is not defined yet: its values are not checked
         typed = {key: Any for one in cls.__mro__ for key in inspect.get_annotations(one)}
     typed = {key: Any if typing.get_origin(tp) is typing.ClassVar else tp for key, tp in typed.items()}

@@ -35,6 +35,7 @@ def spec_of(module: Any) -> Spec:
     if colour in ("plain", "inline") and settings.inline is not None:
         colour = "inline" if settings.inline else "plain"
     layered = bool(settings.retry or settings.fallback or settings.middleware)
+    plain = colour == "coroutine" and not (layered or settings.params or settings.isolate or settings.detached)
     facts = {**({names.TAGS: settings.tags} if settings.tags else {}), **module._mai_facts}
     if settings.retry:
         facts[names.RETRY_MAX] = settings.retry.attempts
@@ -50,7 +51,8 @@ def spec_of(module: Any) -> Spec:
         tin=None if composite or is_open(takes) else caster(takes).exact or _Never,
         tout=None if cast_out.free else cast_out.exact or _Never,
         cast_out=cast_out,
-        simple=colour == "coroutine" and not layered and _is_simple(signature, settings),
+        plain=plain,
+        simple=plain and _is_alone(signature),
         direct=colour == "coroutine",
         colour=colour,
         timeout=settings.timeout,
@@ -69,11 +71,10 @@ def spec_of(module: Any) -> Spec:
     return replace(spec, direct=False, limit=settings.total_timeout, deep=False, inner=_attempt(spec))
 
 
-def _is_simple(signature: Signature, settings: Settings) -> bool:
-    """Say whether one value by position is all that a call can be given, or needs, and no setting looks at it."""
+def _is_alone(signature: Signature) -> bool:
+    """Say whether one value by position is all that a call needs."""
     needed = [p for p in signature.params.values() if p.default is p.empty]
-    one = signature.first in signature.positional and needed in ([], [signature.first])
-    return one and not (settings.params or settings.isolate or settings.detached)
+    return signature.first in signature.positional and needed in ([], [signature.first])
 
 
 def _attempt(spec: Spec) -> Spec:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import TypeVar as _TypeVar  # with default=; at run time Python 3.11's own is enough
 
+    from ..types import WorkflowPlan
     from .map import Map
     from .parallel import Parallel
     from .sequential import Sequential
@@ -167,6 +168,8 @@ class Module(Generic[In, Out]):
         spec = self._mai_spec or self._mai_compile()
         key = spec.key
         if p.run is not None:  # a call made by user code inside a run: repeats are numbered
+            if not p.quiet and p.env.tracer is not None:
+                return p.env.tracer(self, () if value is UNSET else (value, *args), kwargs)
             owner = p.owner if isinstance(p, Scope) else p
             if owner.seen is None:
                 owner.seen = {}
@@ -224,6 +227,7 @@ class Module(Generic[In, Out]):
         inline: bool | None = UNSET,
         isolate: bool = UNSET,
         detached: bool = UNSET,
+        version: str | None = UNSET,
         tags: tuple[str, ...] = UNSET,
         **params: object,
     ) -> Self:
@@ -240,6 +244,7 @@ class Module(Generic[In, Out]):
             inline: Run a plain ``forward`` on the event loop instead of in a worker thread.
             isolate: Give the call (a composite: each branch too; each attempt) a deep copy of its input.
             detached: The call returns its TraceHandle at once, and its work goes on; see :doc:`/howto/detach`.
+            version: What the behaviour of this step is called; a change of it changes the `fingerprint` of plans.
             tags: Labels for traces.
             params: Defaults for parameters of ``forward`` or for attributes declared on the class.
 
@@ -372,6 +377,30 @@ class Module(Generic[In, Out]):
                 raise CastError(f"{name}: {error}", where="payload", expected=f"{name}.In") from error
 
         return make
+
+    def plan(self) -> "WorkflowPlan":
+        """Return what the module will do, as data: its steps, what feeds them, their types and settings."""
+        from .planning import plan_of  # noqa: PLC0415 (planning is about modules)
+
+        return plan_of(self)
+
+    def draw(self, format: str = "mermaid", *, trace: "TraceHandle[Any] | None" = None) -> str:  # noqa: A002
+        """Return a drawing of the plan, as text.
+
+        Args:
+            format: ``"mermaid"``, ``"dot"`` (Graphviz) or ``"text"``.
+            trace: A call of this module, to be laid over the drawing: times, failures, and what was skipped.
+
+        Raises:
+            ConfigError: If *format* is another one.
+        """
+        from mai.views.plan import draw  # noqa: PLC0415 (a view method)
+
+        return draw(self.plan(), format, trace)
+
+    def _repr_mimebundle_(self, **_: object) -> dict[str, str]:
+        """Return what a notebook shows."""
+        return {"text/plain": repr(self), "text/vnd.mermaid": self.draw()}
 
     def __repr__(self) -> str:
         return f"<{name_of(self)}{signature_of(self)}>"

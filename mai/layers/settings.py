@@ -47,6 +47,7 @@ class Settings(BaseModel, frozen=True, arbitrary_types_allowed=True, defer_build
             decides (only builtins and types run inline).
         isolate: Give each call, branch and attempt a deep copy of its input.
         detached: Return the handle of the call at once; the engine owns the work.
+        version: What the step's behaviour is called; a change of it changes the fingerprint of plans.
         tags: Labels for traces.
         params: Defaults for parameters of ``forward`` that were set by ``with_``.
     """
@@ -60,6 +61,7 @@ class Settings(BaseModel, frozen=True, arbitrary_types_allowed=True, defer_build
     inline: _Flag | None = None
     isolate: _Flag = False
     detached: _Flag = False
+    version: Annotated[str, Field(strict=True)] | None = None
     tags: tuple[Annotated[str, Field(strict=True)], ...] = ()
     params: Mapping[str, Any] = {}
 

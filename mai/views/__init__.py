@@ -4,6 +4,7 @@ A view turns a finished or running :class:`~mai.types.TraceHandle` into text; it
 library and never fails on what a step was called or what an error said. ``str(handle)`` is :func:`tree`.
 """
 
+from mai.views.plan import chains, critical_path, diff, draw, stages, text
 from mai.views.tree import runs, tree
 
-__all__ = ["runs", "tree"]
+__all__ = ["chains", "critical_path", "diff", "draw", "runs", "stages", "text", "tree"]

@@ -17,7 +17,7 @@ from mai import Context, Module, Sequential
 
 
 @pytest.mark.parametrize(
-    "name", ["calls", "deadlines", "composites", "threads", pytest.param("latency", marks=pytest.mark.slow)]
+    "name", ["calls", "deadlines", "composites", "graph", "threads", pytest.param("latency", marks=pytest.mark.slow)]
 )
 def test_a_benchmark_asserts_its_promises_and_gives_a_figure_for_each_of_its_rows(name: str) -> None:
     results, broken = harness.run([name], QUICK)
@@ -43,7 +43,7 @@ def test_every_benchmark_states_its_question_and_is_run_by_default() -> None:
 
 
 def test_the_peer_of_the_import_benchmark_imports_what_mai_imports() -> None:
-    code = bench_import._statements(["mai.core.frame", "mai.core.spans"])
+    code = bench_import._statements(["mai.core.checked", "mai.core.spans"])
     assert "from pydantic import" in code
     assert "from opentelemetry import" in code
     assert "from ." not in code

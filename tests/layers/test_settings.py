@@ -117,13 +117,13 @@ def test_an_unknown_setting_that_is_near_nothing_lists_what_there_is() -> None:
         by_with(zzz=2)
     known = (
         "'detached', 'fallback', 'inline', 'isolate', 'k', 'middleware', 'name', 'query', 'retry', 'tags', 'timeout', "
-        "'total_timeout'"
+        "'total_timeout', 'version'"
     )
     assert str(caught.value) == f"Search has no setting 'zzz'; it has {known}"
 
 
 def test_what_is_not_built_yet_is_an_unknown_setting() -> None:
-    for name in ("flow", "version", "undo"):
+    for name in ("flow", "undo"):
         with pytest.raises(ConfigError, match=f"Search has no setting '{name}'"):
             by_with(**{name: None})
 

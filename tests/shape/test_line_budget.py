@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 CORE_BUDGET = 2_000  # docs/adr/0011 says why these two
-KERNEL_BUDGET = 3_700
+KERNEL_BUDGET = 4_700
 KERNEL_FILES = ("__init__.py", "errors.py", "types.py")
 KERNEL_FOLDERS = ("core", "layers")
 NOT_CODE = {

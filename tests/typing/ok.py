@@ -1,7 +1,8 @@
 """What mypy and pyright must infer, exactly, from ``forward`` and functions alone.
 
 Both checkers read this file; `tests/typing/test_typing.py` also runs every function here whose name begins with
-``infers``, with an ``assert_type`` that looks at the value, so that what is inferred is true at run time as well.
+``infers``, with an ``assert_type`` that looks at the value, so that what is inferred is true at run time as well. (The
+ones that wire a graph have no values, only Refs.)
 """
 
 from collections.abc import (
@@ -23,6 +24,7 @@ from mai import (
     Call,
     Conditional,
     Context,
+    Graph,
     Loop,
     Map,
     Module,
@@ -30,13 +32,16 @@ from mai import (
     Parallel,
     Payload,
     Race,
+    Ref,
     Retry,
     Sequential,
     Switch,
     TraceHandle,
+    WorkflowPlan,
     answers,
     ask,
     capture,
+    graph,
     module,
 )
 from mai.types import Event
@@ -326,6 +331,74 @@ async def infers_through_delays() -> None:
     assert_type(Sequential(search, BlockingDelay(0), summarise), Sequential[str, str])
     assert_type(await (search >> BlockingDelay(0) >> summarise)("x"), str)
     assert_type(await BlockingDelay(0)("x"), str)
+
+
+@graph
+async def rag(question: str, k: int = 2) -> str:
+    docs = await search(question, k)
+    return await combine(await summarise(docs), await length(question))
+
+
+@graph(limit=2, timeout=3.0, on_error="cancel")
+async def two(question: str) -> tuple[str, int]:
+    return question, await length(question)
+
+
+async def infers_that_a_traced_graph_is_the_function() -> None:
+    assert_type(await rag("x"), str)
+    assert_type(await rag(question="x", k=3), str)
+    assert_type(await two("x"), tuple[str, int])
+    assert_type(await rag.with_(limit=3)("x"), str)
+    assert_type(await (two >> combine)("x"), str)
+    assert_type(rag >> length, Sequential[str, int])
+    assert_type(rag.draw("dot"), str)
+
+
+def wires_refs_by_hand() -> None:
+    g = Graph("g", limit=3)
+    assert_type(g, Graph[..., Any])
+    q = g.input("q", str)
+    assert_type(q, Ref[str])
+    n = g.input("n", int, 3)
+    assert_type(n, Ref[int])
+    d = g.add(search, q)
+    assert_type(d, Ref[list[Doc]])
+    assert_type(g.add(search, q, k=2), Ref[list[Doc]])
+    assert_type(g.add(search, q, n), Ref[list[Doc]])
+    assert_type(g.add(search, query=q), Ref[list[Doc]])
+    assert_type(g.add(search, "x", name="s"), Ref[list[Doc]])
+    s = g.add(summarise, d)
+    assert_type(s, Ref[str])
+    assert_type(g.add(length, s), Ref[int])
+    assert_type(g.add(combine, s, 7), Ref[str])
+    assert_type(g.add(combine, s, n), Ref[str])
+    assert_type(g.add(str.upper, s), Ref[str])
+    assert_type(g.add(double, n), Ref[int])
+    assert_type(g.add(join, s, n), Ref[str])
+    assert_type(g.add(write, q), Ref[str])
+    assert_type(g.add(rag, q, n), Ref[str])
+    assert_type(g.add(search >> summarise, q), Ref[str])
+    assert_type(g.add(length & shout, q), Ref[tuple[int, str]])
+    assert_type(d[0].text, Ref[Any])
+
+
+def wires_outputs_by_hand() -> None:
+    def wired(name: str) -> tuple[Graph[..., Any], Ref[str], Ref[int]]:
+        g = Graph(name)
+        q = g.input("q", str)
+        return g, g.add(shout, q), g.add(length, q)
+
+    assert_type(rag.plan(), WorkflowPlan)
+    g, s, n = wired("one")
+    one = g.output(g.add(combine, s, n))
+    assert_type(one, Graph[..., str])
+    assert_type(one.run("x"), str)
+    g, s, n = wired("several")
+    assert_type(g.output((s, n)), Graph[..., tuple[str, int]])
+    g, s, n = wired("many")
+    assert_type(g.output([s, g.add(combine, s, n)]), Graph[..., list[str]])
+    g, s, n = wired("named")
+    assert_type(g.output({"a": s, "b": g.add(combine, s, n)}), Graph[..., dict[str, str]])
 
 
 async def anything_of(step: Module[str, object]) -> object:

@@ -12,6 +12,7 @@ from mai import (
     BlockingDelay,
     Conditional,
     Context,
+    Graph,
     Loop,
     Map,
     Module,
@@ -21,6 +22,7 @@ from mai import (
     Sequential,
     Switch,
     capture,
+    graph,
     module,
 )  # fmt: skip
 
@@ -271,3 +273,28 @@ def the_rest_of_the_face() -> None:
         length.run("x")
     print(trace.runs[0].status)  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownArgumentType, reportUnknownMemberType]
     print(length.tiemout)  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownArgumentType, reportUnknownMemberType]
+
+
+@graph
+async def rag(question: str) -> str:
+    return await summarise(await search(question))
+
+
+async def the_arguments_of_a_graph() -> None:
+    await rag(3)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
+    await rag("x", "y")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+    text: int = await rag("x")  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType, reportUnusedVariable]
+
+
+def the_wiring_by_hand() -> None:
+    g = Graph("g")
+    q = g.input("q", str)
+    n = g.input("n", int)
+    g.add(length, n)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType, reportCallIssue]
+    g.add(length, q, q)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType, reportCallIssue]
+    g.add(combine, q)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType, reportCallIssue]
+    g.add(summarise, g.add(length, q))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType, reportCallIssue]
+    g.add(half, q)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType, reportCallIssue]
+    Graph("g", on_error="ignore")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    Graph("g", limit="2")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    rag.draw(3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

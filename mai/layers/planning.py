@@ -1,0 +1,290 @@
+"""Planning: from a module to its WorkflowPlan, and from a plan to a Graph."""
+
+import functools
+import re
+from collections import deque
+from collections.abc import Iterator, Mapping
+from hashlib import blake2b
+from inspect import Parameter
+from typing import Any
+
+from pydantic import JsonValue
+from pydantic.errors import PydanticInvalidForJsonSchema, PydanticUserError
+
+from ..core.casts import show
+from ..core.checked import near
+from ..core.retry import Retry
+from ..errors import PayloadError, WiringError
+from ..types import Payload, PlanEdge, PlanInput, PlanNode, PlanType, WorkflowPlan
+from .checks import name_of, signature_of
+from .edges import fits
+from .graph import Graph
+from .module import Module
+from .ref import Pack, Part, Ref
+from .wiring import Slot, Wiring
+
+_MODULE = Module[Any, Any]
+_PLAIN = (str, int, float, bool, bytes, list, dict, list[str], list[int], list[float], dict[str, str], dict[str, Any])
+
+
+def plan_of(module: _MODULE) -> WorkflowPlan:
+    """Return the plan of *module*; of a graph its nodes, of any other the one step that it is, with what is inside."""
+    nodes, edges = list[PlanNode](), list[PlanEdge]()
+    name, signature = name_of(module), signature_of(module)
+    todo: deque[tuple[str, _MODULE]] = deque()
+    if isinstance(module, Graph):
+        output = _expand(module._wiring, "", nodes, edges, todo, declared=module._cast.tp)
+    else:
+        output = name
+        nodes.append(_node(name, "", module))
+        edges += [PlanEdge(source=f"${key}", target=name, parameter=key) for key in signature.params]
+        todo.append((name, module))
+    while todo:
+        ident, inner = todo.popleft()
+        if isinstance(inner, Graph):
+            _expand(inner._wiring, f"{ident}/", nodes, edges, todo, declared=inner._cast.tp)
+        else:
+            for key, part in _inside(inner):
+                nodes.append(_node(f"{ident}{key}", ident, part))
+                todo.append((f"{ident}{key}", part))
+    return WorkflowPlan(
+        name=name, kind=module._mai_kind, settings=_settings(module),
+        inputs=tuple(map(_input, signature.params.values())), nodes=tuple(nodes), edges=tuple(edges), output=output,
+        gives=plan_type(signature.returns),
+    )  # fmt: skip
+
+
+def _expand(wiring: Wiring, prefix: str, nodes: Any, edges: Any, todo: Any, *, declared: Any) -> str:
+    """Add the nodes of a graph and what feeds them; return the id of its output."""
+    facts: dict[int, tuple[PlanNode, bool]] = {}
+    for i, index in enumerate(wiring.of):
+        if index < 0:
+            continue
+        module, ident = wiring.module_of(i), prefix + wiring.id_of(i)
+        if index not in facts:
+            deep = module._mai_kind == "graph" or any(True for _ in _inside(module))
+            facts[index] = _node("", prefix.removesuffix("/"), module), deep
+        for slot in wiring.slots_of(i):
+            _edge(wiring, prefix, ident, module, slot, nodes, edges)
+        node, deep = facts[index]
+        nodes.append(node.model_copy(update={"id": ident}))
+        if deep:
+            todo.append((ident, module))
+    assert wiring.output is not None
+    last = prefix + wiring.id_of(wiring.output)
+    return _cast(last, prefix, "return", declared, nodes, edges) if _casts(wiring, wiring.output, declared) else last
+
+
+def _edge(wiring: Wiring, prefix: str, ident: str, module: _MODULE, slot: Slot, nodes: Any, edges: Any) -> None:
+    p = signature_of(module).parameter(slot.parameter.partition("[")[0])
+    takes: Any = Any if p is None else p.annotation
+    if slot.source is None:
+        text = _json(slot.value, takes)
+        edges.append(PlanEdge(source=None, target=ident, parameter=slot.parameter, constant=text))
+        return
+    source = prefix + wiring.id_of(slot.source)
+    if slot.cast and _casts(wiring, slot.source, takes):
+        source = _cast(source, prefix, f"{ident.removeprefix(prefix)}.{slot.parameter}", takes, nodes, edges)
+    edges.append(PlanEdge(source=source, target=ident, parameter=slot.parameter))
+
+
+def _casts(wiring: Wiring, source: int, takes: Any) -> bool:
+    have = wiring.inputs[source].cast.tp if source in wiring.inputs else wiring.shapes[wiring.of[source]].returns
+    return fits(have, takes) == "cast"
+
+
+def _cast(source: str, prefix: str, where: str, tp: Any, nodes: Any, edges: Any) -> str:
+    """Add a cast of the value of *source*; return its id."""
+    ident, within = f"{prefix}cast[{where}]", prefix.removesuffix("/")
+    made = plan_type(tp)
+    nodes.append(PlanNode(id=ident, within=within, name="cast", kind="cast", module="mai.cast", gives=made))
+    edges.append(PlanEdge(source=source, target=ident, parameter="value"))
+    return ident
+
+
+def _node(ident: str, within: str, module: _MODULE) -> PlanNode:
+    signature, spec = signature_of(module), module._mai_spec or module._mai_compile()
+    return PlanNode(
+        id=ident, within=within, name=name_of(module), kind=module._mai_kind, module=spec.what[2],
+        version=module._mai_settings.version, settings=_settings(module),
+        takes={p.name: plan_type(p.annotation) for p in signature.params.values()},
+        gives=plan_type(signature.returns),
+    )  # fmt: skip
+
+
+def _input(p: Parameter) -> PlanInput:
+    default = None if p.default is p.empty else _json(p.default, p.annotation)
+    return PlanInput(name=p.name, type=plan_type(p.annotation), required=p.default is p.empty, default=default)
+
+
+def _json(value: Any, tp: Any) -> str | None:
+    try:
+        return Payload.of(value, Any if tp is Parameter.empty else tp).json().decode()
+    except PayloadError:
+        return None
+
+
+def _settings(module: Any) -> dict[str, JsonValue]:
+    """Return what was set, as far as it can be told."""
+    given, extra = dict(module._mai_settings), dict(module._mai_facts)
+    if module._mai_kind != "module":
+        named = {"limit": "limit", "on_error": "on_error", "_label": "decides"}
+        extra |= {key: getattr(module, name) for name, key in named.items() if hasattr(module, name)}
+    if isinstance(module, Part):
+        extra |= {"attribute" if module.attribute else "item": module.key}
+    if isinstance(module, Pack):
+        extra |= {"keys": [*module.keys]}
+    told = {key: value for key, value in given.items() if key not in ("name", "version")} | extra
+    unset = [key for key, value in told.items() if value is None or value is False or value in ((), {}, "", "cancel")]
+    return {key: _told(value) for key, value in told.items() if key not in unset}
+
+
+def _told(value: Any) -> JsonValue:
+    """Return *value* as JSON; of what has none, its name."""
+    if isinstance(value, Retry):
+        return {"attempts": value.attempts, "base": value.base, "limit": value.limit}
+    if isinstance(value, Mapping):
+        return {str(key): _told(one) for key, one in value.items()}  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+    if isinstance(value, list | tuple):
+        return [_told(one) for one in value]  # pyright: ignore[reportUnknownVariableType]
+    if isinstance(value, str | int | float | None):
+        return value
+    return name_of(value) if isinstance(value, Module) else getattr(value, "__qualname__", type(value).__qualname__)
+
+
+def _inside(module: _MODULE) -> Iterator[tuple[str, _MODULE]]:
+    """Yield the modules that *module* has, with the last part of their path."""
+    found = list[tuple[str, _MODULE]]()
+    for name, value in vars(module).items():
+        many: Any = value
+        listed = enumerate(many) if isinstance(value, list | tuple) else ()
+        pairs: Any = many.items() if isinstance(value, Mapping) else listed
+        if not name.startswith("_"):
+            found += [(name, value)] if isinstance(value, Module) else []
+            found += [(str(key), one) for key, one in pairs if isinstance(one, Module)]
+    marks = {"parallel": "[{}]", "race": "[{}]", "map": "[*]", "loop": "[*]"}
+    mark, keys = marks.get(module._mai_kind, ""), getattr(module, "names", None)
+    seen: dict[str, int] = {}
+    for label, one in found:
+        name = name_of(one)
+        count = seen[name] = seen.get(name, 0) + 1
+        repeat = f"~{count}" if count > 1 and not mark else ""
+        yield f"{mark.format(keys[int(label)] if keys else label)}/{name}{repeat}", one
+
+
+@functools.lru_cache(maxsize=4096)
+def _plan_type(tp: Any, text: str) -> PlanType:
+    try:
+        return PlanType(text=text, schema_id=Payload(None, tp).schema_id)
+    except (PayloadError, PydanticInvalidForJsonSchema, PydanticUserError):  # no JSON of it: its name has to do
+        return PlanType(text=text, schema_id=blake2b(text.encode(), digest_size=8).hexdigest())
+
+
+def plan_type(tp: Any) -> PlanType:
+    """Return *tp* as it stands in a plan."""
+    text = show(tp)
+    try:
+        return _plan_type(tp, text)
+    except TypeError:  # it cannot be hashed
+        return _plan_type.__wrapped__(tp, text)
+
+
+# ---------------------------------------------------------------- from a plan
+
+
+def graph_of(plan: WorkflowPlan, modules: Mapping[str, _MODULE], types: Mapping[str, Any]) -> Graph[..., Any]:
+    """Return a graph wired as *plan* says."""
+    plan.validate()
+    if plan.kind != "graph":
+        raise WiringError(f"plan {plan.name!r} is that of a {plan.kind}, not of a graph")
+    limit: Any = plan.settings.get("limit")
+    on_error: Any = plan.settings.get("on_error", "cancel")
+    made, nodes = Graph(plan.name, limit=limit, on_error=on_error), {node.id: node for node in plan.nodes}
+    edges: dict[str, list[PlanEdge]] = {}
+    for edge in plan.edges:
+        edges.setdefault(edge.target, []).append(edge)
+    found = {node.id: _module_of(plan, node, modules) for node in plan.nodes if not node.within and _is_given(node)}
+    refs: dict[str, Ref[Any]] = {}
+    for one in plan.inputs:
+        tp = types[one.name] if one.name in types else _type_of(plan, one.name, one.type, found.values())
+        default = Parameter.empty if one.required else Payload.load(tp, one.default or "null").value
+        kind = Parameter.POSITIONAL_OR_KEYWORD
+        refs[f"${one.name}"] = made._wiring.add_input(Parameter(one.name, kind, default=default, annotation=tp))
+    for ident in _in_order(plan, edges):
+        refs[ident] = _rewired(made, nodes[ident], edges.get(ident, []), found.get(ident), refs)
+    last, declared = refs[plan.output], Parameter.empty
+    if plan_type(last._type) != plan.gives:
+        declared = _type_of(plan, "return", plan.gives, found.values())
+    made._finish(last, declared, 4)
+    return made
+
+
+def _is_given(node: PlanNode) -> bool:
+    return node.kind not in ("cast", "part", "pack")
+
+
+def _module_of(plan: WorkflowPlan, node: PlanNode, modules: Mapping[str, _MODULE]) -> _MODULE:
+    for key in (node.id, node.name, node.module):
+        if key in modules:
+            module = modules[key]
+            return module if name_of(module) == node.name else module.with_(name=node.name)
+    raise WiringError(f"plan {plan.name!r}: no module is given for step {node.id!r}{near(node.name, modules)}")
+
+
+def _type_of(plan: WorkflowPlan, where: str, wanted: PlanType, modules: Any) -> Any:
+    """Return the type that *wanted* describes, out of those that the modules speak of."""
+    spoken = [tp for m in modules for p in signature_of(m).params.values() for tp in (p.annotation,)]
+    for tp in (*_PLAIN, Any, *spoken, *(signature_of(m).returns for m in modules)):
+        if plan_type(tp) == wanted:
+            return tp
+    raise WiringError(f"plan {plan.name!r}: {where!r} is a {wanted.text}, which no module speaks of; give it in types=")
+
+
+def _in_order(plan: WorkflowPlan, edges: Mapping[str, list[PlanEdge]]) -> Iterator[str]:
+    """Yield the ids of the steps at the top so that each comes after what feeds it, else as they stand in the plan."""
+    top = [node.id for node in plan.nodes if not node.within]
+    waits = {ident: {edge.source for edge in edges.get(ident, ()) if edge.source} for ident in top}
+    done = {f"${one.name}" for one in plan.inputs}
+    stack = top[::-1]
+    while stack:
+        ident = stack[-1]
+        left = [source for source in waits[ident] if source not in done]
+        if left and ident not in done:
+            stack += sorted(left, key=top.index, reverse=True)
+            continue
+        stack.pop()
+        if ident not in done:
+            done.add(ident)
+            yield ident
+
+
+def _rewired(
+    made: Graph[..., Any], node: PlanNode, edges: list[PlanEdge], module: _MODULE | None, refs: Mapping[str, Ref[Any]]
+) -> Ref[Any]:
+    """Add one node of a plan."""
+    wiring = made._wiring
+    if node.kind == "cast":
+        return refs[edges[0].source or ""]
+    if node.kind == "part":
+        key = node.settings.get("attribute", node.settings.get("item"))
+        return wiring.part(refs[edges[0].source or ""], key, attribute="attribute" in node.settings)
+    given: dict[str, Any] = {}
+    for edge in edges:
+        p = None if module is None else signature_of(module).parameter(re.sub(r"\[\d+\]$", "", edge.parameter))
+        if edge.source is None and edge.constant is None:
+            raise WiringError(
+                f"plan {wiring.owner!r}: the constant {edge.target}.{edge.parameter} could not be written"
+            )
+        tp: Any = Any if p is None or p.annotation is p.empty else p.annotation
+        given[edge.parameter] = refs[edge.source] if edge.source else Payload.load(tp, edge.constant or "").value
+    rest = sorted((key for key in given if key.endswith("]")), key=lambda key: int(key.split("[")[1][:-1]))
+    many = [given.pop(key) for key in rest]
+    if module is None:
+        keys: Any = node.settings.get("keys", ())
+        module = Pack(node.name, keys, [one._type if isinstance(one, Ref) else type(one) for one in many])
+    args = list[Any]()
+    for p in signature_of(module).positional:
+        if p.name not in given:
+            break
+        args.append(given.pop(p.name))
+    return wiring.connect(module, (*args, *many), given)
