@@ -10,7 +10,6 @@ DEADLINES = (
     LAWS + "test_deadlines.py::test_the_right_step_raises_at_its_deadline_and_nothing_starts_after_it",
     LAWS + "test_policies.py::test_every_attempt_begins_when_it_should_and_every_call_ends_as_it_should",
 )
-AT_ANY_MOMENT = (LAWS + "test_policies.py::test_a_cancel_at_any_moment_ends_all_attempts_and_nothing_begins_any_more",)
 
 BY_HAZARD = (
     # ---- contextvars

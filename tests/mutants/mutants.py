@@ -237,7 +237,7 @@ MUTANTS = (
         "mai/layers/module.py",
         "owner.seen.get(key, 0) + 1",
         "1",
-        (LAWS + "test_trees.py::test_the_handle_tree_has_the_shape_of_the_calls",),
+        (CORE + "test_frame.py::test_repeats_are_counted_in_the_path_by_call_site_of_user_code",),
     ),
     Mutant(
         "every span is ended, also that of a failed call",
