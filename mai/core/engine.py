@@ -20,7 +20,7 @@ from typing import Any
 from ..errors import ConfigError, DeadlineExceeded, WouldDeadlock
 from .control import Control, Question, join
 from .drive import DONE, apart, closed, finish
-from .events import Asked, Bell, post
+from .events import Asked, Bell, Started, post
 from .frame import Env, Frame, Scope, current, restore, scoped, set_current
 from .gather import Work, gather
 from .ids import new_id
@@ -288,10 +288,12 @@ def start_run(begin: Any, m: Any, p: Frame, key: str, n: int, *call: Any, apart:
         if control.error is None and h.outcome == "running":  # cancelled before it began, or its loop was closed
             control.error = asyncio.CancelledError()
             ended(h, "cancelled")
-            sink = scope.env.sink
-            while sink is not None and sink is not shell.parent.env.sink:
+            sink, fresh = scope.env.sink, h.start_ns is None
+            while fresh and sink is not None and sink is not shell.parent.env.sink:
                 sink.runs.append(h)
                 sink = sink.outer
+            if fresh:
+                post(Started, h.name, h.kind, frame=shell)  # each call begins and ends once
             closed(shell, h)
         control.step_id = h.step_id if control.error is not None else ""
         control.task, control.finish = None, int
