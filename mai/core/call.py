@@ -24,7 +24,7 @@ from .middleware import Call, through
 from .spans import close_span, has_provider, open_span
 from .spec import Spec
 from .threads import offload
-from .trace import TraceHandle, begun, note_span, noted, open_handle, size_of, succeeded
+from .trace import TraceHandle, begun, collect, note_span, noted, open_handle, size_of, succeeded
 
 # What composites need of the core, from one place.
 __all__ = ["DONE", "apart", "begin", "current", "current_run", "finish", "launch", "launch_wired", "started"]
@@ -90,12 +90,9 @@ def begin(
         h = f.handle = handle or open_handle(f, above, spec, attrs)
         if live:
             note_span(h, f)
-        while sink is not None and sink is not owner.env.sink:
-            sink.runs.append(h)
-            sink = sink.outer
+        collect(h, f, owner)
     direct = spec.direct and not f.env.doubles
-    sizes = f.env.sink is not None and f.env.sink.sizes
-    f.quiet = not (live or f.env.bus or f.env.doubles or sizes)
+    f.quiet = not (live or f.env.bus or f.env.doubles or (sink is not None and sink.sizes))
     body: Any = _whole(f, m, args, kwargs, spec, context, direct=direct, overdue=overdue)
     return start(f, body if f.depth & 63 else hopped(body))
 

@@ -21,12 +21,12 @@ from ..errors import ConfigError, DeadlineExceeded, WouldDeadlock
 from .checked import COUNT, checked
 from .control import Control, Question, join
 from .drive import apart, closed, outcome
-from .events import Asked, Bell, post
+from .events import Asked, Bell, Started, post
 from .frame import Env, Frame, Scope, current, restore, scoped, set_current
 from .gather import Work, gather
 from .ids import new_id
 from .threads import Door, Threads, start_thread, worker_loop
-from .trace import TraceHandle, ended, open_handle
+from .trace import TraceHandle, collect, ended, open_handle
 from .watch import watchdog
 
 FLUSH = 5.0  # seconds that detached work has when the interpreter ends; after a Ctrl-C less
@@ -282,10 +282,9 @@ def start_run(begin: Any, m: Any, p: Frame, key: str, n: int, *call: Any, apart:
         if control.error is None and h.outcome == "running":  # cancelled before it began, or its loop was closed
             control.error = asyncio.CancelledError()
             ended(h, "cancelled")
-            sink = scope.env.sink
-            while sink is not None and sink is not shell.parent.env.sink:
-                sink.runs.append(h)
-                sink = sink.outer
+            if h.start_ns is None:
+                collect(h, scope, shell.parent)
+                post(Started, h.name, h.kind, frame=shell)  # each call begins and ends once
             closed(shell, h)
         control.step_id = h.step_id if control.error is not None else ""
         control.task, control.finish = None, int

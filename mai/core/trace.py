@@ -170,7 +170,6 @@ def open_handle(frame: Frame, parent: TraceHandle[Any] | None, spec: Any, attrs:
     h._control = h.start_ns = h.end_ns = h._error = h.input_size = h.output_size = h.items = h.parent = h._zero = None
     h.outcome, h.children, h.dropped, h._base, h._span = "running", (), 0, "", (0, 0)
     h.attributes = {**spec.facts, **(attrs or {})} if attrs or spec.facts else _NO_FACTS
-    note_span(h, frame)
     if parent is not None:
         adopt(parent, h)
     elif frame.parent.mod is not None:
@@ -183,6 +182,14 @@ def note_span(h: TraceHandle[Any], frame: Frame) -> None:
     if frame.span is not None:
         ids = frame.span.get_span_context()
         h._span = ids.trace_id, ids.span_id
+
+
+def collect(h: TraceHandle[Any], frame: Frame, owner: Frame) -> None:
+    """Give *h* to the captures between the call *frame* and the call *owner* around it."""
+    sink = frame.env.sink
+    while sink is not None and sink is not owner.env.sink:
+        sink.runs.append(h)
+        sink = sink.outer
 
 
 def adopt(parent: TraceHandle[Any], child: TraceHandle[Any]) -> None:
