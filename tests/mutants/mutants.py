@@ -250,8 +250,8 @@ MUTANTS = (
     Mutant(
         "below an unsampled root no tracer is asked again",
         "mai/core/call.py",
-        "if p.span is not None or (owner is ROOT and has_provider()):",
-        "if has_provider():",
+        "if p.span is not None or (owner is ROOT and has_provider()) else None",
+        "if has_provider() else None",
         (CORE + "test_spans.py",),
     ),
     # ---- threads, places, doors and wiring
@@ -396,7 +396,7 @@ MUTANTS = (
     Mutant(
         "what was started in a call is cancelled when it fails",
         "mai/core/control.py",
-        "        if error is not None and not run.ended:\n            run.cancel()\n",
+        "        if error is not None and not run.has_ended():\n            run.cancel()\n",
         "        pass\n",
         (CORE + "test_runs.py",),
         hazards=(17,),
@@ -412,7 +412,7 @@ MUTANTS = (
     Mutant(
         "the engine holds what was started, and joins it",
         "mai/core/engine.py",
-        "    engine.runs.add(control)\n",
+        "    run.engine.runs.add(control)\n",
         "",
         (CORE + "test_runs.py",),
         hazards=(27,),
