@@ -137,13 +137,13 @@ class Terminal:
 
     async def _read(self, prompt: str) -> bytes:
         """Return the next line that is typed from now on; nothing at the end of the input."""
-        write_prompt(prompt)
-        self._interrupt.mid_line = True
-        with self._lock:
+        with self._lock:  # before the prompt is shown: a line that follows it at once is not to be lost
             self._lines.clear()
             wanted, self._reading = not self._reading, True
         if wanted:  # else the thread of a question that was left waits still
             start_thread(self._work, "mai-terminal")
+        write_prompt(prompt)
+        self._interrupt.mid_line = True
         try:
             await self._bell.heard(lambda: bool(self._lines))
         except CancelledError:
