@@ -43,7 +43,10 @@ napoleon_numpy_docstring = False
 napoleon_custom_sections = ["Source"]
 
 nitpicky = True
+# `type` is a builtin and the name of a fact of questions and of inputs of plans.
+suppress_warnings = ["ref.python"]
 nitpick_ignore_regex = [
+    (r"py:class", r"(func|return_type|when_used)=.*"),  # what pydantic adds to the types of a Context
     # Other libraries: links to them need their inventories from the network, and the build must work without one.
     (r"py:.*", r"(annotated_types|anyio|asyncio|collections|contextlib|contextvars|datetime|enum|inspect|types)\..*"),
     (r"py:.*", r"(opentelemetry|pydantic|pydantic_core|typing|typing_extensions)\..*"),
@@ -96,6 +99,14 @@ def keep_colon(app: Sphinx, what: str, name: str, obj: object, options: object, 
         lines[:0] = ["..", ""]
 
 
+def plain_types(model: type[BaseModel]) -> dict[str, object]:
+    """Return the types of the fields of *model*, without what pydantic adds to them."""
+    try:
+        return get_type_hints(model)
+    except NameError:  # of a name that pydantic imports for type checkers alone
+        return {key: field.annotation for key, field in model.model_fields.items()}
+
+
 def readable_signature(
     app: Sphinx, what: str, name: str, obj: object, options: object, signature: str | None, returns: str | None
 ) -> tuple[str | None, str | None]:
@@ -108,8 +119,9 @@ def readable_signature(
     found: inspect.Signature | None = None
     if isinstance(obj, type) and issubclass(obj, BaseModel):
         obj.model_rebuild(force=True)  # a model may be deferred, and has no signature before
-        found, types = inspect.signature(obj), get_type_hints(obj)
-        found = found.replace(parameters=[p.replace(annotation=types[key]) for key, p in found.parameters.items()])
+        found, types = inspect.signature(obj), plain_types(obj)
+        plain = [p.replace(annotation=types.get(key, p.annotation)) for key, p in found.parameters.items()]
+        found = found.replace(parameters=plain)
     elif isinstance(obj, type) and issubclass(obj, mai.Module):
         written = list(inspect.signature(obj.__init__).parameters.values())[1:]
         found = inspect.Signature([] if obj.__init__ is object.__init__ else written)

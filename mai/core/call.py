@@ -89,7 +89,7 @@ def begin(
     if handle is not None or above is not None or sink is not None or watched or live:
         h = f.handle = handle or open_handle(f, above, spec, attrs)
         if live:
-            note_span(h, f)
+            note_span(h, live)
         collect(h, f, owner)
     direct = spec.direct and not f.env.doubles
     f.quiet = not (live or f.env.bus or f.env.doubles or (sink is not None and sink.sizes))

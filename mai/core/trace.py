@@ -5,6 +5,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
+from opentelemetry.trace import Span
+
 from .casts import caster, sized
 from .clock import clock
 from .control import Control, Controlled
@@ -177,11 +179,10 @@ def open_handle(frame: Frame, parent: TraceHandle[Any] | None, spec: Any, attrs:
     return h
 
 
-def note_span(h: TraceHandle[Any], frame: Frame) -> None:
-    """Keep the ids of the span of *frame*, if it has one."""
-    if frame.span is not None:
-        ids = frame.span.get_span_context()
-        h._span = ids.trace_id, ids.span_id
+def note_span(h: TraceHandle[Any], span: Span) -> None:
+    """Keep the ids of the span of the call."""
+    ids = span.get_span_context()
+    h._span = ids.trace_id, ids.span_id
 
 
 def collect(h: TraceHandle[Any], frame: Frame, owner: Frame) -> None:
