@@ -17,8 +17,6 @@ from typing import Annotated, Any, Generic, Optional, TypeVar
 from opentelemetry.trace import Span
 from pydantic import AfterValidator, BaseModel, Field, JsonValue, PlainSerializer
 
-from .core.casts import caster, show, sized, written
-from .core.checked import PAUSE, SECONDS, UNSET, checked, near
 from .core.clock import clock
 from .core.control import Question, Reader, Stream
 from .core.events import Asked, Chunk, Emitted, Event, Failed, Finished, Progress, Retrying, Started
@@ -27,6 +25,8 @@ from .core.middleware import Call
 from .core.retry import Retry
 from .core.trace import ErrorInfo, Outcome, TraceHandle
 from .errors import ConfigError, CycleError, PayloadError, WiringError
+from .values.casts import caster, show, sized, written
+from .values.checked import PAUSE, SECONDS, UNSET, checked, near
 
 __all__ = [
     "Asked", "Call", "Chunk", "Context", "Emitted", "ErrorInfo", "Event", "Failed", "Finished", "Outcome", "Payload",

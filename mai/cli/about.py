@@ -9,8 +9,8 @@ from pydantic.fields import FieldInfo
 
 from mai.cli.inputs import fields_of, input_model
 from mai.cli.usage import short
-from mai.core.casts import show
 from mai.layers import Module
+from mai.values.casts import show
 
 __all__ = ["OPTION_NAMES", "about"]
 

@@ -18,10 +18,10 @@ from pydantic.fields import FieldInfo
 
 from mai.cli.usage import BadUsage, short
 from mai.cli.words import Given, parse
-from mai.core.casts import is_open, show
-from mai.core.checked import near
 from mai.layers import Module
 from mai.layers.checks import signature_of
+from mai.values.casts import is_open, show
+from mai.values.checked import near
 
 __all__ = ["arguments", "call_arguments", "fields_of", "input_model"]
 

@@ -14,11 +14,11 @@ from pydantic import TypeAdapter
 from mai import answers
 from mai.cli.interrupt import Interrupt
 from mai.cli.output import say, write_prompt
-from mai.core.casts import is_open
 from mai.core.events import Bell
 from mai.core.threads import start_thread
 from mai.errors import AskError, CastError
 from mai.types import Question
+from mai.values.casts import is_open
 from mai.views.text import safe
 
 __all__ = ["Terminal", "answering", "fitted"]

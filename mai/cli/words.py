@@ -6,7 +6,7 @@ from typing import NamedTuple, NoReturn
 from pydantic.fields import FieldInfo
 
 from mai.cli.usage import BadUsage
-from mai.core.checked import near
+from mai.values.checked import near
 
 __all__ = ["Given", "parse"]
 

@@ -14,7 +14,7 @@ import anyio
 from pydantic import PydanticInvalidForJsonSchema
 
 from ..errors import AskError, ConfigError, DeadlineExceeded, PayloadError, WouldDeadlock
-from .casts import caster, show
+from ..values.casts import caster, show
 from .events import Bell, Bus, Chunk, Event, settle
 from .frame import current
 from .threads import worker_loop

@@ -18,7 +18,7 @@ from queue import Empty
 from typing import Any
 
 from ..errors import ConfigError, DeadlineExceeded, WouldDeadlock
-from .checked import COUNT, checked
+from ..values.checked import COUNT, checked
 from .control import Control, Question, join
 from .drive import apart, closed, outcome
 from .events import Asked, Bell, Started, post

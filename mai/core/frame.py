@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from opentelemetry.trace import Span
 
-from .checked import UNSET
+from ..values.checked import UNSET
 
 if TYPE_CHECKING:
     from .control import Control

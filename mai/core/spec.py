@@ -4,9 +4,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Optional
 
-from .casts import Caster
+from ..values.casts import Caster
+from ..values.signature import Signature
 from .retry import Retry
-from .signature import Signature
 
 
 @dataclass(slots=True, eq=False)

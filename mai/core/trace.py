@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeVar
 
 from opentelemetry.trace import Span
 
-from .casts import caster, sized
+from ..values.casts import caster, sized
 from .clock import clock
 from .control import Control, Controlled
 from .frame import Frame

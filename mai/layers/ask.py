@@ -4,13 +4,13 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any, TypeVar, overload
 
-from ..core.checked import SECONDS, checked
 from ..core.control import Question
 from ..core.engine import current_run
 from ..core.frame import current, repeat, restore, scoped, set_current
 from ..core.ids import new_id
 from ..errors import AskError, ConfigError
 from ..types import Payload
+from ..values.checked import SECONDS, checked
 
 T = TypeVar("T")
 

@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterable, Sequence
 from types import FrameType
 from typing import Any, TypedDict
 
-from ..core.casts import caster, is_open, show
-from ..core.checked import near
 from ..core.middleware import Middleware
 from ..core.retry import Retry
-from ..core.signature import Signature
 from ..core.trace import TraceHandle
 from ..errors import CastError, ConfigError, WiringError
+from ..values.casts import caster, is_open, show
+from ..values.checked import near
+from ..values.signature import Signature
 from .edges import fits
 from .settings import SETTINGS
 

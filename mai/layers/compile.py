@@ -3,11 +3,11 @@
 from dataclasses import replace
 from typing import Any
 
-from ..core.casts import caster, is_open
 from ..core.retry import Retry
-from ..core.signature import Signature
 from ..core.spec import Spec
 from ..errors import ConfigError
+from ..values.casts import caster, is_open
+from ..values.signature import Signature
 from . import names
 from .checks import check_fallback, name_of
 from .settings import SETTINGS, Settings

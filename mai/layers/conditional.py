@@ -5,9 +5,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Union, overload
 
 from ..core.call import DONE, apart, current, finish, launch
-from ..core.casts import is_open
 from ..core.trace import noted
 from ..errors import WiringError
+from ..values.casts import is_open
 from . import names
 from .checks import check_branches, keys_of, name_of, signature_of
 from .declared import single

@@ -10,8 +10,8 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import Any, get_args, get_origin
 
-from ..core.signature import Colour, Signature
 from ..errors import ConfigError
+from ..values.signature import Colour, Signature
 
 _STREAMS = (abc.AsyncIterator, abc.AsyncGenerator, abc.AsyncIterable, abc.Iterator, abc.Generator, abc.Iterable)
 _P = inspect.Parameter

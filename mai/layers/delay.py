@@ -4,8 +4,8 @@ from inspect import Parameter
 from typing import TYPE_CHECKING, Any
 
 from ..core.call import current, current_run
-from ..core.checked import PAUSE, checked
 from ..core.gather import held_slot
+from ..values.checked import PAUSE, checked
 from .declared import single
 from .module import A, B, Call, Module
 from .names import DELAY_SECONDS

@@ -9,8 +9,8 @@ from collections import abc, deque
 from enum import Enum
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from ..core.casts import UNIONS, bare_type, caster, is_open, is_subclass, show
 from ..errors import WiringError
+from ..values.casts import UNIONS, bare_type, caster, is_open, is_subclass, show
 
 Fit = Literal["same", "cast"] | None
 _SAMPLES: dict[type, list[Any]] = {

@@ -9,11 +9,11 @@ from typing import Annotated, Any, Generic, Literal, NoReturn, overload
 from pydantic import Field
 
 from ..core.call import current, current_run
-from ..core.casts import Caster, caster, is_open
-from ..core.checked import COUNT, UNSET, checked
-from ..core.signature import Signature
 from ..errors import ConfigError, WiringError
 from ..types import WorkflowPlan
+from ..values.casts import Caster, caster, is_open
+from ..values.checked import COUNT, UNSET, checked
+from ..values.signature import Signature
 from .checks import Keywords, name_of
 from .edges import wire
 from .module import A, B, C, D, Module, P, R, X, Y, lift

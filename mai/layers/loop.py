@@ -4,11 +4,11 @@ from collections.abc import Awaitable, Callable
 from typing import Any, overload
 
 from ..core.call import DONE, apart, current, finish, launch
-from ..core.checked import COUNT, UNSET, checked
 from ..core.drive import breathe
 from ..core.frame import Frame
 from ..core.trace import noted
 from ..errors import ConfigError, LoopExhausted
+from ..values.checked import COUNT, UNSET, checked
 from . import names
 from .checks import check_branches, keys_of, name_of, signature_of
 from .conditional import label_of

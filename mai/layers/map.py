@@ -5,14 +5,14 @@ from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, I
 from typing import Any, Generic, Literal, Union, Unpack, overload
 
 from ..core.call import current, current_run, launch
-from ..core.casts import is_open
-from ..core.checked import COUNT, checked, near
 from ..core.drive import enclosed
 from ..core.events import Progress, post
 from ..core.frame import Frame, scoped
 from ..core.gather import Slot
 from ..core.trace import noted
 from ..errors import CastError, ConfigError
+from ..values.casts import is_open
+from ..values.checked import COUNT, checked, near
 from . import names
 from .checks import MapKeywords, check_branches, name_of, signature_of
 from .declared import single

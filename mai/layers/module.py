@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, ParamSpec, Pr
 from pydantic import BaseModel
 
 from ..core.call import DONE, begin, current, finish, launch, started
-from ..core.checked import UNSET
 from ..core.engine import run_sync
 from ..core.frame import Scope, restore, scoped, set_current
 from ..core.retry import Retry
-from ..core.signature import Signature
 from ..core.spec import Spec
 from ..core.trace import TraceHandle
 from ..errors import CastError, ConfigError, WiringError
 from ..types import Payload
+from ..values.checked import UNSET
+from ..values.signature import Signature
 from . import checks
 from .checks import Around, Fallback, Keywords, MapKeywords, name_of, signature_of
 from .compile import spec_of

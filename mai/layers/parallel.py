@@ -4,11 +4,11 @@ import copy
 from typing import Any, Literal, TypedDict, TypeVarTuple, Union, Unpack, overload
 
 from ..core.call import DONE, current, current_run, launch
-from ..core.casts import is_open
-from ..core.checked import COUNT, checked
 from ..core.frame import Frame, scoped
 from ..core.gather import Slot
 from ..errors import ConfigError, WiringError
+from ..values.casts import is_open
+from ..values.checked import COUNT, checked
 from . import names
 from .checks import check_branches, name_of, signature_of
 from .declared import single

@@ -11,11 +11,11 @@ from typing import Any
 from pydantic import JsonValue
 from pydantic.errors import PydanticInvalidForJsonSchema, PydanticUserError
 
-from ..core.casts import show
-from ..core.checked import near
 from ..core.retry import Retry
 from ..errors import PayloadError, WiringError
 from ..types import Payload, PlanEdge, PlanInput, PlanNode, PlanType, WorkflowPlan
+from ..values.casts import show
+from ..values.checked import near
 from .checks import name_of, signature_of
 from .edges import fits
 from .graph import Graph

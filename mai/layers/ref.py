@@ -9,9 +9,9 @@ from typing import Any, Generic, NoReturn, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel
 
-from ..core.casts import is_open, show
-from ..core.signature import Signature
 from ..errors import TracingError, WiringError
+from ..values.casts import is_open, show
+from ..values.signature import Signature
 from .declared import single
 from .module import Module
 

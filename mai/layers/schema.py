@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
-from ..core.signature import Signature
+from ..values.signature import Signature
 
 
 def model_of(signature: Signature, defaults: Mapping[str, Any]) -> type[BaseModel]:

@@ -9,9 +9,9 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
 
-from ..core.checked import Seconds, checked, near
 from ..core.retry import Retry
 from ..errors import ConfigError
+from ..values.checked import Seconds, checked, near
 
 _Flag = Annotated[bool, Field(strict=True)]
 _Name = Annotated[str, Field(pattern=r"^[^/\[\]~#!]+$", strict=True)]  # those signs structure a path

@@ -6,9 +6,9 @@ from enum import Enum
 from typing import Any, Literal, TypeVar, overload
 
 from ..core.call import DONE, apart, current, finish, launch
-from ..core.casts import show
 from ..core.trace import noted
 from ..errors import UnknownCase, WiringError
+from ..values.casts import show
 from . import names
 from .checks import check_branches, keys_of, signature_of
 from .conditional import label_of, union_of

@@ -12,10 +12,10 @@ from itertools import accumulate
 from operator import sub
 from typing import Any, NamedTuple
 
-from ..core.casts import caster
-from ..core.checked import near
-from ..core.signature import Signature
 from ..errors import CastError, WiringError
+from ..values.casts import caster
+from ..values.checked import near
+from ..values.signature import Signature
 from .checks import name_of, signature_of
 from .edges import fits, wire
 from .module import Module, lift

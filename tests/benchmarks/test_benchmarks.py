@@ -43,7 +43,7 @@ def test_every_benchmark_states_its_question_and_is_run_by_default() -> None:
 
 
 def test_the_peer_of_the_import_benchmark_imports_what_mai_imports() -> None:
-    code = bench_import._statements(["mai.core.checked", "mai.core.spans"])
+    code = bench_import._statements(["mai.values.checked", "mai.core.spans"])
     assert "from pydantic import" in code
     assert "from opentelemetry import" in code
     assert "from ." not in code

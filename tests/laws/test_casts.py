@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 
 from mai import CastError
-from mai.core.casts import caster
 from mai.layers.edges import fits
+from mai.values.casts import caster
 
 from .typed import Row, identical, types, values
 

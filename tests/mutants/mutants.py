@@ -204,7 +204,7 @@ MUTANTS = (
     ),
     Mutant(
         "a value that is of its type already stays the very object",
-        "mai/core/casts.py",
+        "mai/values/casts.py",
         "made.validator.isinstance_python(value, strict=True)",
         "False",
         (LAWS + "test_casts.py",),
@@ -219,7 +219,7 @@ MUTANTS = (
     ),
     Mutant(
         "NaN never becomes null",
-        "mai/core/casts.py",
+        "mai/values/casts.py",
         "json.dumps(plain,",
         "json.dumps(None if plain != plain else plain,",
         (LAWS + "test_payload.py",),

@@ -33,7 +33,7 @@ from pydantic_core import CoreSchema, core_schema
 from typing_extensions import TypedDict  # what pydantic asks for before Python 3.12
 
 from mai import CastError, Module, WiringError, module
-from mai.core.casts import caster, show
+from mai.values.casts import caster, show
 from tests.support import refused, simulated
 
 
