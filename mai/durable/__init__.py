@@ -1,0 +1,1 @@
+"""Durable runs: what is recorded survives the process."""
