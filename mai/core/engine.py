@@ -35,24 +35,27 @@ FLUSH = 5.0  # seconds that detached work has when the interpreter ends; after a
 class Run:
     """One run: the verbs, which are all that the layers ever ask for, answered in memory.
 
-    Another engine answers the same verbs with a journal. ``records`` False says that nothing is recorded, so the
-    kernel never asks for ``step`` and ``value``; ``replaying`` is true while a recorded past is repeated.
+    Another engine answers the same verbs with a journal: `mai.durable.verbs` says what they promise then. ``records``
+    False says that nothing is recorded, so the kernel never asks for ``step``, ``flow`` and ``value``; ``replaying`` is
+    true while a recorded past is repeated; ``durable`` says that somebody can always answer a ``wait``.
     """
 
     engine: "LocalEngine"
-    records = replaying = False
+    records: bool = False
+    replaying: bool = False
+    durable: bool = False
 
     @cached_property
     def run_id(self) -> str:
         """Identity of the top-level call; made when first asked for."""
         return new_id()
 
-    async def step(self, path: str, call: Callable[[], Awaitable[Any]]) -> Any:
-        """Run the step."""
-        return await call()
-
     async def sleep(self, path: str, seconds: float) -> None:
         """Wait on the loop's timer."""
+        await asyncio.sleep(seconds)
+
+    async def rest(self, path: str, seconds: float) -> None:
+        """Wait between two attempts, which a step may do as well."""
         await asyncio.sleep(seconds)
 
     async def value(self, path: str, make: Callable[[], Any]) -> Any:
@@ -113,6 +116,8 @@ class LocalEngine:
         >>> asyncio.run(main())
         5
     """
+
+    durable: bool = False  # a call outside of a run is handed to its ``submit``
 
     def __init__(self, *, max_threads: int = 64, max_abandoned: int = 64) -> None:
         limit = checked("LocalEngine", "max_threads", max_threads, COUNT)

@@ -12,7 +12,7 @@ from .clock import clock
 from .control import Control, Controlled
 from .frame import Frame
 
-Outcome = Literal["running", "ok", "error", "timeout", "cancelled"]
+Outcome = Literal["running", "ok", "replayed", "error", "timeout", "cancelled"]
 R_co = TypeVar("R_co", covariant=True)
 MAX_CHILDREN = 1000
 
@@ -52,7 +52,8 @@ class TraceHandle(Controlled[R_co]):
         dropped: Number of further calls inside that are not in ``children``.
         start_ns: Beginning [ns, monotonic]; None if nothing observed the call before it failed.
         end_ns: End [ns, monotonic]; None while it runs.
-        outcome: ``"running"``, ``"ok"``, ``"error"``, ``"timeout"`` or ``"cancelled"``.
+        outcome: ``"running"``, ``"ok"``, ``"replayed"`` (the value of a durable run's record), ``"error"``,
+            ``"timeout"`` or ``"cancelled"``.
         input_size: JSON length of the input [bytes], exact, or None where it was not measured.
         output_size: The same of the value.
         items: ``len()`` of a value that has one and whose size was not measured.
@@ -128,7 +129,7 @@ class TraceHandle(Controlled[R_co]):
     @property
     def ok(self) -> bool:
         """Whether the call gave its value."""
-        return self.outcome == "ok"
+        return self.outcome in ("ok", "replayed")
 
     @property
     def trace_id(self) -> str | None:

@@ -55,16 +55,16 @@ async def ask(prompt: str, type: Any = str, *, timeout: float | None = None) -> 
         raise ConfigError(f"ask: prompt={prompt!r} is not a text")
     limit = None if timeout is None else checked("ask", "timeout", timeout, SECONDS)
     p = current()
-    if p.env.bus is None and p.env.answers is None:
+    run, n = current_run(), repeat(p, "/ask")
+    if p.env.bus is None and p.env.answers is None and not run.durable:
         where = f"in {p.path!r}" if p.path else "outside of a call"
         raise AskError(
             f"ask({prompt!r}) {where}: nobody can answer; start() the run, or call it in 'with answers(fn):'"
         )
-    question = Question(new_id(), prompt, p.path, type)
+    path = f"{p.path}/ask~{n}" if n > 1 else f"{p.path}/ask"
+    question = Question(path if run.records else new_id(), prompt, p.path, type)
     question.schema  # noqa: B018 (raises if no JSON can be an answer)
-    n = repeat(p, "/ask")
-    data = await current_run().wait(f"{p.path}/ask~{n}" if n > 1 else f"{p.path}/ask", question, limit)
-    return Payload.load(type, data).value
+    return Payload.load(type, await run.wait(path, question, limit)).value
 
 
 @contextmanager
