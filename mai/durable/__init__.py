@@ -1,6 +1,12 @@
 """Durable runs: what is recorded survives the process."""
 
-from mai.durable.engine import DurableEngine
-from mai.durable.memory import MemoryJournal
+from .engine import DurableEngine
+from .memory import MemoryJournal
+from .records import Journal, Lease, Record, RunInfo, Signal
+from .sqlite import SQLiteEngine
+from .storage import SQLiteJournal, Tables
 
-__all__ = ["DurableEngine", "MemoryJournal"]
+__all__ = [
+    "DurableEngine", "Journal", "Lease", "MemoryJournal", "Record", "RunInfo", "SQLiteEngine", "SQLiteJournal",
+    "Signal", "Tables",
+]  # fmt: skip

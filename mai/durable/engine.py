@@ -394,12 +394,13 @@ class DurableEngine(LocalEngine):
     # ---------------------------------------------------------------- the block
 
     async def __aenter__(self) -> Self:
-        await super().__aenter__()
         if self._unwatch is None:
+            await self.journal.open()
             self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
             self.closing = False
             self._unwatch = self.journal.watch(self._told)
             self.soon(self._look())
+        await super().__aenter__()
         return self
 
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:

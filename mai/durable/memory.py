@@ -259,6 +259,9 @@ class MemoryJournal:
             del self._runs[run_id], self._records[run_id], self._signals[run_id]
         return len(old)
 
+    async def open(self) -> None:
+        """Do nothing."""
+
     async def close(self) -> None:
         """Do nothing: what is kept is kept as long as this lives."""
 
