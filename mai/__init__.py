@@ -57,6 +57,7 @@ from .layers import (
 )
 from .layers.ask import answers, ask
 from .layers.capture import capture
+from .layers.verbs import now, patched, random, uuid, wait_for
 from .types import Call, Context, Payload, Retry, TraceHandle, WorkflowPlan
 
 __version__ = "0.1.0.dev0"
@@ -67,5 +68,6 @@ __all__ = [
     "LoopExhausted", "MaiError", "Map", "Module", "NeedsAttention", "NonBlockingDelay", "Parallel", "PartialFailure",
     "Payload", "PayloadError", "PlanChanged", "Race", "Ref", "ReplayMismatch", "Retry", "RunExists", "Sequential",
     "Settings", "StepFailed", "Switch", "TooManyAbandoned", "TraceHandle", "TracingError", "UnknownCase", "UnknownRun",
-    "WiringError", "WorkflowPlan", "WouldDeadlock", "answers", "ask", "capture", "emit", "graph", "module",
+    "WiringError", "WorkflowPlan", "WouldDeadlock", "answers", "ask", "capture", "emit", "graph", "module", "now",
+    "patched", "random", "uuid", "wait_for",
 ]  # fmt: skip

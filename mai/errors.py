@@ -391,11 +391,9 @@ class StepFailed(MaiError, RuntimeError):
     Attributes:
         type: Name of the exception's class.
         module: Name of the module that the class is in.
-        message: What it said.
     """
 
-    def __init__(self, message: str = "", *, type: str = "", module: str = "") -> None:  # noqa: A002 (as in ErrorInfo)
-        super().__init__(f"{type}: {message}" if type else message)
+    def __init__(self, message: str, *, type: str = "", module: str = "") -> None:  # noqa: A002 (as in ErrorInfo)
+        super().__init__(message)
         self.type: str = type
         self.module: str = module
-        self.message: str = message

@@ -3,6 +3,8 @@
 `launch` and `begin` start a call; `mai.core.drive` runs it in a copied context that is then dropped. Composites use
 them directly. A simple call that nothing observes takes the short body (`quick`), every other the whole one (`_whole`);
 both keep the same promises.
+
+Size: what may stand between a call and its ``forward`` is one story, told in order.
 """
 
 import copy
@@ -200,7 +202,7 @@ def _asked(f: Frame, m: Any, args: Any, kwargs: Any, spec: Spec, context: Any, o
     set_current(f)
     if context is not None:
         otel.attach(context)
-    h, replayed = f.handle, False
+    h = f.handle
     try:
         if h is not None:
             begun(h)
@@ -212,7 +214,9 @@ def _asked(f: Frame, m: Any, args: Any, kwargs: Any, spec: Spec, context: Any, o
         else:
             body = StepCall(f, spec, bound, lambda: _performed(f, m, spec, given, bound, opening, overdue=overdue))
         run: Any = f.run
-        out, _, replayed = yield from (run.flow if spec.flow else run.step)(f.path, body).__await__()
+        found: Any = yield from (run.flow if spec.flow else run.step)(f.path, body).__await__()  # pyright: ignore[reportUnknownVariableType]
+        out: Any = found.value
+        replayed: bool = found.replayed
         if f.started is not None:
             yield from join(f.started).__await__()
         if _cancelled(f):
@@ -229,7 +233,8 @@ def _asked(f: Frame, m: Any, args: Any, kwargs: Any, spec: Spec, context: Any, o
 
 async def _performed(f: Frame, m: Any, spec: Spec, given: Any, bound: Any, opening: Any, *, overdue: bool) -> Any:
     """Run the body of a step of which there is no record: only now its span opens, and nothing inside is recorded."""
-    f.run = f.run.inside  # type: ignore[union-attr]
+    run: Any = f.run
+    f.run = run.inside
     h, context = f.handle, opening()
     if context is not None:
         otel.attach(context)
@@ -241,7 +246,7 @@ async def _performed(f: Frame, m: Any, spec: Spec, given: Any, bound: Any, openi
     out = await _answer(f, m, spec, given, bound)
     if f.started is not None:
         await join(f.started)
-    if type(out) is not spec.tout and spec.tout is not None:  # pyright: ignore[reportUnknownArgumentType]
+    if type(out) is not spec.tout and spec.tout is not None:
         out = spec.cast_out(out, "return", f)
     if _cancelled(f):
         raise CancelledError
@@ -367,7 +372,7 @@ async def _decided(f: Frame, key: str, pause: float) -> float | None:
     deadline, run = current().deadline, current_run()
     goes_on = not _cancelled(f) and (deadline is None or clock.now() + pause < deadline)
     made = pause if goes_on else None
-    return await run.value(f.path + key, lambda: made) if run.records else made  # type: ignore[no-any-return]
+    return await run.value(f.path + key, lambda: made) if run.records else made
 
 
 def _cancelled(f: Frame) -> bool:

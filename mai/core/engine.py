@@ -122,7 +122,7 @@ class LocalEngine:
     def __init__(self, *, max_threads: int = 64, max_abandoned: int = 64) -> None:
         limit = checked("LocalEngine", "max_threads", max_threads, COUNT)
         self.threads: Threads = Threads(limit, checked("LocalEngine", "max_abandoned", max_abandoned, COUNT))
-        self.runs: set[Control] = set()  # all that were started and have not ended
+        self.ongoing: set[Control] = set()  # all that were started and have not ended
         self.idle: Bell = Bell()
         self.watchers: dict[object, Callable[[TraceHandle[Any]], object]] = {}
         self._tokens: list[Token[Frame]] = []
@@ -190,11 +190,11 @@ class LocalEngine:
         if self._tokens:
             return
         try:
-            await join([run for run in list(self.runs) if not run.apart], error)  # threads may start some
-            while self.runs:
-                await join(list(self.runs))
+            await join([run for run in list(self.ongoing) if not run.apart], error)  # threads may start some
+            while self.ongoing:
+                await join(list(self.ongoing))
         except BaseException as end:  # a cancel, or a run that is to end the program
-            await join(list(self.runs), end)
+            await join(list(self.ongoing), end)
             raise
         finally:
             self.threads.close()
@@ -222,7 +222,7 @@ def _flush(loop: asyncio.AbstractEventLoop) -> None:  # pragma: no cover
     if _portals.get(os.getpid()) is loop:
         engine = LocalEngine.default()
         limit = 0.5 if isinstance(getattr(sys, "last_value", None), KeyboardInterrupt) else FLUSH  # nobody caught it
-        engine.idle.wait(lambda: not any(run.apart and run.loop is loop for run in list(engine.runs)), limit)
+        engine.idle.wait(lambda: not any(run.apart and run.loop is loop for run in list(engine.ongoing)), limit)
 
 
 def new_run(env: Env) -> Run:
@@ -294,7 +294,7 @@ def start_run(begin: Any, m: Any, p: Frame, key: str, n: int, *call: Any, apart:
         control.step_id = h.step_id if control.error is not None else ""
         control.task, control.finish = None, int
         control.end()
-        run.engine.runs.discard(control)
+        run.engine.ongoing.discard(control)
         run.engine.idle.ring()
         for around in control.around:
             around.detached.discard(control)
@@ -302,7 +302,7 @@ def start_run(begin: Any, m: Any, p: Frame, key: str, n: int, *call: Any, apart:
 
     control.finish = over
     _enlist(control, shell.parent)
-    run.engine.runs.add(control)
+    run.engine.ongoing.add(control)
     _spawn(control, scope, lambda: outcome(begin(m, scope, key, n, *call, h)), over)
     return h
 

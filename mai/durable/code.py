@@ -3,12 +3,14 @@
 Code is handed to an engine; nothing is ever imported by a name that a journal holds.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from mai.durable.failures import named_by
 from mai.durable.records import Record, RunInfo
 from mai.errors import PlanChanged, ReplayMismatch
+from mai.layers import Graph, Module
 from mai.types import WorkflowPlan
 from mai.values.casts import caster
 
@@ -25,6 +27,7 @@ class Code:
         plan: Its plan, as JSON.
         fingerprint: Of the plan.
         moved: New paths of records, by the old ones.
+        modules: The module, and those that it calls.
     """
 
     module: Any
@@ -32,6 +35,7 @@ class Code:
     plan: bytes
     fingerprint: str
     moved: Mapping[str, str]
+    modules: tuple[Any, ...]
 
     def dump(self, value: Any) -> bytes:
         """Return a value of the module as JSON."""
@@ -67,6 +71,33 @@ class Code:
         return made
 
 
+def modules_in(module: Any) -> Iterator[Any]:
+    """Yield *module* and those that it calls, as far as its attributes, or the names in a flow's code, tell."""
+    seen = set[int]()
+    todo: list[Any] = [module]
+    while todo:
+        one = todo.pop()
+        if _is_module(one) and id(one) not in seen:
+            seen.add(id(one))
+            yield one
+            held = list(vars(one).values())
+            held += [shape.module for shape in one._wiring.shapes] if isinstance(one, Graph) else []
+            held += [*one._mai_settings.fallback, one._mai_settings.undo]
+            todo += [inner for value in held for inner in _each(value)]
+            if (one._mai_spec or one._mai_compile()).flow and one._mai_kind == "module":
+                todo += named_by(one.forward)
+
+
+def _is_module(value: Any) -> bool:
+    return isinstance(value, Module)
+
+
+def _each(value: Any) -> Iterable[Any]:
+    if isinstance(value, Mapping):
+        return value.values()  # pyright: ignore[reportUnknownVariableType]
+    return value if isinstance(value, list | tuple) else (value,)  # pyright: ignore[reportUnknownVariableType]
+
+
 class Codes:
     """The modules that a process serves."""
 
@@ -81,7 +112,9 @@ class Codes:
             if code.module is module and moved is None:
                 return code
         plan: WorkflowPlan = module.plan()
-        code = Code(module, name, plan.model_dump_json().encode(), plan.fingerprint, dict(moved or {}))
+        code = Code(
+            module, name, plan.model_dump_json().encode(), plan.fingerprint, dict(moved or {}), (*modules_in(module),)
+        )
         known.insert(0, code) if served or not known else known.append(code)
         return code
 
@@ -89,4 +122,4 @@ class Codes:
         """Return the code for a run: of the very plan that it was begun with, else the one served last."""
         known = self._known.get(info.target, [])
         same = [code for code in known if code.fingerprint == info.fingerprint]
-        return (same or known or [None])[0]
+        return same[0] if same else known[0] if known else None

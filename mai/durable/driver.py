@@ -62,9 +62,9 @@ class Driver:
         self._news += 1
         self._changed.ring()
         if self.run is not None and what == "cancel":
-            self.run.cancel()
+            self.run.past.cancel()
         elif self.run is not None:
-            self.run.nudge()
+            self.run.rests.nudge()
 
     def see(self) -> None:
         """Note that all that happened so far has been looked at."""
@@ -133,13 +133,13 @@ class Driver:
         if info.claims > MAX_CLAIMS:
             await self.engine.journal.release(lease, status="needs_attention")
             raise attention(self.run_id, f"it was taken up {MAX_CLAIMS} times without getting a step further")
-        run = self.run = DurableRun(self, lease, info, self.code.past(records))
+        run = self.run = DurableRun(self.engine, lease, info, self.code.past(records), self.see)
         try:
-            if run.cancelled and not records:
+            if info.cancelled and not records:
                 return await self._ended(run, scope, None, asyncio.CancelledError())
             return await self._ended(run, scope, *await self._attempted(run, scope, h, info))
         finally:
-            run.close()
+            run.rests.close()
             self.run = None
 
     async def _attempted(
@@ -163,13 +163,13 @@ class Driver:
 
     async def _ended(self, run: DurableRun, scope: Scope, value: Any, error: BaseException | None) -> Any:
         """Write down how the run came out of its code, and give or raise that."""
-        cancel, closing = isinstance(error, asyncio.CancelledError), self.engine.closing
-        if cancel and run.stopped is None and not (closing or run.cancelled):  # by its handle
-            run.cancelled = True
+        cancel, past = isinstance(error, asyncio.CancelledError), run.past
+        if cancel and run.stopped is None and not (self.engine.closing or past.cancelled):  # by its handle
+            past.cancelled = True
             await self.engine.journal.cancel(self.run_id)
-        final = error is None or isinstance(error, Exception) or (cancel and run.cancelled)
-        if final and run.stopped is None and run.left and not run.cancelled:
-            run.stop(run.leftover())
+        final = error is None or isinstance(error, Exception) or (cancel and past.cancelled)
+        if final and run.stopped is None and past.left and not past.cancelled:
+            run.stop(past.leftover())
         if final and run.stopped is None and error is not None:
             uncancel()
             await self._undo(run, scope, error)
@@ -192,13 +192,13 @@ class Driver:
                 return "ok", self.code.dump(value), None, None
             except PayloadError as failure:
                 error = failure
-        facts, raised = self.engine.failures.crossed(error, (self.code.module,))
+        facts, raised = self.engine.failures.crossed(error, self.code.modules)
         cancel, late = isinstance(raised, asyncio.CancelledError), isinstance(raised, DeadlineExceeded)
         return "cancelled" if cancel else "timeout" if late else "error", None, facts, raised
 
     async def _undo(self, run: DurableRun, scope: Scope, error: BaseException) -> None:
         """Take back the steps of a run that has failed, the last one first."""
-        run.conclude()
+        run.past.conclude()
         p = scoped(scope, deadline=None, armed=None)
         p.run = run
         for _, path, undo, value in sorted(run.undos, key=lambda one: one[0], reverse=True):
@@ -232,9 +232,9 @@ class Driver:
             with suppress(Exception):
                 await journal.release(run.lease, due=clock.wall())
             raise why
-        dues = [rest.due for rest in run.rests if rest.due is not None]
-        waits = {rest.path: rest.signal for rest in run.rests if rest.signal is not None}
-        due = min(dues, default=None) if run.rests else clock.wall()
+        dues = [rest.due for rest in run.waits if rest.due is not None]
+        waits = {rest.path: rest.signal for rest in run.waits if rest.signal is not None}
+        due = min(dues, default=None) if run.waits else clock.wall()
         await journal.release(run.lease, due=due, waits=waits)
         if why is None and error is not None:
             raise error

@@ -130,10 +130,12 @@ class DurableEngine(LocalEngine):
             ConfigError: If it is called outside of ``async with``, or *delay* cannot be used.
         """
         spec = module._mai_spec or module._mai_compile()
-        args, given = (value,), dict[str, Any]()
-        if isinstance(value, Payload):
-            model: Any = value.value  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
-            args, given = (), {name: getattr(model, name) for name in type(model).model_fields}
+        args: tuple[Any, ...] = (value,)
+        given = dict[str, Any]()
+        payload: Any = value
+        is_payload = isinstance(value, Payload)
+        if is_payload:
+            args, given = (), _fields(payload.value)
         bound = spec.signature.bind(args, given, spec.params, None)
         return self._start(module, bound, run_id, checked("start", "delay", delay, PAUSE))
 
@@ -207,6 +209,9 @@ class DurableEngine(LocalEngine):
             self.soon(self._adopt(run_id))
         self._hear()
 
+    def _has_news(self, mark: int) -> bool:
+        return self._told_count != mark
+
     def _hear(self) -> None:
         self._told_count += 1
         self._told_bell.ring()
@@ -261,7 +266,7 @@ class DurableEngine(LocalEngine):
                 raise attention(run_id)
             timer = asyncio.get_running_loop().call_later(LOOK, self._hear)
             try:
-                await self._told_bell.heard(lambda mark=mark: self._told_count != mark)
+                await self._told_bell.heard(partial(self._has_news, mark))
             finally:
                 timer.cancel()
 
@@ -389,7 +394,7 @@ class DurableEngine(LocalEngine):
             return json.loads(info.output or b"null") if code is None else code.load(info.output)
         if info.error is None:
             raise asyncio.CancelledError
-        raise self.failures.load(info.error, () if code is None else (code.module,))
+        raise self.failures.load(info.error, () if code is None else code.modules)
 
     # ---------------------------------------------------------------- the block
 
@@ -417,12 +422,12 @@ class DurableEngine(LocalEngine):
         """Let runs that only wait end here, and, *at_once*, all others."""
         self.closing, self.linger = True, 0.0
         busy = {driver.control for driver in self._drivers.values() if not driver.waits}
-        for control in list(self.runs):
+        for control in list(self.ongoing):
             if at_once or control not in busy:
                 control.cancel()
         for driver in list(self._drivers.values()):
             if driver.run is not None:
-                driver.run.hurry()
+                driver.run.rests.look()
 
     async def _closed(self) -> None:
         if self._unwatch is not None:
@@ -431,6 +436,11 @@ class DurableEngine(LocalEngine):
         if self._work:
             await asyncio.wait(self._work)
         await self.journal.close()
+
+
+def _fields(model: Any) -> dict[str, Any]:
+    fields: Any = model.__pydantic_fields__
+    return {name: getattr(model, name) for name in fields}
 
 
 async def _awaited(run: TraceHandle[Any]) -> Any:

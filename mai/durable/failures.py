@@ -49,22 +49,25 @@ class Failures:
     def _types(self, modules: Iterable[Any]) -> _Types:
         types = dict(self._known)
         for module in modules:
-            on = module._mai_spec.retry.on
-            types |= dict(_classes(on if isinstance(on, tuple) else [on]))
-            types |= self._names(inspect.unwrap(module.forward))
+            on: Any = module._mai_spec.retry.on
+            types |= dict(_classes(on if isinstance(on, tuple) else [on]))  # pyright: ignore[reportUnknownArgumentType]
+            types |= self._names(module.forward)
         return types
 
     def _names(self, fn: Any) -> _Types:
         """Return the exceptions that the code of *fn* can name."""
-        fn = getattr(fn, "__func__", fn)
-        if not inspect.isfunction(fn):
-            return {}
         if fn not in self._named:
-            cells = [cell.cell_contents for cell in fn.__closure__ or () if _filled(cell)]
-            seen = [*fn.__globals__.values(), *cells]
-            inner = [value for one in seen if isinstance(one, ModuleType) for value in vars(one).values()]
-            self._named[fn] = dict(_classes([*inner, *seen]))
+            self._named[fn] = dict(_classes(named_by(fn)))
         return self._named[fn]
+
+
+def named_by(fn: Any) -> list[Any]:
+    """Return what the code of *fn* can name: its globals, what is in the modules among them, what it closes over."""
+    fn = getattr(inspect.unwrap(fn), "__func__", fn)
+    if not inspect.isfunction(fn):
+        return []
+    seen = [*fn.__globals__.values(), *(cell.cell_contents for cell in fn.__closure__ or () if _filled(cell))]
+    return [value for one in seen if isinstance(one, ModuleType) for value in list(vars(one).values())] + seen
 
 
 def _filled(cell: Any) -> bool:
@@ -83,16 +86,18 @@ def _facts(error: BaseException) -> dict[str, Any]:
     """Return what is kept of *error*; ``lossy`` where that is not all."""
     kind = type(error)
     facts: dict[str, Any] = {"type": kind.__qualname__, "module": kind.__module__, "message": _text(error)}
-    if isinstance(error, BaseExceptionGroup):
-        inner = [_facts(one) for one in error.exceptions]
-        facts |= {"errors": inner, "args": [error.message], "lossy": any(one["lossy"] for one in inner)}
+    group: Any = error
+    is_group = isinstance(error, BaseExceptionGroup)
+    if is_group:
+        inner: Any = [_facts(one) for one in group.exceptions]
+        facts |= {"errors": inner, "args": [group.message], "lossy": any(one["lossy"] for one in inner)}
     else:
         args = _plain(list(error.args))
         facts |= {"args": args, "lossy": args is None}
     state = {key: _plain([value]) for key, value in vars(error).items() if key not in _OWN}
     facts["state"] = {key: value[0] for key, value in state.items() if value is not None}
     facts["lossy"] = facts["lossy"] or None in state.values()
-    facts["notes"] = [note for note in getattr(error, "__notes__", ()) if not note.startswith("mai: in ")]
+    facts["notes"] = [note for note in getattr(group, "__notes__", ()) if not note.startswith("mai: in ")]
     return facts
 
 
@@ -125,7 +130,7 @@ def _made(facts: dict[str, Any], types: _Types) -> BaseException:
             vars(error).update(facts["state"])
             if _text(error) == message:
                 return _noted(error, facts["notes"])
-    return _noted(StepFailed(message, type=facts["type"], module=facts["module"]), facts["notes"])
+    return _noted(StepFailed(f"{facts['type']}: {message}", type=facts["type"], module=facts["module"]), facts["notes"])
 
 
 def _noted(error: BaseException, notes: list[str]) -> BaseException:

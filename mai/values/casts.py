@@ -58,6 +58,7 @@ class Caster:
     """
 
     def __init__(self, tp: Any) -> None:
+        tp = Any if tp is inspect.Parameter.empty else tp
         plain = bare_type(tp)
         self.tp: Any = tp
         self.free: bool = is_open(plain)

@@ -109,7 +109,7 @@ class Signature:
         left = {key: written(value) for key, value in given.items()}
         args = [caster(p.annotation).load(left.pop(p.name)) for p in self.positional if p.name in left]
         if self.rest is not None:
-            args += caster(list[self.params[self.rest[0]].annotation]).load(left.pop(self.rest[0], "[]"))
+            args += caster(self._many()).load(left.pop(self.rest[0], "[]"))
         found = {key: self.parameter(key) for key in left}
         if unknown := [key for key, p in found.items() if p is None]:
             raise PayloadError(f"{self.owner} has no parameter {unknown[0]!r}{near(unknown[0], self.params)}")
@@ -123,12 +123,17 @@ class Signature:
         except Exception:  # noqa: BLE001 (a value that no JSON can be made of is not compared)
             return None
 
+    def _many(self) -> Any:
+        """Return the type of what ``*args`` takes, as a list."""
+        tp = self.params[self.rest[0]].annotation
+        return list.__class_getitem__(Any if tp is _EMPTY else tp)
+
     def _named(self, args: Any, kwargs: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
         """Return name, type and value of each argument."""
         count, pairs = len(self.positional), zip(self.positional, args, strict=False)
         found = [(p.name, p.annotation, value) for p, value in pairs]
         if self.rest is not None:
-            found.append((self.rest[0], list[self.params[self.rest[0]].annotation], [*args[count:]]))
+            found.append((self.rest[0], self._many(), [*args[count:]]))
         types = {key: p.annotation for key in kwargs if (p := self.parameter(key)) is not None}
         return found + [(key, types.get(key, Any), value) for key, value in kwargs.items()]
 
