@@ -136,7 +136,7 @@ def _make_adapter(tp: Any, own: ConfigDict) -> TypeAdapter[Any] | None:
     for config in (own, None):  # models, dataclasses and typed dicts bring a configuration of their own
         try:
             made = TypeAdapter(tp, config=config)
-        except Exception:  # noqa: BLE001  # nosec B112 (what a type of the user's raises here is not for us to say)
+        except Exception:  # nosec B112  # noqa: BLE001 (what a type of the user's raises here is not for us to say)
             continue
         return made if made.pydantic_complete else None
     return None
