@@ -15,6 +15,7 @@ ANY_CALL = "the handles of calls of all types stand side by side"
 NO_TYPE_FORM = "any type expression (`int | None`, `list[int]`), for which typing has no type before TypeForm"
 MADE_FROM_FORWARD = "made from forward, when the program runs"
 REASONS = {
+    "AlreadyRecorded.record": "a `mai.durable.Record`, of a room above",
     "Call.args": "the arguments of any forward",
     "Call.kwargs": "the arguments of any forward",
     "Conditional.otherwise": ANY_MODULE,
