@@ -19,11 +19,11 @@ from pydantic import AfterValidator, BaseModel, Field, JsonValue, PlainSerialize
 
 from .core.clock import clock
 from .core.control import Question, Reader, Stream
-from .core.events import Asked, Chunk, Emitted, Event, Failed, Finished, Progress, Retrying, Started
+from .core.events import Asked, Chunk, Emitted, Event, Failed, Finished, Progress, Retrying, Started, TraceEvent
 from .core.frame import Frame, current, restore, scoped, set_current
 from .core.middleware import Call
 from .core.retry import Retry
-from .core.trace import ErrorInfo, Outcome, TraceHandle
+from .core.trace import ErrorInfo, Outcome, TraceHandle, TraceLink
 from .errors import ConfigError, CycleError, PayloadError, WiringError
 from .values.casts import caster, show, sized, written
 from .values.checked import PAUSE, SECONDS, UNSET, checked, near
@@ -31,7 +31,7 @@ from .values.checked import PAUSE, SECONDS, UNSET, checked, near
 __all__ = [
     "Asked", "Call", "Chunk", "Context", "Emitted", "ErrorInfo", "Event", "Failed", "Finished", "Outcome", "Payload",
     "PlanEdge", "PlanInput", "PlanNode", "PlanType", "Progress", "Question", "Reader", "Retry", "Retrying", "Started",
-    "Stream", "TraceHandle", "WorkflowPlan",
+    "Stream", "TraceEvent", "TraceHandle", "TraceLink", "WorkflowPlan",
 ]  # fmt: skip
 
 T = TypeVar("T")
