@@ -4,9 +4,10 @@
 """
 
 from .errors import AccessRefused, ApprovalRefused, ArgumentsRefused, ToolError
-from .tool import Tool, ToolOptions, ToolResult, as_tools
+from .files import FileEntry, Found, Line, Listing, files
+from .tool import Tool, ToolOptions, ToolPolicy, ToolResult, as_tools
 
 __all__ = [
-    "AccessRefused", "ApprovalRefused", "ArgumentsRefused", "Tool", "ToolError", "ToolOptions", "ToolResult",
-    "as_tools",
+    "AccessRefused", "ApprovalRefused", "ArgumentsRefused", "FileEntry", "Found", "Line", "Listing", "Tool",
+    "ToolError", "ToolOptions", "ToolPolicy", "ToolResult", "as_tools", "files",
 ]  # fmt: skip
