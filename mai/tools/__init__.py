@@ -5,9 +5,10 @@
 
 from .errors import AccessRefused, ApprovalRefused, ArgumentsRefused, ToolError
 from .files import FileEntry, Found, Line, Listing, files
+from .http import HttpResponse, http
 from .tool import Tool, ToolOptions, ToolPolicy, ToolResult, as_tools
 
 __all__ = [
-    "AccessRefused", "ApprovalRefused", "ArgumentsRefused", "FileEntry", "Found", "Line", "Listing", "Tool",
-    "ToolError", "ToolOptions", "ToolPolicy", "ToolResult", "as_tools", "files",
+    "AccessRefused", "ApprovalRefused", "ArgumentsRefused", "FileEntry", "Found", "HttpResponse", "Line", "Listing",
+    "Tool", "ToolError", "ToolOptions", "ToolPolicy", "ToolResult", "as_tools", "files", "http",
 ]  # fmt: skip
