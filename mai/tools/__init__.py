@@ -6,9 +6,11 @@
 from .errors import AccessRefused, ApprovalRefused, ArgumentsRefused, ToolError
 from .files import FileEntry, Found, Line, Listing, files
 from .http import HttpResponse, http
+from .shell import CommandResult, shell
 from .tool import Tool, ToolOptions, ToolPolicy, ToolResult, as_tools
 
 __all__ = [
-    "AccessRefused", "ApprovalRefused", "ArgumentsRefused", "FileEntry", "Found", "HttpResponse", "Line", "Listing",
-    "Tool", "ToolError", "ToolOptions", "ToolPolicy", "ToolResult", "as_tools", "files", "http",
+    "AccessRefused", "ApprovalRefused", "ArgumentsRefused", "CommandResult", "FileEntry", "Found", "HttpResponse",
+    "Line", "Listing", "Tool", "ToolError", "ToolOptions", "ToolPolicy", "ToolResult", "as_tools", "files", "http",
+    "shell",
 ]  # fmt: skip

@@ -80,6 +80,8 @@ async def serving(context: ssl.SSLContext | None = None) -> AsyncIterator[Server
         loop.set_exception_handler(lambda *_: None)
     async with listening:
         yield server
+        for _ in range(10):  # until it has seen that, too
+            await asyncio.sleep(0)
     loop.set_exception_handler(handler)
 
 
