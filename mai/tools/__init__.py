@@ -3,14 +3,15 @@
 `Tool` makes one of any Module or typed function.
 """
 
-from .errors import AccessRefused, ApprovalRefused, ArgumentsRefused, ToolError
+from .errors import AccessRefused, ApprovalRefused, ArgumentsRefused, ServerGone, ToolChanged, ToolError
 from .files import FileEntry, Found, Line, Listing, files
 from .http import HttpResponse, http
+from .mcp import MCPProgress, MCPTools
 from .shell import CommandResult, shell
 from .tool import Tool, ToolOptions, ToolPolicy, ToolResult, as_tools
 
 __all__ = [
     "AccessRefused", "ApprovalRefused", "ArgumentsRefused", "CommandResult", "FileEntry", "Found", "HttpResponse",
-    "Line", "Listing", "Tool", "ToolError", "ToolOptions", "ToolPolicy", "ToolResult", "as_tools", "files", "http",
-    "shell",
+    "Line", "Listing", "MCPProgress", "MCPTools", "ServerGone", "Tool", "ToolChanged", "ToolError", "ToolOptions",
+    "ToolPolicy", "ToolResult", "as_tools", "files", "http", "shell",
 ]  # fmt: skip

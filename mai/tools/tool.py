@@ -1,5 +1,6 @@
 """Tool: a module or a typed function that a model may call."""
 
+import copy
 import inspect
 import json
 import re
@@ -203,7 +204,12 @@ class Tool(Module[Any, Any], Generic[P, R]):
         return {names.OPERATION: "execute_tool", names.TOOL_NAME: self.name, names.TOOL_TYPE: "function", kind: "TOOL"}
 
     def schema(self) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Return the JSON schema of the arguments, with what the docstring says of each."""
+        """Return the JSON schema of the arguments, with what the docstring says of each.
+
+        A module that has an ``input_schema`` of its own, as one from another program has, is described by that.
+        """
+        if (given := getattr(self.inner, "input_schema", None)) is not None:
+            return copy.deepcopy(cast("dict[str, Any]", given))  # a JSON schema
         made = _untitled(self.In.model_json_schema())
         for key, text in self._parameters.items():
             if key in (fields := made["properties"]):
