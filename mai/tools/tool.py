@@ -216,7 +216,7 @@ class Tool(Module[Any, Any], Generic[P, R]):
                 fields[key] = {"description": text, **fields[key]}
         return made
 
-    async def forward(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    async def forward(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Ask for approval where it is needed, then call the module."""
         if call_id := _call_id.get():
             noted(current(), {names.TOOL_CALL_ID: call_id})

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Self, TextIO, Unpack, cast
 from opentelemetry.trace import SpanKind
 from pydantic import TypeAdapter
 
+from mai.core.clock import clock
 from mai.core.events import emit
 from mai.errors import ConfigError
 from mai.layers import Module
@@ -106,6 +107,8 @@ class MCPTools:
         headers: Headers of each request, such as ``Authorization``.
         timeout: How long connecting and listing may take [s].
         call_timeout: How long each call may take [s]; None: as long as it likes.
+        max_age: How old the list of tools may be [s] when one is called; an older one, and one of which the server says
+            that it has changed, is asked for again before.
         stderr: Where the server's complaints go, a file with a descriptor; None: nowhere, as they may hold secrets.
         policy: As of `Tool`.
 
@@ -136,6 +139,7 @@ class MCPTools:
         headers: Mapping[str, str] | None = None,
         timeout: float = 30.0,
         call_timeout: float | None = None,
+        max_age: float = 60.0,
         stderr: TextIO | None = None,
         **policy: Unpack[ToolPolicy],
     ) -> None:
@@ -144,6 +148,7 @@ class MCPTools:
             raise ConfigError(f"MCPTools: {server!r} is neither an http(s) URL nor a command such as ['npx', 'server']")
         self._timeout = checked("MCPTools", "timeout", timeout, SECONDS)
         self._limit = None if call_timeout is None else checked("MCPTools", "call_timeout", call_timeout, SECONDS)
+        self._max_age = checked("MCPTools", "max_age", max_age, SECONDS)
         self._prefix, self._policy = prefix, policy
         self._connection = Connection(
             target, env=env or {}, cwd=cwd, headers=headers or {}, stderr=stderr, changed=self._note_change
@@ -152,6 +157,7 @@ class MCPTools:
         self.pins: dict[str, str] = dict(pins) if isinstance(pins, Mapping) else {}
         self._trusts_first = pins is None
         self._known: dict[str, Definition] = {}
+        self._listed = 0.0  # when the list was asked for [s]
         self._changed = False  # the server has said that its list is another one
         self.tools: tuple[Tool[..., Any], ...] = ()
         self.refused: dict[str, str] = {}
@@ -188,7 +194,12 @@ class MCPTools:
         await self._list(trust=False)
 
     async def _list(self, *, trust: bool) -> None:
-        self._changed, found, cursor = False, dict[str, "Definition"](), cast("str | None", None)
+        self._changed, self._listed, found, cursor = (
+            False,
+            clock.now(),
+            dict[str, "Definition"](),
+            cast("str | None", None),
+        )
         for _ in range(_PAGES):
             at = cursor
             page = await self._connection.ask(lambda client, at=at: client.list_tools(cursor=at, cache_mode="refresh"))  # type: ignore[misc]
@@ -258,7 +269,7 @@ class MCPTools:
             ToolError: If the server says that it failed.
         """
         name = definition.name
-        if self._changed:
+        if self._changed or clock.now() - self._listed > self._max_age:
             await self.refresh()
         now = self._known.get(name)
         objection = "the server has it no more" if now is None else self._objection(now)

@@ -1,4 +1,4 @@
-"""The connection to an MCP server: it is held by a task of its own, and what fails there is told as one of our errors."""
+"""The connection to an MCP server: a task of its own holds it, and what fails there is told as one of our errors."""
 
 import asyncio
 import os
@@ -48,7 +48,7 @@ class Connection:
         self._client: Client | None = None
         self._owner: asyncio.Task[None] | None = None
         self._leave = asyncio.Event()
-        self.redactor: Redactor = Redactor(*_secrets(self._env, self._headers))
+        self.redactor: Redactor = Redactor(*secrets_of(self._env, self._headers))
 
     async def open(self) -> None:
         """Connect.
@@ -161,10 +161,10 @@ class Connection:
         return f"<MCPTools {os.path.basename(self._target[0])}>"
 
 
-def _secrets(env: Mapping[str, str], headers: Mapping[str, str]) -> list[str]:
-    """Return what a server was given and must not give on."""
+def secrets_of(env: Mapping[str, str], headers: Mapping[str, str] | None = None) -> list[str]:
+    """Return what in an environment is called like a secret, and what headers authorize with."""
     values = [value for key, value in env.items() if _SECRET.search(key)]
-    values += [value.rpartition(" ")[2] for value in headers.values()]
+    values += [value.rpartition(" ")[2] for value in (headers or {}).values()]
     return [value for value in values if len(value) >= _SHORTEST]
 
 
