@@ -2,15 +2,16 @@
 
 import json
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
 from ...core.clock import clock
 from ...core.ids import new_id
+from ...errors import MaiError
 from ..records import ENDED, Lease, Record
-from .blobs import LARGEST_INLINE
-from .checksum import checksum
+from .checksum import checksum, record_checksum
+from .desk import Job
 from .rows import (
     SIGNAL_COLUMNS,
     RecordRow,
@@ -25,12 +26,9 @@ from .rows import (
 from .session import Place, Session
 from .tables import Tables
 
-__all__ = ["OwnError", "append", "signal", "take", "transact"]
+__all__ = ["Append", "OwnError", "append_all", "signal", "take", "transact"]
 
-_APPEND: Final = (
-    f"INSERT INTO mai_record SELECT {', '.join('?' * (len(RecordRow._fields) + 1))} FROM mai_run"
-    " WHERE run_id = ? AND epoch = ? AND owner = ? AND status = 'running'"
-)
+_APPEND: Final = f"INSERT INTO mai_record VALUES({', '.join('?' * (len(RecordRow._fields) + 1))})"
 
 
 class OwnError(Exception):
@@ -41,31 +39,57 @@ class OwnError(Exception):
         self.error: sqlite3.Error = error
 
 
-def append(session: Session, lease: Lease, record: Record) -> int:
-    """Write a record: by one statement, unless it is the first of a claim, or large."""
-    place = session.place(lease)
-    sizes = (len(data) for data in (record.input, record.output, record.error) if data is not None)
-    if place.claims or max(sizes, default=0) > LARGEST_INLINE:
+class Append(Job[Session]):
+    """A record to be written; several that wait are written by one statement."""
+
+    __slots__ = ("lease", "record")
+
+    def __init__(self, lease: Lease, record: Record) -> None:
+        super().__init__()
+        self.lease = lease
+        self.record = record
+
+    def do(self, state: Session) -> int:
+        """Write it by itself."""
+        with state.whole():
+            place = state.place(self.lease)
+            return _append(state, place, record_row(state.book, self.lease.run_id, self.record, place.seq + 1))
+
+
+def append_all(session: Session, jobs: Sequence[Append]) -> bool:
+    """Write the records of all *jobs* by one statement; False: there is something about one, and nothing is written."""
+    seed, values = session.book.seed, []
+    try:
         with session.whole():
-            return _append(session, place, record_row(session.book, lease.run_id, record, place.seq + 1))
-    return _append(session, place, record_row(session.book, lease.run_id, record, place.seq + 1))
+            for job in jobs:
+                place = session.place(job.lease)
+                row = record_row(session.book, job.lease.run_id, job.record, place.seq + 1)
+                values.append((*row, record_checksum(seed, row)))
+                _count(session, place)
+                job.value = place.seq
+            session.book.connection.executemany(_APPEND, values)
+    except (MaiError, UnicodeEncodeError, OverflowError, sqlite3.IntegrityError, sqlite3.DataError):
+        return False
+    return True
 
 
 def _append(session: Session, place: Place, row: RecordRow) -> int:
-    """Write a row if the lease of *place* holds; the same statement sees to both."""
-    book, lease = session.book, place.lease
-    values = (*row, checksum(book.seed, row), lease.run_id, lease.epoch, lease.owner)
+    """Write a row."""
+    book = session.book
     try:
-        written = book.connection.execute(_APPEND, values).rowcount
+        book.connection.execute(_APPEND, (*row, record_checksum(book.seed, row)))
     except sqlite3.IntegrityError:
-        raise session.recorded(row.run_id, row.path) or session.fenced(lease) from None
-    if not written:
-        raise session.fenced(lease)
-    if place.claims:
-        save(book, run_row(book, row.run_id)._replace(claims=0))
-        place.claims = 0
-    place.seq = row.seq
+        raise session.recorded(row.run_id, row.path) or session.fenced(place.lease) from None
+    _count(session, place)
     return row.seq
+
+
+def _count(session: Session, place: Place) -> None:
+    """Count a new record."""
+    place.seq += 1
+    if place.claims:
+        save(session.book, run_row(session.book, place.lease.run_id)._replace(claims=0))
+        place.claims = 0
 
 
 def take(session: Session, lease: Lease, path: str, name: str, started: float) -> bytes | None:
@@ -73,7 +97,6 @@ def take(session: Session, lease: Lease, path: str, name: str, started: float) -
     book = session.book
     place = session.place(lease)
     query = f"SELECT {SIGNAL_COLUMNS}, crc FROM mai_signal WHERE run_id = ? AND name = ? AND path IS NULL"
-    session.check(lease)
     first = session.recorded(lease.run_id, path)
     if first is not None:
         raise first
@@ -97,7 +120,6 @@ def transact(session: Session, lease: Lease, record: Record, work: Callable[[Any
     if first is not None:
         found: Record = first.record
         return found
-    session.check(lease)  # nothing of the user's is done for nothing
     tables = Tables(session.book.connection)
     try:
         with tables.guarded():

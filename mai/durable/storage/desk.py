@@ -13,32 +13,49 @@ from ...core.threads import start_thread
 from ...errors import JournalError
 from .files import explained
 
-__all__ = ["Desk", "Job"]
+__all__ = ["Desk", "Job", "Work"]
 
 S = TypeVar("S")
 T = TypeVar("T")
 
 
 class Job(Generic[S]):
-    """Work that an event loop waits for."""
+    """Something that an event loop waits for."""
 
-    __slots__ = ("error", "future", "loop", "value", "work")
+    __slots__ = ("error", "future", "loop", "value")
 
-    def __init__(self, work: Callable[[S], Any]) -> None:
-        self.work = work
+    def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
         self.future: asyncio.Future[Any] = self.loop.create_future()
         self.value: Any = None
         self.error: BaseException | None = None
 
+    def do(self, state: S) -> Any:
+        """Do it, in the thread."""
+
     def settle(self) -> None:
         """Tell whoever waits, in its loop."""
-        if self.future.done():  # it was cancelled
+        future = self.future
+        if future.done():  # it was cancelled
             return
         if self.error is None:
-            self.future.set_result(self.value)
+            future.set_result(self.value)
         else:
-            self.future.set_exception(self.error)
+            future.set_exception(self.error)
+
+
+class Work(Job[S]):
+    """A function of the state of the desk."""
+
+    __slots__ = ("work",)
+
+    def __init__(self, work: Callable[[S], Any]) -> None:
+        super().__init__()
+        self.work = work
+
+    def do(self, state: S) -> Any:
+        """Call the function."""
+        return self.work(state)
 
 
 class Desk(Generic[S]):
@@ -59,17 +76,16 @@ class Desk(Generic[S]):
     async def start(self) -> None:
         """Start the thread, and wait until what it needs is open."""
         self._closed = False
-        opening = Job[S](_nothing)
+        opening = Job[S]()
         start_thread(lambda: self._serve(opening), self.name)
         await opening.future
 
-    async def ask(self, work: Callable[[S], T]) -> T:
-        """Have *work* done, and return what it gives.
+    def post(self, job: Job[S]) -> "asyncio.Future[Any]":
+        """Hand over a job, and return what to await.
 
         Raises:
             JournalError: If the desk is closed, or the process was forked since.
         """
-        job = Job(work)
         if os.getpid() != self._pid:
             why = f"{self.path!r} was opened in another process, from which this one was forked"
             raise JournalError(f"{why}; start workers by spawn, or fork before it is opened", path=self.path)
@@ -77,7 +93,11 @@ class Desk(Generic[S]):
             if self._closed:
                 raise JournalError(f"{self.path!r} is not open", path=self.path)
             self._jobs.put(job)
-        result: T = await job.future
+        return job.future
+
+    async def ask(self, work: Callable[[S], T]) -> T:
+        """Have *work* done, and return what it gives; the errors are those of `post`."""
+        result: T = await self.post(Work(work))
         return result
 
     def wake(self) -> None:
@@ -86,7 +106,7 @@ class Desk(Generic[S]):
 
     async def stop(self) -> None:
         """Do what still waits, close the connection, and end the thread."""
-        ending = Job(self._close)
+        ending = Work(self._close)
         with self._lock:
             if self._closed or os.getpid() != self._pid:
                 return
@@ -151,10 +171,6 @@ class Desk(Generic[S]):
             if not jobs:
                 logging.getLogger("mai").warning("%s", explained(error, self.path))
         deliver(jobs)
-
-
-def _nothing(_: object) -> None:
-    """Do nothing: to have opened is all."""
 
 
 def deliver(jobs: Iterable[Job[Any]]) -> None:

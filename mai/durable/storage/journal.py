@@ -155,7 +155,8 @@ class SQLiteJournal:
 
     async def append(self, lease: Lease, record: Record) -> int:
         """Write a record; see `Journal.append`."""
-        return await self._writer.ask(lambda session: appends.append(session, lease, record))
+        seq: int = await self._writer.post(appends.Append(lease, record))
+        return seq
 
     async def take(self, lease: Lease, path: str, name: str, started: float) -> bytes | None:
         """Consume a signal and record it; see `Journal.take`."""

@@ -78,7 +78,7 @@ class Reader(Desk[Book]):
         for job in jobs:
             state.connection.execute("BEGIN")
             try:
-                job.value = job.work(state)
+                job.value = job.do(state)
             except sqlite3.Error as error:
                 job.error = explained(error, self.path)
             except BaseException as error:  # noqa: BLE001 (whoever waits for it gets it)

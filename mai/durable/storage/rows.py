@@ -10,7 +10,7 @@ from ...core.clock import clock
 from ...errors import ConfigError, CorruptJournal, UnknownRun
 from ..records import Record, RunInfo, Signal
 from . import blobs
-from .checksum import checksum
+from .checksum import checksum, record_checksum
 
 __all__ = [
     "RECORD_COLUMNS", "RUN_COLUMNS", "SIGNAL_COLUMNS", "Book", "RecordRow", "RunRow", "SignalRow", "checked_record",
@@ -177,7 +177,7 @@ def record_row(book: Book, run_id: str, record: Record, seq: int) -> RecordRow:
 
 def checked_record(book: Book, found: tuple[Any, ...]) -> RecordRow:
     """Return the row of a record that was selected with its checksum."""
-    if checksum(book.seed, found[:-1]) != found[-1]:
+    if record_checksum(book.seed, found[:-1]) != found[-1]:
         raise book.damaged(f"the record {found[1]!r} of the run {found[0]!r}")
     return RecordRow(*found[:-1])
 

@@ -12,7 +12,7 @@ from ...core.clock import clock
 from ...errors import ConfigError, RunExists, UnknownRun
 from ..records import ENDED, Lease, RunInfo, Status
 from . import blobs
-from .checksum import checksum
+from .checksum import checksum, record_checksum
 from .leases import alive, renew
 from .rows import (
     RUN_COLUMNS,
@@ -115,6 +115,7 @@ def claim(session: Session, run_id: str, owner: str, ttl: float) -> tuple[Lease,
 def _claimed(session: Session, row: RunRow, owner: str, ttl: float) -> RunRow:
     renew(session, owner, ttl)
     lease = Lease(row.run_id, owner, row.epoch + 1)
+    session.places.pop(row.run_id, None)
     session.after.append(partial(session.hold, lease, ttl))
     return save(
         session.book,
@@ -129,8 +130,10 @@ def _own(session: Session, lease: Lease) -> RunRow:
         Fenced: If it is no longer.
     """
     session.check(lease)
+    row = run_row(session.book, lease.run_id)._replace(records=session.place(lease).seq)
+    session.places.pop(lease.run_id)
     session.after.append(partial(session.drop, lease.run_id))
-    return run_row(session.book, lease.run_id)._replace(records=session.place(lease).seq)
+    return row
 
 
 def release(session: Session, lease: Lease, status: Status, due: float | None, waits: Mapping[str, str] | None) -> None:
@@ -213,7 +216,7 @@ def _copy(session: Session, new_id: str, row: RecordRow, output: bytes | None) -
         blobs.share(book.connection, new_id, column)
     row = row._replace(run_id=new_id)
     marks = ", ".join("?" * (len(row) + 1))
-    book.connection.execute(f"INSERT INTO mai_record VALUES({marks})", (*row, checksum(book.seed, row)))
+    book.connection.execute(f"INSERT INTO mai_record VALUES({marks})", (*row, record_checksum(book.seed, row)))
 
 
 def prune(session: Session, before: float, statuses: Sequence[Status]) -> int:

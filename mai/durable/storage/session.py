@@ -22,6 +22,7 @@ class Place:
     lease: Lease
     seq: int  # of the last one
     claims: int  # what its row says
+    version: int  # of the data, when the lease was last seen to hold
 
 
 @dataclass(slots=True)
@@ -33,33 +34,42 @@ class Session:
     ttls: dict[str, float] = field(default_factory=dict[str, float])  # of their owners
     held: Counter[str] = field(default_factory=Counter[str])  # how many leases each owner has
     places: dict[str, Place] = field(default_factory=dict[str, Place])
+    version: int = -1  # of the data: another one if another process has written anything
     after: list[Callable[[], None]] = field(default_factory=list[Callable[[], None]])  # once this transaction stands
 
     def place(self, lease: Lease) -> Place:
         """Return where the next record goes.
 
         Raises:
-            Fenced: If the lease is no longer the newest, as far as is known here.
+            Fenced: If the lease is no longer the newest.
         """
         place = self.places.get(lease.run_id)
-        if place is None or place.lease != lease:
-            row = run_row(self.book, lease.run_id)
-            if (row.owner, row.epoch) != (lease.owner, lease.epoch):
-                raise self.fenced(lease)
+        if place is not None and place.version == self.version and (place.lease is lease or place.lease == lease):
+            return place
+        claims = self.check(lease)
+        if place is None or place.lease != lease:  # else only its owner can have added to it, which is here
             query = "SELECT ifnull(max(seq), 0) FROM mai_record WHERE run_id = ?"
             seq = self.book.connection.execute(query, (lease.run_id,)).fetchone()[0]
-            place = self.places[lease.run_id] = Place(lease, seq, row.claims)
+            place = self.places[lease.run_id] = Place(lease, seq, claims, self.version)
+        place.version = self.version
         return place
 
-    def check(self, lease: Lease) -> None:
-        """See that *lease* holds.
+    def check(self, lease: Lease) -> int:
+        """See that *lease* holds, and return how often the run was claimed since its last record.
 
         Raises:
             Fenced: If not.
         """
-        row = run_row(self.book, lease.run_id)
-        if (row.owner, row.epoch, row.status) != (lease.owner, lease.epoch, "running"):
+        query = "SELECT owner, epoch, status, claims FROM mai_run WHERE run_id = ?"
+        found = self.book.connection.execute(query, (lease.run_id,)).fetchone()
+        if found is None or found[:3] != (lease.owner, lease.epoch, "running"):
             raise self.fenced(lease)
+        claims: int = found[3]
+        return claims
+
+    def look(self) -> None:
+        """See, at the beginning of a transaction, whether another process has written since the last one."""
+        self.version = self.book.connection.execute("PRAGMA data_version").fetchone()[0]
 
     def fenced(self, lease: Lease) -> Fenced:
         """Return the error of a write under *lease*, saying who holds the run now."""

@@ -7,12 +7,13 @@ a record, and a hundred runs share each one.
 import sqlite3
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import groupby
 from threading import Event
-from typing import Final
+from typing import Final, cast
 
 from ...core.clock import clock
 from ...errors import ConfigError, JournalError
-from .appends import OwnError
+from .appends import Append, OwnError, append_all
 from .desk import Desk, Job
 from .files import Files, explained
 from .leases import renew, renewal
@@ -44,9 +45,13 @@ class Writer(Desk[Session]):
         connection, idle = state.book.connection, not state.leases
         try:
             connection.execute("BEGIN IMMEDIATE")
+            state.look()
             self._renew(state)
-            for job in jobs:
-                self._one(state, job)
+            for kind, group in groupby(jobs, type):
+                together = list(group)
+                if kind is not Append or len(together) == 1 or not append_all(state, cast("list[Append]", together)):
+                    for job in together:
+                        self._one(state, job)
             connection.execute("COMMIT")
             self.files.same()
         except BaseException:
@@ -64,7 +69,7 @@ class Writer(Desk[Session]):
     def _one(self, state: Session, job: Job[Session]) -> None:
         """Do one item; an error of its own is noted, one of the transaction is raised."""
         try:
-            job.value = job.work(state)
+            job.value = job.do(state)
         except OwnError as error:
             job.error = error.error
         except (UnicodeEncodeError, OverflowError) as error:

@@ -330,4 +330,4 @@ TestJournal.settings = settings(max_examples=8, stateful_step_count=20, deadline
 class TestJournalForLong(JournalAgainstModel.TestCase):
     """The same with many more examples."""
 
-    settings = settings(max_examples=300, stateful_step_count=40, deadline=None)
+    settings = settings(max_examples=30, stateful_step_count=30, deadline=None)
