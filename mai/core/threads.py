@@ -24,6 +24,7 @@ from typing import Any
 from weakref import WeakSet
 
 from ..errors import TooManyAbandoned
+from .clock import clock
 from .frame import current
 from .names import THREAD_ABANDONED
 from .points import points
@@ -185,8 +186,6 @@ class Threads:
                 job.state = "abandoned"
             self.abandoned += running
             self._next()  # there may be room for one thread more
-        if running and job.door is not None:
-            job.door.cancel()
         return running
 
     @contextmanager
@@ -314,6 +313,9 @@ async def offload(call: Callable[[], Any]) -> Any:
     try:
         return await job.future
     except asyncio.CancelledError:
-        if threads.abandon(job) and frame.handle is not None:
+        abandoned, due = threads.abandon(job), frame.deadline
+        if abandoned and job.door is not None and (due is None or clock.now() < due):  # else a timer of its own does
+            job.door.cancel()
+        if abandoned and frame.handle is not None:
             frame.handle.attributes = {**frame.handle.attributes, THREAD_ABANDONED: True}
         raise

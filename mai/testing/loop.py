@@ -17,6 +17,7 @@ from .seeds import Rng, generator
 Ts = TypeVarTuple("Ts")
 START = 1000.0  # where virtual time begins [s]
 TAIL = 40  # steps of a schedule that are shown
+WIDE = 60  # characters of a path that are shown
 _futures: Any = asyncio.futures
 _arrives: Any = _futures._set_result_unless_cancelled  # what ends a sleep
 
@@ -288,7 +289,10 @@ def shown(schedule: Sequence[LoopStep]) -> str:
     """Return the end of a schedule as text: number, time, task, and the mai step that went on."""
     tail = schedule[-TAIL:]
     wide = max((len(step.task) for step in tail), default=0)
-    lines = [f"{step.number:>6}  {step.time:>9.3f} s  {step.task:<{wide}}  {step.where}".rstrip() for step in tail]
+    lines = []
+    for step in tail:
+        where = step.where if len(step.where) <= WIDE else f"...{step.where[-WIDE:]}"
+        lines.append(f"{step.number:>6}  {step.time:>9.3f} s  {step.task:<{wide}}  {where}".rstrip())
     return "\n".join(lines)
 
 
