@@ -9,7 +9,7 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 
 from .parts import NAMED, PARTS, Found, search
@@ -27,6 +27,16 @@ def jobs(seeds: int, names: list[str], *, long: bool) -> Iterator[tuple[str, str
             size = CHUNK if part == "order" else 1
             for start in range(0, most, size):
                 yield name, part, range(start, min(most, start + size))
+
+
+def until_a_failure(listed: Iterable[tuple[str, str, range]]) -> list[Found]:
+    """Do jobs one after the other until one fails."""
+    found: list[Found] = []
+    for job in listed:
+        found.append(search(*job))
+        if found[-1].failure:
+            break
+    return found
 
 
 def added(found: list[Found]) -> Found:
@@ -57,11 +67,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=1000, help="how many interleavings, all shapes together")
     parser.add_argument("--shape", choices=sorted(NAMED), action="append", help="only that one; may be repeated")
     parser.add_argument("--long", action="store_true", help="so many for each shape, and more at every step")
+    parser.add_argument("--first", action="store_true", help="stop at the first failure, in one process")
     given = parser.parse_args(arguments)
     names, started = given.shape or list(NAMED), time.monotonic()
-    with ProcessPoolExecutor(os.cpu_count()) as pool:
-        running = [pool.submit(search, *job) for job in jobs(given.seeds, names, long=given.long)]
-        found = [done.result() for done in as_completed(running)]
+    if given.first:
+        found = until_a_failure(jobs(given.seeds, names, long=given.long))
+    else:
+        with ProcessPoolExecutor(os.cpu_count()) as pool:
+            running = [pool.submit(search, *job) for job in jobs(given.seeds, names, long=given.long)]
+            found = [done.result() for done in as_completed(running)]
     print(table(names, found))
     failures = [one for one in found if one.failure]
     for one in failures[:10]:
