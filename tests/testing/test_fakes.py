@@ -52,7 +52,7 @@ def test_a_script_may_have_functions_and_classes_of_errors_and_tells_its_calls()
         assert simulate(main) == [["X"], ["abc", "abc"]]
     wanted = [Seen(args, {}, at=0, step_id="") for args in (("x", 2), ("x", 2), ("abc", 2))]
     assert step.calls == wanted  # when and where they were is not compared
-    assert [seen.step_id for seen in step.calls] == ["again", "again", "Search"]
+    assert [seen.step_id for seen in step.calls] == ["again/Scripted", "again/Scripted", "Search/Scripted"]
     assert step.calls[2].at - step.calls[1].at == 5
 
 
