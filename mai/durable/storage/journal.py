@@ -151,7 +151,7 @@ class SQLiteJournal:
         if claimed is None:
             return None
         lease, info = claimed
-        return lease, info, [] if info.epoch == 1 else await self.history(run_id)
+        return lease, info, await self.history(run_id) if info.records or info.epoch > 1 else []
 
     async def append(self, lease: Lease, record: Record) -> int:
         """Write a record; see `Journal.append`."""

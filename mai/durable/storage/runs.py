@@ -32,7 +32,7 @@ from .session import Session
 __all__ = ["cancel", "claim", "create", "finish", "fork", "prune", "release", "resume"]
 
 PRUNED_AT_ONCE: Final = 100
-FREED_AT_ONCE: Final = 10_000  # pages
+FREED_AT_ONCE: Final = 5_000  # pages
 _INSERT: Final = f"INSERT INTO mai_run({RUN_COLUMNS}, crc) VALUES({', '.join('?' * (len(RunRow._fields) + 1))})"
 
 
@@ -229,5 +229,7 @@ def prune(session: Session, before: float, statuses: Sequence[Status]) -> int:
         for table in ("mai_record", "mai_signal", "mai_run"):
             connection.execute(f"DELETE FROM {table} WHERE run_id = ?", (run_id,))
         blobs.drop_uses(connection, run_id)
-    connection.execute(f"PRAGMA incremental_vacuum({FREED_AT_ONCE})").fetchall()
+    free: int = connection.execute("PRAGMA freelist_count").fetchone()[0]
+    for _ in range(min(free, FREED_AT_ONCE)):
+        connection.execute("PRAGMA incremental_vacuum(1)")  # without a number, sqlite3 would stop after the first page
     return len(run_ids)
