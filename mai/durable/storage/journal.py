@@ -77,12 +77,14 @@ class SQLiteJournal:
         self._verifier = Reader(self._files, self._writer)  # for what takes long
 
     async def open(self) -> Self:
-        """Open the file; ``async with`` does it, too.
+        """Open the file, if it is not open; ``async with`` does it, too.
 
         Raises:
             JournalError: If it cannot be opened, or has tables of a newer mai.
             CorruptJournal: If it is no journal, or was damaged.
         """
+        if self._writer.is_open:
+            return self
         await self._writer.start()
         try:
             await self._reader.start()

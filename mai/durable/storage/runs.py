@@ -146,8 +146,9 @@ def release(session: Session, lease: Lease, status: Status, due: float | None, w
         due = clock.wall()
     if status == "needs_attention":  # it goes on when somebody says so
         due = None
+    claims = row.claims if status == "needs_attention" else 0  # only those are counted that came to nothing
     waiting = json.dumps(dict(waits or {}))
-    save(session.book, row._replace(status=status, owner=None, due=seconds("due", due), waits=waiting))
+    save(session.book, row._replace(status=status, owner=None, claims=claims, due=seconds("due", due), waits=waiting))
 
 
 def finish(session: Session, lease: Lease, status: Status, output: bytes | None, error: bytes | None) -> None:

@@ -213,6 +213,7 @@ class JournalAgainstModel(RuleBasedStateMachine):
         here = any(name in waits.values() and path is None for name, _, _, path in run.signals)
         run.status, run.owner, run.waits, run.updated = status, None, waits, self.wall
         run.ready = not stuck and (here or run.cancelled)
+        run.claims = run.claims if stuck else 0
 
     @precondition(lambda self: self.leases)
     @rule(who=WHO, index=st.integers(0, 99), status=st.sampled_from(sorted(ENDED)), data=DATA)
