@@ -4,12 +4,18 @@ Ids come from the operating system, so neither ``random.seed`` nor a fork can ma
 """
 
 import os
+import uuid
 from collections.abc import Callable
 
 
 def new_id() -> str:
     """Return 128 random bits as 32 hexadecimal digits."""
     return os.urandom(16).hex()
+
+
+def new_uuid() -> str:
+    """Return a random UUID, as text."""
+    return str(uuid.UUID(bytes=os.urandom(16), version=4))
 
 
 class Chance:

@@ -291,6 +291,10 @@ class Journal(Protocol):
         """Delete the runs that ended with one of *statuses* before that time [s]; return how many."""
         ...
 
+    async def open(self) -> object:
+        """Open the files; what is open already stays so."""
+        ...
+
     async def close(self) -> None:
         """Write what waits, give back what is held, and close the files."""
         ...

@@ -596,3 +596,18 @@ async def test_detached_work_has_its_attempts_and_fallbacks_inside() -> None:
     assert await handle == 7
     hopeless: Any = await Flaky(9).with_(detached=True, fallback=lambda x: x + 1)(7)
     assert await hopeless == 8
+
+
+@simulated
+async def test_an_error_that_says_it_is_not_retryable_is_raised_at_once() -> None:
+    class Final(ConnectionError):
+        retryable = False
+
+    class Passing(ConnectionError):
+        retryable = True
+
+    flaky = Flaky(fails=2, error=Final)
+    with pytest.raises(Final, match="failure 1"):
+        await flaky.with_(retry=Retry(3, on=ConnectionError))(1)
+    assert len(flaky.begun) == 1
+    assert await Flaky(fails=2, error=Passing).with_(retry=3)(1) == 1
