@@ -8,13 +8,15 @@ from collections.abc import Iterator
 
 import pytest
 
-ROOMS = ("mai", "mai.errors", "mai.layers", "mai.types")
+ROOMS = ("mai", "mai.errors", "mai.layers", "mai.models", "mai.types")
 OPAQUE = "a value of the user's, which is only handed on"
 ANY_MODULE = "modules of all types stand side by side"
 ANY_CALL = "the handles of calls of all types stand side by side"
 NO_TYPE_FORM = "any type expression (`int | None`, `list[int]`), for which typing has no type before TypeForm"
 MADE_FROM_FORWARD = "made from forward, when the program runs"
 REASONS = {
+    "Budget.__call__ ->": "the value of any call",
+    "Budget.__call__(next)": "a middleware around any call",
     "Call.args": "the arguments of any forward",
     "Call.kwargs": "the arguments of any forward",
     "Conditional.otherwise": ANY_MODULE,
@@ -38,6 +40,10 @@ REASONS = {
     "Graph.from_plan ->": "follows from data",
     "Graph.from_plan(modules)": ANY_MODULE,
     "Graph.from_plan(types)": NO_TYPE_FORM,
+    "InvalidOutput.__init__(**facts)": "those of ModelError",
+    "BudgetExhausted.__init__(**facts)": "those of ModelError",
+    "Model.returning ->": "follows from *type*, which is " + NO_TYPE_FORM,
+    "Model.returning(type)": NO_TYPE_FORM,
     "Module.Out ->": NO_TYPE_FORM,
     "Module.draw(trace)": ANY_CALL,
     "Module.forward(*args)": "forward of a subclass may take more",
@@ -79,6 +85,9 @@ REASONS = {
     "TraceHandle.find ->": ANY_CALL,
     "TraceHandle.parent": ANY_CALL,
     "TraceHandle.walk ->": ANY_CALL,
+    "Request.output": "a JSON schema",
+    "Returning.__init__(type)": NO_TYPE_FORM,
+    "ToolDefinition.parameters": "a JSON schema",
     "UnknownCase.__init__(cases)": OPAQUE,
     "UnknownCase.__init__(key)": OPAQUE,
     "UnknownCase.cases": OPAQUE,
@@ -86,6 +95,7 @@ REASONS = {
     "ask ->": "follows from *type*, which is " + NO_TYPE_FORM,
     "ask(type)": NO_TYPE_FORM,
     "capture.runs": ANY_CALL,
+    "spent(*traces)": ANY_CALL,
 }
 
 
