@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
-from contextvars import ContextVar, Token
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -65,14 +65,17 @@ class Budget:
         self.spent_tokens: int = 0
         self._held_usd, self._held_tokens = 0.0, 0
         self._lock = threading.Lock()
-        self._entered: list[Token[tuple[Budget, ...]]] = []
 
     def __enter__(self) -> Self:
-        self._entered.append(_budgets.set((*_budgets.get(), self)))
+        _budgets.set((*_budgets.get(), self))
         return self
 
     def __exit__(self, *exc: object) -> None:
-        _budgets.reset(self._entered.pop())
+        around = list(_budgets.get())
+        if self in around:  # else the block was entered in another context
+            around.reverse()
+            around.remove(self)  # the innermost one: it may stand there twice
+            _budgets.set(tuple(reversed(around)))
 
     async def __call__(self, call: Call, next: Callable[[Call], Awaitable[Any]]) -> Any:  # noqa: A002 (a middleware's)
         """Be the budget of *call* and all calls inside."""

@@ -12,9 +12,10 @@ from pydantic import SecretStr
 from mai.core.threads import offload
 from mai.middleware import Redactor
 
+from .provider import Client
 from .vendors import key_of, split, url_of
 
-Connect = Callable[[str, str, str | None, str | None], Any]
+Connect = Callable[[str, str, str | None, str | None], Client]
 _SHORTEST_KEY = 8  # characters; what is shorter is a word such as "none", and no secret
 
 
@@ -22,7 +23,7 @@ _SHORTEST_KEY = 8  # characters; what is shorter is a word such as "none", and n
 class _Here:
     """The clients of one event loop, by what they were made of."""
 
-    clients: dict[object, Any] = field(default_factory=dict[object, Any])
+    clients: dict[object, Client] = field(default_factory=dict[object, Client])
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -50,12 +51,12 @@ class Connections:
                     here.clients[facts] = await offload(partial(self._connect, *facts))
         client = here.clients[facts]
         # A vendor that is not known here has read a variable of its own.
-        used: Any = secret or getattr(getattr(client, "client", None), "api_key", None)
-        return client, Redactor(*([used] if isinstance(used, str) and len(used) >= _SHORTEST_KEY else []))
+        used: Any = secret or getattr(getattr(client.provider, "client", None), "api_key", None)
+        return client.asked, Redactor(*([used] if isinstance(used, str) and len(used) >= _SHORTEST_KEY else []))
 
     async def aclose(self) -> None:
         """Close the clients of this event loop."""
         here = self._loops.pop(asyncio.get_running_loop(), None)
         for client in here.clients.values() if here is not None else ():
-            async with client:  # which closes on the way out what it made itself
+            async with client.provider:  # which closes on the way out what it made itself
                 pass

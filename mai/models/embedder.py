@@ -17,7 +17,7 @@ from .model import server_of
 from .prices import Prices, listed_cost
 from .provider import connect_embedder, embed
 from .request import Request, Usage
-from .vendors import split
+from .vendors import Key, split
 
 
 class Embeddings(_Said):
@@ -59,7 +59,7 @@ class Embedder(Module[list[str], Embeddings]):
 
     model: str
     url: str | None = None
-    key: SecretStr | None = None
+    key: Key | None = None
     prices: Prices | None = None
 
     _mai_span_kind = SpanKind.CLIENT

@@ -23,7 +23,7 @@ from .provider import Say, ask_vendor, connect
 from .request import Effort, Prompt, Reply, Request, Usage
 from .speech import Speech, is_heard
 from .structured import Returning
-from .vendors import split
+from .vendors import Key, split
 
 T = TypeVar("T")
 _OWN = ("temperature", "top_p", "max_tokens", "stop", "seed", "thinking", "extra")  # as in Request
@@ -68,7 +68,7 @@ class Model(Module[Prompt, Reply]):
 
     model: str
     url: str | None = None
-    key: SecretStr | None = None
+    key: Key | None = None
     temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     max_tokens: Annotated[int, Field(ge=1)] | None = None
@@ -178,12 +178,12 @@ class Model(Module[Prompt, Reply]):
             >>> Model("openai:gpt-5", temperature=0).request("hello").temperature
             0.0
         """
+        own = {key: value for key in _OWN if (value := getattr(self, key)) not in (None, (), {})}
         if isinstance(prompt, Request):
-            own = {key: getattr(self, key) for key in _OWN if key not in prompt.model_fields_set}
-            return prompt.model_copy(update=own)
+            return prompt.model_copy(update={key: own[key] for key in own.keys() - prompt.model_fields_set})
         said = [prompt] if isinstance(prompt, str | Message) else prompt
         messages = tuple(Message.user(one) if isinstance(one, str) else one for one in said)
-        return Request(messages=messages, **{key: getattr(self, key) for key in _OWN})
+        return Request(messages=messages, **own)
 
     def cost(self, usage: Usage) -> float | None:
         """Return what *usage* costs with this model [USD], or None where no price is known."""

@@ -3,7 +3,7 @@
 A price that is not known is None, not 0.
 """
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
@@ -52,8 +52,8 @@ class ModelInfo(BaseModel, frozen=True):
         name: Its name.
         vendor: Who offers it.
         context_tokens: Most tokens that it can read.
-        images: Whether it can see images.
-        tools: Whether it can call tools.
+        images: False if it is known to take no images.
+        tools: False if it is known to call no tools.
         json_schema: Whether the vendor can hold it to a JSON schema.
         prices: What it costs; where a vendor has several prices, those of a short request.
     """
@@ -99,10 +99,12 @@ def listed_info(kind: str, vendor: str, name: str) -> ModelInfo:
     try:
         from genai_prices.data_snapshot import get_snapshot  # noqa: PLC0415 (an extra)
         from pydantic_ai.models import infer_model_profile  # noqa: PLC0415 (the same)
+        from pydantic_ai.profiles import DEFAULT_PROFILE  # noqa: PLC0415 (the same)
     except ImportError as error:
         raise ConfigError(f"Model.info needs the extra 'llm': pip install 'mai-kernel[llm]' ({error})") from error
-    profile = infer_model_profile(f"{kind}:{name}")
-    context, prices = profile.get("context_window"), None
+    profile = {**DEFAULT_PROFILE, **infer_model_profile(f"{kind}:{name}")}
+    context: Any = profile.get("context_window")
+    prices = None
     try:
         _, known = get_snapshot().find_provider_model(name, None, _VENDOR.get(vendor, vendor), None)
     except LookupError:
@@ -117,8 +119,8 @@ def listed_info(kind: str, vendor: str, name: str) -> ModelInfo:
         name=name,
         vendor=vendor,
         context_tokens=context,
-        images=profile.get("supports_image_input"),
-        tools=profile.get("supports_tools"),
-        json_schema=profile.get("supports_json_schema_output"),
+        images=bool(profile["supports_image_input"]),
+        tools=bool(profile["supports_tools"]),
+        json_schema=bool(profile["supports_json_schema_output"]),
         prices=prices,
     )

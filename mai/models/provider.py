@@ -6,20 +6,18 @@ first request is made. The SDKs' own retries are off, as they would multiply wit
 
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
+from functools import partial
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
-from mai.errors import ConfigError
+from mai.errors import ConfigError, MaiError
 from mai.middleware import Redactor
 
 from . import errors
 from .request import Reply, Request, Usage
 from .translate import incoming, outgoing, parameters, settings
 
-if TYPE_CHECKING:
-    from pydantic_ai.embeddings import EmbeddingModel
-    from pydantic_ai.models import Model
-
+_STRICT = {"openai_chat_streaming_requires_finish_reason": True}  # a stream that broke off is no short answer
 _SHORTEST = 4  # characters of what can be redacted
 Say = Callable[[str], Awaitable[None]]
 _EXTRA = "mai.models needs the extra 'llm': pip install 'mai-kernel[llm]'"
@@ -34,47 +32,64 @@ _ERRORS: tuple[tuple[str, type[errors.ModelError]], ...] = (  # the first that f
     ("ModelServerError", errors.Overloaded),
     ("ModelConnectionError", errors.Unreachable),
     ("ModelRequestTimeout", errors.Unreachable),
-    ("ModelAPIError", errors.BadRequest),
+    ("ModelHTTPError", errors.BadRequest),
+    ("ModelAPIError", errors.InvalidReply),  # without a status: an answer that cannot be read
     ("ContentFilterError", errors.ContentFiltered),
     ("UnexpectedModelBehavior", errors.InvalidReply),
     ("UserError", errors.BadRequest),
 )
-_BY_STATUS = {408: errors.Overloaded, 409: errors.Overloaded, 425: errors.Overloaded, 501: errors.BadRequest}
+_BY_STATUS: dict[int | None, type[errors.ModelError]] = {
+    408: errors.Overloaded, 409: errors.Overloaded, 425: errors.Overloaded, 501: errors.BadRequest,
+}  # fmt: skip
 _TOO_LONG = ("context size", "context length", "context window", "prompt is too long")
 
 
-def connect(kind: str, name: str, key: str | None, url: str | None) -> "Model":
-    """Return pydantic-ai's model, with a client of its own.
+class Client(NamedTuple):
+    """A model of pydantic-ai's, and what has the connections that it uses."""
+
+    asked: Any
+    provider: Any
+
+
+def connect(kind: str, name: str, key: str | None, url: str | None) -> Client:
+    """Return a model, with connections of its own.
 
     Raises:
         ConfigError: If the extra is not installed, or there is no such vendor.
     """
-    return _connected("Model", "pydantic_ai.models", "infer_model", (kind, name, key, url))  # type: ignore[no-any-return]
+    return _connected("Model", "pydantic_ai.models", "infer_model", (kind, name, key, url))
 
 
-def connect_embedder(kind: str, name: str, key: str | None, url: str | None) -> "EmbeddingModel":
-    """Return pydantic-ai's model for embeddings, with a client of its own; errors as of `connect`."""
+def connect_embedder(kind: str, name: str, key: str | None, url: str | None) -> Client:
+    """Return a model for embeddings, with connections of its own; errors as of `connect`."""
     kind = "openai" if kind == "openai-chat" else kind
-    return _connected("Embedder", "pydantic_ai.embeddings", "infer_embedding_model", (kind, name, key, url))  # type: ignore[no-any-return]
+    return _connected("Embedder", "pydantic_ai.embeddings", "infer_embedding_model", (kind, name, key, url))
 
 
-def _connected(owner: str, room: str, function: str, facts: tuple[str, str, str | None, str | None]) -> Any:
+def _connected(owner: str, room: str, function: str, facts: tuple[str, str, str | None, str | None]) -> Client:
     kind, name, key, url = facts
     given = {option: value for option, value in {"api_key": key, "base_url": url}.items() if value is not None}
     try:
         from pydantic_ai.providers import infer_provider_class  # noqa: PLC0415 (an extra, and slow to import)
 
         import_module("pydantic_ai.direct")  # now, as this may be a thread: it takes long
+        cls: Any = infer_provider_class(kind)
+        provider = cls(**given)
+        provider.model_profile = partial(_profile, cls)
 
-        def provider(vendor: str) -> Any:
-            return infer_provider_class(vendor)(**given)
+        def factory(_: str) -> Any:
+            return provider
 
-        return getattr(import_module(room), function)(f"{kind}:{name}", provider_factory=provider)
+        return Client(getattr(import_module(room), function)(f"{kind}:{name}", provider_factory=factory), provider)
     except ImportError as error:
         raise ConfigError(f"{_EXTRA} ({error})") from error
     except (ValueError, TypeError, RuntimeError) as error:  # an unknown vendor, or one that wants other things
         text = Redactor(*([key] if key and len(key) >= _SHORTEST else [])).text(str(error))
     raise ConfigError(f"{owner}: model={f'{kind}:{name}'!r} cannot be used: {text}")
+
+
+def _profile(provider: Any, name: str) -> dict[str, Any]:
+    return {**(provider.model_profile(name) or {}), **_STRICT}
 
 
 async def ask_vendor(client: Any, request: Request, label: str, redactor: Redactor, say: Say | None) -> Reply:
@@ -132,18 +147,23 @@ async def _tell(stream: Any, redactor: Redactor, say: Say) -> None:
 
 def failure_of(error: Exception, label: str, redactor: Redactor) -> Exception:
     """Return what *error* means, with its facts and without its chain, in which secrets may be."""
+    if isinstance(error, MaiError):
+        return error
     names = {cls.__name__ for cls in type(error).__mro__}
     kind = next((ours for name, ours in _ERRORS if name in names), None)
-    if kind is None:
-        return error
-    facts: dict[str, Any] = {"status": getattr(error, "status_code", None)}
-    facts["retry_after"] = getattr(error, "retry_after", None)
-    facts["code"] = str(getattr(error, "provider_error_code", None) or "")
     text = redactor.text(_reason(error))
+    if kind is None:  # what the SDK trips over in an answer that is none
+        return errors.InvalidReply(f"{label}: its answer cannot be read: {type(error).__name__}: {text}", model=label)
+    status, code = getattr(error, "status_code", None), getattr(error, "provider_error_code", None)
     if kind is errors.BadRequest and any(hint in text.lower() for hint in _TOO_LONG):
         kind = errors.ContextTooLong
-    kind = _BY_STATUS.get(facts["status"], kind)
-    return kind(f"{label}: {text[:500]}", model=label, **facts)
+    return _BY_STATUS.get(status, kind)(
+        f"{label}: {text[:500]}",
+        model=label,
+        status=status,
+        code=redactor.text(str(code or "")),
+        retry_after=getattr(error, "retry_after", None),
+    )
 
 
 _SAID = (("error", "message"), ("message",), ("error",))  # where vendors put their words

@@ -18,7 +18,7 @@ from .request import Prompt, Reply, Request, Usage, estimated
 
 Line: TypeAlias = str | Reply | ToolCall | Sequence[ToolCall] | Exception
 Script: TypeAlias = Line | Callable[[Request], Line]
-_WORDS = re.compile(r"\s*\S+\s*?")
+_WORDS = re.compile(r"\s*\S+|\s+")
 
 
 class ScriptedModel(Model):

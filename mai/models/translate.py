@@ -133,7 +133,8 @@ def _heard(part: Any) -> Part | None:
     if part.part_kind == "thinking":
         return Thinking(text=part.content, details=back)
     if part.part_kind == "tool-call":
-        return ToolCall(id=part.tool_call_id, name=part.tool_name, arguments=part.args_as_json_str(), details=back)
+        written = part.args if isinstance(part.args, str) else part.args_as_json_str()
+        return ToolCall(id=part.tool_call_id, name=part.tool_name, arguments=written, details=back)
     if part.part_kind == "file" and part.content.is_image:
         return Image(data=part.content.data, media_type=part.content.media_type)
     return None

@@ -2,13 +2,22 @@
 
 import os
 from dataclasses import dataclass
+from typing import Annotated
 
-from pydantic import SecretStr
+from pydantic import BeforeValidator, SecretStr
 
 from mai.errors import ConfigError
 from mai.values.checked import near
 
 from .errors import AuthError
+
+
+def _hidden(key: object) -> object:
+    """Return a text as one that no repr shows."""
+    return SecretStr(key) if isinstance(key, str) else key
+
+
+Key = Annotated[SecretStr, BeforeValidator(_hidden)]
 
 
 @dataclass(frozen=True, slots=True)
