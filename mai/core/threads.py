@@ -24,6 +24,7 @@ from typing import Any
 from weakref import WeakSet
 
 from ..errors import TooManyAbandoned
+from .clock import clock
 from .frame import current
 from .names import THREAD_ABANDONED
 
@@ -267,6 +268,12 @@ class Threads:
         return None
 
 
+def _timed(handle: Any, since: int, call: Callable[[], Any]) -> Any:
+    """Return ``call()``, and note how long it waited for a thread."""
+    handle._queued += clock.ticks() - since
+    return call()
+
+
 async def offload(call: Callable[[], Any]) -> Any:
     """Run ``call()`` in a worker thread of the current run's engine, in a copy of this context.
 
@@ -275,6 +282,8 @@ async def offload(call: Callable[[], Any]) -> Any:
     frame = current()
     assert frame.run is not None
     threads: Threads = frame.run.engine.threads
+    if frame.handle is not None:
+        call = partial(_timed, frame.handle, clock.ticks(), call)
     job = Job(asyncio.get_running_loop(), call)
     threads.submit(job, frame.env.door)
     try:

@@ -25,3 +25,11 @@ class ApprovalRefused(ToolError, PermissionError):
 
 class AccessRefused(ToolError, PermissionError):
     """The arguments would lead a tool out of the bounds that it was given: a path, an address, a program."""
+
+
+class ServerGone(ToolError, ConnectionError):
+    """An MCP server cannot be reached, has ended, or its block was left."""
+
+
+class ToolChanged(ToolError):
+    """An MCP server says other things of a tool than were approved, so it is not called."""

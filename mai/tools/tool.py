@@ -1,5 +1,6 @@
 """Tool: a module or a typed function that a model may call."""
 
+import copy
 import inspect
 import json
 import re
@@ -44,15 +45,20 @@ class _Has(Protocol[Y_co]):
     def forward(self) -> Y_co: ...
 
 
-class ToolOptions(TypedDict, total=False):
-    """What `Tool` takes beside the module; see there."""
+class ToolPolicy(TypedDict, total=False):
+    """Who approves a `Tool`, and what a model is told; see there."""
 
-    name: str | None
-    description: str | None
     approve: Approve
     on_error: OnError
     max_chars: int
     redact: Redactor | None
+
+
+class ToolOptions(ToolPolicy, total=False):
+    """All that `Tool` takes beside the module; see there."""
+
+    name: str | None
+    description: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,10 +181,6 @@ class Tool(Module[Any, Any], Generic[P, R]):
             raise ConfigError(f"Tool {label!r}: it names an unknown type: {error}") from error
         self._mai_signature = Signature(label, list(signature.params.values()), signature.returns)
         self._mai_settings = self._mai_settings.merged(label, {"name": label}, self.inner._mai_settings.params)
-        self._mai_facts = {
-            names.OPERATION: "execute_tool", names.TOOL_NAME: label, names.TOOL_TYPE: "function",
-            names.OPENINFERENCE_KIND: "TOOL",
-        }  # fmt: skip
         try:
             self.schema()
         except (PydanticInvalidForJsonSchema, PydanticUserError) as error:
@@ -190,15 +192,31 @@ class Tool(Module[Any, Any], Generic[P, R]):
         """What the model calls it; ``with_(name=...)`` gives a copy with another one."""
         return _valid_name(name_of(self))
 
+    @property
+    def _mai_span(self) -> str:
+        """The name of its spans."""
+        return f"execute_tool {self.name}"
+
+    @property
+    def _mai_facts(self) -> Mapping[str, Any]:  # type: ignore[override]  # pyright: ignore[reportIncompatibleVariableOverride]
+        """What its spans and handles say of it."""
+        kind = names.OPENINFERENCE_KIND
+        return {names.OPERATION: "execute_tool", names.TOOL_NAME: self.name, names.TOOL_TYPE: "function", kind: "TOOL"}
+
     def schema(self) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Return the JSON schema of the arguments, with what the docstring says of each."""
+        """Return the JSON schema of the arguments, with what the docstring says of each.
+
+        A module that has an ``input_schema`` of its own, as one from another program has, is described by that.
+        """
+        if (given := getattr(self.inner, "input_schema", None)) is not None:
+            return copy.deepcopy(cast("dict[str, Any]", given))  # a JSON schema
         made = _untitled(self.In.model_json_schema())
         for key, text in self._parameters.items():
             if key in (fields := made["properties"]):
                 fields[key] = {"description": text, **fields[key]}
         return made
 
-    async def forward(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    async def forward(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Ask for approval where it is needed, then call the module."""
         if call_id := _call_id.get():
             noted(current(), {names.TOOL_CALL_ID: call_id})
