@@ -132,7 +132,12 @@ class Agent(Module[Task, T], Generic[T]):
     ) -> None: ...
     @overload
     def __init__(
-        self: "Agent[S]", model: Model, tools: Sequence[Any] = ..., *, returning: type[S], **options: Unpack[AgentOptions]
+        self: "Agent[S]",
+        model: Model,
+        tools: Sequence[Any] = ...,
+        *,
+        returning: type[S],
+        **options: Unpack[AgentOptions],
     ) -> None: ...
     @overload
     def __init__(
@@ -158,7 +163,7 @@ class Agent(Module[Task, T], Generic[T]):
         self._output = None if returning is str else Output(returning)
         self._takes(returning)
         self._mai_settings = self._mai_settings.merged("Agent", {"name": name})
-        given = {
+        given: dict[str, object] = {
             "model": model, "description": description, "instructions": instructions, "max_turns": max_turns,
             "max_usd": max_usd, "max_tokens": max_tokens, "parallel": parallel, "attempts": attempts,
             "tools": as_tools(*[one.as_tool() if isinstance(one, Agent) else one for one in tools]),

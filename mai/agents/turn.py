@@ -36,7 +36,9 @@ class UseTool(Module[ToolCall, ToolReturn]):
         tool = self._tools.get(call.name)
         if tool is None:
             known = ", ".join(self._tools) or "none"
-            answer = ToolReturn(id=call.id, name=call.name, content=f"error: no such tool; there are: {known}", is_error=True)
+            answer = ToolReturn(
+                id=call.id, name=call.name, content=f"error: no such tool; there are: {known}", is_error=True
+            )
         else:
             result = await tool.use(call.arguments, call_id=call.id)
             answer = ToolReturn(id=call.id, name=call.name, content=result.text, is_error=not result.ok)

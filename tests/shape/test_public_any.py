@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-ROOMS = ("mai", "mai.errors", "mai.layers", "mai.models", "mai.types")
+ROOMS = ("mai", "mai.agents", "mai.errors", "mai.layers", "mai.models", "mai.types")
 OPAQUE = "a value of the user's, which is only handed on"
 ANY_MODULE = "modules of all types stand side by side"
 ANY_CALL = "the handles of calls of all types stand side by side"
@@ -16,6 +16,12 @@ NO_TYPE_FORM = "any type expression (`int | None`, `list[int]`), for which typin
 MADE_FROM_FORWARD = "made from forward, when the program runs"
 REASONS = {
     "AlreadyRecorded.record": "a `mai.durable.Record`, of a room above",
+    "Agent.__init__(returning)": NO_TYPE_FORM,
+    "Agent.__init__(self)": "the type of its answer follows from *returning*, which is " + NO_TYPE_FORM,
+    "Agent.__init__(tools)": "whatever can be a tool: modules and functions of all types",
+    "Agent.as_tool ->": "the types of a tool's arguments are in its inner module",
+    "Agent.as_tool(**options)": "those of Tool",
+    "Agent.tools": "tools of all types stand side by side",
     "Budget.__call__ ->": "the value of any call",
     "Budget.__call__(next)": "a middleware around any call",
     "Call.args": "the arguments of any forward",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-ROOMS = ("mai", "mai.errors", "mai.layers", "mai.models", "mai.types")
+ROOMS = ("mai", "mai.agents", "mai.errors", "mai.layers", "mai.models", "mai.types")
 
 
 def problems(module: types.ModuleType) -> Iterator[str]:
@@ -51,7 +51,9 @@ def unlisted(rooms: dict[str, types.ModuleType], pages: Path) -> list[str]:
     """Return the public names for which no page of the reference has a directive."""
     text = "\n".join(path.read_text(encoding="utf-8") for path in sorted(pages.glob("*.rst")))
     whole = {
-        f"mai.{room}" for room in ("errors", "layers", "models", "types") if f".. automodule:: mai.{room}\n" in text
+        f"mai.{room}"
+        for room in ("agents", "errors", "layers", "models", "types")
+        if f".. automodule:: mai.{room}\n" in text
     }
     covered = {
         name for room in whole for name in rooms[room].__all__ if described_by_itself(getattr(rooms[room], name))
