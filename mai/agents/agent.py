@@ -241,7 +241,7 @@ class Agent(Module[Task, T], Generic[T]):
             ConfigError: If there is no description.
         """
         said = self.description if description is None else description
-        return Tool(_Delegate(self), name=name or name_of(self), description=said or None, **options)
+        return Tool(_Delegate(self), name=name or name_of(self), description=said, **options)
 
     async def _answer(self, task: Task, history: Sequence[Message]) -> Talk[T]:
         unlimited = self.max_usd is None and self.max_tokens is None

@@ -37,8 +37,8 @@ def test_a_model_without_a_vendor_and_a_key_that_is_no_text_are_refused() -> Non
         Model("gpt-5")
     with refused(ConfigError, "Model: key is a int, not a text"):
         Model("openai:gpt-5", key=12345678)  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="Model has no setting 'temprature'; did you mean 'temperature'"):
-        Model("openai:gpt-5").with_(temprature=0)
+    with pytest.raises(ConfigError, match="Model has no setting 'max_token'; did you mean 'max_tokens'"):
+        Model("openai:gpt-5").with_(max_token=1)
 
 
 @pytest.mark.parametrize(
