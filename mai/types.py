@@ -18,15 +18,30 @@ from opentelemetry.trace import Span
 from pydantic import AfterValidator, BaseModel, Field, JsonValue, PlainSerializer
 
 from .core.clock import clock
-from .core.control import Question, Reader, Stream
-from .core.events import Asked, Chunk, Emitted, Event, Failed, Finished, Progress, Retrying, Started, TraceEvent
+from .core.control import Reader, Stream
 from .core.frame import Frame, current, restore, scoped, set_current
 from .core.middleware import Call
 from .core.retry import Retry
-from .core.trace import ErrorInfo, Outcome, TraceHandle, TraceLink
+from .core.trace import TraceHandle
 from .errors import ConfigError, CycleError, WiringError
 from .values.casts import caster, ordered, sized, written
 from .values.checked import PAUSE, SECONDS, UNSET, checked, near
+from .values.events import (
+    Asked,
+    Chunk,
+    Emitted,
+    ErrorInfo,
+    Event,
+    Failed,
+    Finished,
+    Outcome,
+    Progress,
+    Question,
+    Retrying,
+    Started,
+    TraceEvent,
+    TraceLink,
+)
 
 __all__ = [
     "Asked", "Call", "Chunk", "Context", "Emitted", "ErrorInfo", "Event", "Failed", "Finished", "Outcome", "Payload",

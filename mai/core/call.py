@@ -16,12 +16,13 @@ from typing import Any
 from opentelemetry import context as otel
 
 from ..errors import ConfigError
+from ..values.events import Retrying, Started
 from . import names
 from .clock import clock
 from .control import join
 from .drive import DONE, Body, apart, closed, failed, finish, late, outcome, start
 from .engine import current_run, new_run, start_run
-from .events import Retrying, Started, drain, drain_in_thread, post
+from .events import drain, drain_in_thread, post
 from .frame import PENDING, ROOT, Frame, Scope, current, repeat, scoped, set_current
 from .gather import hopped
 from .middleware import Call, through

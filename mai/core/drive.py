@@ -16,12 +16,13 @@ from contextvars import Context, copy_context
 from typing import Any
 
 from ..errors import DeadlineExceeded
+from ..values.events import ErrorInfo, Failed, Finished
 from .clock import clock
-from .events import Failed, Finished, post
+from .events import post
 from .frame import PENDING, Frame, Timer
 from .recorded import Suspended
 from .spans import close_span
-from .trace import MAX_CHILDREN, ErrorInfo, TraceHandle, adopt, ended, open_handle
+from .trace import MAX_CHILDREN, TraceHandle, adopt, ended, open_handle
 
 DONE: Any = object()
 Body = Generator[Any, Any, Any]

@@ -19,9 +19,10 @@ from typing import Any
 
 from ..errors import ConfigError, DeadlineExceeded, WouldDeadlock
 from ..values.checked import COUNT, checked
-from .control import Control, Question, join
+from ..values.events import Asked, Question, Started
+from .control import Control, join
 from .drive import apart, closed, outcome
-from .events import Asked, Bell, Started, post
+from .events import Bell, post
 from .frame import Env, Frame, Scope, current, restore, scoped, set_current
 from .gather import Work, gather
 from .ids import new_id

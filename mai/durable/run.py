@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from mai.core.clock import clock
 from mai.core.drive import apart, late
 from mai.core.engine import Run
-from mai.core.events import Asked, post
+from mai.core.events import post
 from mai.core.frame import Frame, current
 from mai.core.gather import Group, Work
 from mai.core.recorded import Recorded, StepCall, Suspended
@@ -23,6 +23,7 @@ from mai.durable.rests import LATE, Rest, Rests
 from mai.errors import AlreadyRecorded, DeadlineExceeded, MaiError, PayloadError
 from mai.types import Question
 from mai.values.casts import caster, written
+from mai.values.events import Asked
 
 if TYPE_CHECKING:
     from mai.durable.engine import DurableEngine

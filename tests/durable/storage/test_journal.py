@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.clocks import replaced
 
 from mai.core.clock import clock
 from mai.durable import Lease, Record, SQLiteJournal, Tables
 from mai.durable.records import Journal
 from mai.durable.storage import runs as storage_runs
 from mai.errors import AlreadyRecorded, ConfigError, Fenced, JournalError, RunExists, UnknownRun
-from tests.clocks import replaced
 from tests.durable.storage.support import GOOD, begun, crashed, step
 from tests.support import refused
 
