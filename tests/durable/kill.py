@@ -104,16 +104,18 @@ class _Begun(Exception):
 
 
 async def prepare(db: str, runs: int) -> None:
-    """Make the runs, which begin a little later, when this process has left them."""
+    """Make the runs, which are to begin much later, and let them begin when this process has left them."""
     try:
         async with SQLiteEngine(db) as engine:
             for n in range(runs):
-                engine.start(flow(), n, run_id=f"run-{n}", delay=3.0)
+                engine.start(flow(), n, run_id=f"run-{n}", delay=86_400.0)
             while len(await engine.journal.runs(limit=runs)) < runs:
                 await asyncio.sleep(0.01)
             raise _Begun
     except _Begun:
         pass
+    async with SQLiteJournal(db) as journal:
+        assert all(await asyncio.gather(*(journal.resume(f"run-{n}") for n in range(runs))))
 
 
 def kill(db: str, log: str, kills: int, workers: int, draw: random.Random) -> int:
