@@ -26,7 +26,7 @@ from .events import drain, drain_in_thread, post
 from .frame import PENDING, ROOT, Frame, Scope, current, repeat, scoped, set_current
 from .gather import hopped
 from .middleware import Call, through
-from .recorded import StepCall
+from .recorded import Recorded, StepCall
 from .spans import close_span, has_provider, open_span
 from .spec import Spec
 from .threads import offload
@@ -214,10 +214,7 @@ def _asked(f: Frame, m: Any, args: Any, kwargs: Any, spec: Spec, context: Any, o
             body = StepCall(f, spec, bound, lambda: _answer(f, m, spec, given, bound))
         else:
             body = StepCall(f, spec, bound, lambda: _performed(f, m, spec, given, bound, opening, overdue=overdue))
-        run: Any = f.run
-        found: Any = yield from (run.flow if spec.flow else run.step)(f.path, body).__await__()  # pyright: ignore[reportUnknownVariableType]
-        out: Any = found.value
-        replayed: bool = found.replayed
+        out, _, replayed = yield from _recorded(f, body).__await__()
         if f.started is not None:
             yield from join(f.started).__await__()
         if _cancelled(f):
@@ -230,6 +227,11 @@ def _asked(f: Frame, m: Any, args: Any, kwargs: Any, spec: Spec, context: Any, o
             yield from join(f.started, error).__await__()
         failed(f, error)
         raise
+
+
+async def _recorded(f: Frame, call: StepCall) -> Recorded:
+    run: Any = f.run
+    return await (run.flow if call.spec.flow else run.step)(f.path, call)  # type: ignore[no-any-return]
 
 
 async def _performed(f: Frame, m: Any, spec: Spec, given: Any, bound: Any, opening: Any, *, overdue: bool) -> Any:
