@@ -5,11 +5,11 @@ Size: Context, Payload and WorkflowPlan are data that users import from here; mo
 
 import json
 from collections import Counter
-from collections.abc import Collection, Generator, Iterator, Mapping, Set
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import Token
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from hashlib import blake2b
 from types import MappingProxyType
 from typing import Annotated, Any, Generic, Optional, TypeVar
@@ -24,8 +24,8 @@ from .core.frame import Frame, current, restore, scoped, set_current
 from .core.middleware import Call
 from .core.retry import Retry
 from .core.trace import ErrorInfo, Outcome, TraceHandle, TraceLink
-from .errors import ConfigError, CycleError, PayloadError, WiringError
-from .values.casts import caster, show, sized, written
+from .errors import ConfigError, CycleError, WiringError
+from .values.casts import caster, ordered, sized, written
 from .values.checked import PAUSE, SECONDS, UNSET, checked, near
 
 __all__ = [
@@ -173,11 +173,7 @@ class Payload(Generic[T]):
         Raises:
             PayloadError: If *data* is not JSON of that type.
         """
-        made = caster(tp).json
-        try:
-            return cls(made.validate_json(data), tp)
-        except ValueError as error:
-            raise PayloadError(f"Cannot read a {show(tp)} from {data[:60]!r}: {error}", expected=show(tp)) from error
+        return cls(caster(tp).load(data), tp)
 
     def json(self) -> bytes:
         """Return the JSON, made once.
@@ -202,7 +198,7 @@ class Payload(Generic[T]):
 
         That is the order of the keys of objects and of the members of sets, which are sorted here; `json` keeps it.
         """
-        plain = _ordered(self.value, json.loads(self.json()))
+        plain = ordered(self.value, json.loads(self.json()))
         return blake2b(written(plain, sort_keys=True).encode(), digest_size=16).hexdigest()
 
     @property
@@ -216,23 +212,6 @@ class Payload(Generic[T]):
 def _without_text(schema: dict[str, Any]) -> dict[str, Any]:
     """Return a part of a JSON schema without its docstring."""
     return {key: value for key, value in schema.items() if key != "description" or not isinstance(value, str)}
-
-
-def _ordered(value: Any, plain: Any) -> Any:
-    """Return *plain*, what JSON makes of *value*, with the members of its sets sorted."""
-    made: Any = plain.__class__
-    cls: Any = value.__class__  # looked at in the place of the value, whose type is to stay open
-    if getattr(cls, "__pydantic_root_model__", False):
-        return _ordered(value.root, plain)
-    if made is dict:
-        names = {info.serialization_alias: name for name, info in getattr(value, "__pydantic_fields__", {}).items()}
-        mapping = issubclass(cls, Mapping)
-        parts: Any = value.values() if mapping else [getattr(value, names.get(key, key), None) for key in plain]
-        return {**plain, **dict(zip(plain, map(_ordered, parts, plain.values()), strict=False))}
-    if made is list and issubclass(cls, Collection) and len(value) == len(plain):
-        members = list(map(_ordered, value, plain))
-        return sorted(members, key=partial(written, sort_keys=True)) if issubclass(cls, Set) else members
-    return plain
 
 
 class PlanType(BaseModel, frozen=True):
@@ -351,10 +330,10 @@ class WorkflowPlan(BaseModel, frozen=True):
         return blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=16).hexdigest()
 
     def validate(self) -> None:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Check that ids are unique, edges lead from and to what there is, and no step waits for itself.
+        """Check that ids are unique, edges join what there is in one graph, and no step waits for itself.
 
         Raises:
-            WiringError: If a name is unknown, or there twice, or a parameter is fed twice.
+            WiringError: If a name is unknown, there twice, or in another graph, or a parameter is fed twice.
             CycleError: If there is a cycle; it names the steps.
         """
         ids = [*(f"${one.name}" for one in self.inputs), *(node.id for node in self.nodes)]
@@ -368,8 +347,13 @@ class WorkflowPlan(BaseModel, frozen=True):
             if count > 1:
                 raise WiringError(f"plan {self.name!r}: there are {count} {what} {name!r}")
         ends = {edge.source for edge in self.edges} | {edge.target for edge in self.edges} | {self.output}
+        ends |= {node.within or None for node in self.nodes}
         for unknown in sorted(end for end in ends - known - inner if end is not None):
             raise WiringError(f"plan {self.name!r}: there is no step {unknown!r}{near(unknown, known)}")
+        within = {**{f"${one.name}": "" for one in self.inputs}, **{node.id: node.within for node in self.nodes}}
+        for source, target in (*((edge.source, edge.target) for edge in self.edges), (self.output, "")):
+            if source in within and within[source] != within.get(target, ""):
+                raise WiringError(f"plan {self.name!r}: {source!r} and {target!r} are not in one graph")
         self._check_cycles()
 
     def _check_cycles(self) -> None:

@@ -9,7 +9,8 @@ import json
 import re
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping, Set
+from functools import partial
 from typing import Any, NewType, TypeVar, get_args, get_origin
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -17,6 +18,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from ..errors import CastError, PayloadError
 
 _CONFIG = ConfigDict(arbitrary_types_allowed=True)
+_HIDDEN = "'**********')"  # how pydantic's secret types look: as JSON they are these asterisks and nothing else
 _JSON: ConfigDict = {**_CONFIG, "ser_json_inf_nan": "constants", "ser_json_bytes": "base64", "val_json_bytes": "base64"}
 UNIONS = (typing.Union, types.UnionType)
 
@@ -57,6 +59,7 @@ class Caster:
     """
 
     def __init__(self, tp: Any) -> None:
+        tp = Any if tp is inspect.Parameter.empty else tp
         plain = bare_type(tp)
         self.tp: Any = tp
         self.free: bool = is_open(plain)
@@ -111,17 +114,50 @@ class Caster:
         try:
             data = written(made.dump_python(value, mode="json", warnings="error")).encode()
             back = made.validate_json(data)
-            if back != value and repr(back) != repr(value):  # NaN differs from itself
+            if back != value and (repr(back) != (text := repr(value)) or _HIDDEN in text):  # NaN differs from itself
                 raise ValueError(f"it would come back as {back!r}")
         except (ValueError, TypeError, RecursionError) as error:
             what = f"Cannot write a {type(value).__name__} as {show(self.tp)}: {error}"
             raise PayloadError(what, expected=show(self.tp)) from error
         return data
 
+    def load(self, data: bytes | str) -> Any:
+        """Return the value that *data*, JSON of the type, stands for.
+
+        Raises:
+            PayloadError: If it is none.
+        """
+        try:
+            return self.json.validate_json(data)
+        except ValueError as error:
+            text = show(self.tp)
+            raise PayloadError(f"Cannot read a {text} from {data[:60]!r}: {error}", expected=text) from error
+
+    def plain(self, value: Any) -> Any:
+        """Return *value* as lists and dicts of what JSON knows, the members of its sets sorted."""
+        return ordered(value, self.json.dump_python(value, mode="json", warnings=False))
+
 
 def written(plain: Any, *, sort_keys: bool = False) -> str:
     """Return *plain*, lists and dicts of what JSON knows, as text."""
     return json.dumps(plain, ensure_ascii=False, separators=(",", ":"), sort_keys=sort_keys)
+
+
+def ordered(value: Any, plain: Any) -> Any:
+    """Return *plain*, what JSON makes of *value*, with the members of its sets sorted."""
+    made: Any = plain.__class__
+    cls: Any = value.__class__  # looked at in the place of the value, whose type is to stay open
+    if getattr(cls, "__pydantic_root_model__", False):
+        return ordered(value.root, plain)
+    if made is dict:
+        names = {info.serialization_alias: name for name, info in getattr(value, "__pydantic_fields__", {}).items()}
+        mapping = issubclass(cls, Mapping)
+        parts: Any = value.values() if mapping else [getattr(value, names.get(key, key), None) for key in plain]
+        return {**plain, **dict(zip(plain, map(ordered, parts, plain.values()), strict=False))}
+    if made is list and issubclass(cls, Collection) and len(value) == len(plain):
+        members = list(map(ordered, value, plain))
+        return sorted(members, key=partial(written, sort_keys=True)) if issubclass(cls, Set) else members
+    return plain
 
 
 def sized(value: Any, dump: Callable[[], bytes]) -> int:
@@ -135,7 +171,7 @@ def _make_adapter(tp: Any, own: ConfigDict) -> TypeAdapter[Any] | None:
     for config in (own, None):  # models, dataclasses and typed dicts bring a configuration of their own
         try:
             made = TypeAdapter(tp, config=config)
-        except Exception:  # noqa: BLE001 (what a type of the user's raises here is not for us to say)
+        except Exception:  # nosec B112  # noqa: BLE001 (what a type of the user's raises here is not for us to say)
             continue
         return made if made.pydantic_complete else None
     return None

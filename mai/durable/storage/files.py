@@ -1,0 +1,190 @@
+"""The files of a journal: opening and closing them, seeing that they are still the same, and what SQLite says of them.
+
+A journal that is open, or was not closed, is in WAL mode; whoever closes it last puts it back into one plain file. So
+a file in WAL mode without its ``-wal`` has lost it, and that is seen.
+"""
+
+import os
+import sqlite3
+import stat
+from collections import Counter
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Final, Literal
+
+from ...errors import CorruptJournal, JournalError
+from .checksum import seed_of
+from .rows import Book
+from .schema import identity, mark, migrate
+
+__all__ = ["Durability", "Files", "explained"]
+
+Durability = Literal["power", "process"]
+
+CHECKPOINT: Final = 4_000  # pages in the -wal before they are copied into the file, 16 MB
+WAL_LIMIT: Final = 64 << 20  # bytes to which a -wal that a reader held up is cut back
+_SYNCHRONOUS: Final = {"power": "FULL", "process": "NORMAL"}
+_SAID: Final = {
+    sqlite3.SQLITE_FULL: "the disk is full; nothing of this was written; free some space, then go on",
+    sqlite3.SQLITE_BUSY: "another process held the file for too long",
+    sqlite3.SQLITE_LOCKED: "another connection holds a table",
+    sqlite3.SQLITE_READONLY: "it cannot be written; look at the permissions of the file and of its folder",
+    sqlite3.SQLITE_PERM: "it cannot be written; look at the permissions of the file and of its folder",
+    sqlite3.SQLITE_AUTH: "it cannot be written; look at the permissions of the file and of its folder",
+    sqlite3.SQLITE_CANTOPEN: "it cannot be opened; look at the permissions of the file and of its folder",
+    sqlite3.SQLITE_IOERR: "reading or writing failed; look at the disk",
+    sqlite3.SQLITE_TOOBIG: "a payload is larger than SQLite can keep, 1 GB",
+}
+_DAMAGE: Final = {sqlite3.SQLITE_CORRUPT: "it was damaged; restore a backup", sqlite3.SQLITE_NOTADB: "it is no journal"}
+
+_open: Counter[tuple[int, int, int]] = Counter()  # device, inode and the process that has opened the file
+
+
+def explained(error: BaseException, path: str) -> JournalError:
+    """Return what to tell of an error of SQLite or of the file system."""
+    if isinstance(error, JournalError):
+        return error
+    code = sqlite3.SQLITE_PERM if isinstance(error, PermissionError) else getattr(error, "sqlite_errorcode", 0)
+    plain = code & 0xFF
+    if plain in _DAMAGE or "decode to UTF-8" in str(error):
+        said = _DAMAGE.get(plain, "it was damaged; restore a backup")
+        told: JournalError = CorruptJournal(f"{path!r}: {said} ({error})", path=path)
+    else:
+        told = JournalError(f"{path!r}: {_SAID.get(plain, 'it cannot be used')} ({error})", path=path)
+    told.__cause__ = error
+    return told
+
+
+class Files:
+    """The file of a journal and those that SQLite puts beside it, opened in this process.
+
+    Raises:
+        JournalError: If they cannot be opened, or not in this process.
+        CorruptJournal: If they are no journal, or a damaged one.
+    """
+
+    def __init__(self, path: str, durability: Durability, patience: float, *, create: bool) -> None:
+        self.path = path
+        self.durability = durability
+        self.patience = patience  # how long to wait for another process [s]
+        self._create = create
+        self._key = (0, 0, 0)
+        self._nodes: dict[str, int] = {}
+        self.seed = 0
+        self.lost_wal = False
+
+    def open(self) -> Book:
+        """Open the first connection, the one that writes, and bring the tables up to date."""
+        had_wal = self._look()
+        connection = self.connect()
+        try:
+            mode = connection.execute("PRAGMA journal_mode").fetchone()[0]
+            self.lost_wal = mode == "wal" and not had_wal
+            self._prepare(connection)
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("DELETE FROM mai_owner WHERE owner NOT IN (SELECT owner FROM mai_run WHERE owner > '')")
+        except BaseException:
+            connection.close()
+            raise
+        facts = os.stat(self.path)
+        self._key = (facts.st_dev, facts.st_ino, os.getpid())
+        self._nodes = {end: os.stat(self.path + end).st_ino for end in ("", "-wal", "-shm")}
+        _open[self._key] += 1
+        return Book(connection, self.path, self.seed)
+
+    def connect(self) -> sqlite3.Connection:
+        """Open a connection, to be used in this thread only."""
+        connection = sqlite3.connect(
+            self.path, timeout=self.patience, isolation_level=None, check_same_thread=False, cached_statements=256
+        )
+        settings = {
+            "auto_vacuum": "INCREMENTAL",
+            "synchronous": _SYNCHRONOUS[self.durability],
+            "wal_autocheckpoint": CHECKPOINT,
+            "journal_size_limit": WAL_LIMIT,
+            "cell_size_check": "ON",
+            "trusted_schema": "OFF",
+        }
+        try:
+            for name, value in settings.items():
+                connection.execute(f"PRAGMA {name} = {value}")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def same(self) -> None:
+        """See that the files are still those that were opened.
+
+        Raises:
+            JournalError: If not; what was written is in files that nobody will find.
+        """
+        for end, node in self._nodes.items():
+            name = self.path + end
+            try:
+                same = os.stat(name).st_ino == node
+            except FileNotFoundError:
+                same = False
+            if not same:
+                facts = f"{name!r} was deleted or replaced while it was open; nothing more is written"
+                raise JournalError(f"{facts}; start again on the right file", path=self.path)
+
+    def close(self, connection: sqlite3.Connection) -> None:
+        """Close the last connection; if no other process has one, only the plain file is left."""
+        with suppress(sqlite3.Error):  # another process has it open, or the disk is full: the -wal stays
+            connection.execute("PRAGMA busy_timeout = 0")
+            connection.execute("PRAGMA locking_mode = EXCLUSIVE")  # nobody comes in between these two
+            connection.execute("PRAGMA journal_mode = DELETE")
+            mark(connection, self.path, opened=False)
+        connection.close()
+        _open[self._key] -= 1
+
+    def _look(self) -> bool:
+        """Look at what is there before SQLite opens, and so makes, the files; say whether there is a -wal."""
+        wal = self.path + "-wal"
+        had_wal = os.path.exists(wal)
+        filled = had_wal and os.stat(wal).st_size > 0
+        try:
+            facts = os.stat(self.path)
+        except FileNotFoundError:
+            folder = os.path.dirname(self.path)
+            if not os.path.isdir(folder):
+                raise JournalError(f"{self.path!r}: there is no folder {folder!r}", path=self.path) from None
+            if filled:
+                why = f"there is a file {wal!r}, but not the one that it belongs to; bring that back, or move this away"
+                raise JournalError(why, path=self.path) from None
+            if not self._create:
+                raise JournalError(f"{self.path!r}: there is no such file", path=self.path) from None
+            return False
+        if not stat.S_ISREG(facts.st_mode):
+            raise JournalError(f"{self.path!r} is no regular file", path=self.path)
+        node = (facts.st_dev, facts.st_ino)
+        if any(key[:2] == node and key[2] != os.getpid() and count for key, count in _open.items()):
+            why = f"{self.path!r} was open in the process that this one was forked from, where SQLite keeps its locks"
+            raise JournalError(f"{why}; start workers by spawn, or fork before it is opened", path=self.path)
+        if filled and facts.st_size and not self._in_use() and os.path.exists(wal):
+            why = f"{wal!r} does not belong to {self.path!r}, which was closed without one, as a backup is"
+            raise JournalError(f"{why}; move the -wal away", path=self.path)
+        return had_wal
+
+    def _in_use(self) -> bool:
+        """Whether the file itself, without its -wal, says that there may be one; SQLite would use any that is there."""
+        look = sqlite3.connect(f"{Path(self.path).as_uri()}?immutable=1", uri=True)
+        with closing(look), suppress(sqlite3.Error, CorruptJournal):  # what is half copied into it may look damaged
+            found = identity(look, self.path)
+            return found is None or bool(found.open)
+        return True
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        """Make or migrate the tables, and learn by which journal's id the rows are checked."""
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            if not self._create and identity(connection, self.path) is None:
+                raise JournalError(f"{self.path!r} has no journal", path=self.path)
+            self.seed = seed_of(migrate(connection, self.path).id)
+            mark(connection, self.path, opened=True)
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
