@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from .clock import clock
 from .frame import Frame, current
 from .names import FIRST_CHUNK
-from .threads import offload
+from .threads import offload, scheduling
 
 if TYPE_CHECKING:
     from .control import Question
@@ -218,7 +218,8 @@ class Bell:
         while rung and not ready():
             gate = threading.Event()
             self._wakes.append(wake := gate.set)
-            rung = ready() or gate.wait(None if until is None else min(until - clock.now(), threading.TIMEOUT_MAX))
+            left = None if until is None else min(until - clock.now(), threading.TIMEOUT_MAX)
+            rung = ready() or gate.wait(scheduling.until(gate.is_set, left))
             self._forget(wake)
         return rung or ready()
 

@@ -8,12 +8,22 @@ from collections.abc import Iterator
 
 import pytest
 
-ROOMS = ("mai", "mai.agents", "mai.errors", "mai.layers", "mai.models", "mai.types")
+ROOMS = (
+    "mai",
+    "mai.agents",
+    "mai.errors",
+    "mai.layers",
+    "mai.middleware",
+    "mai.models",
+    "mai.tools",
+    "mai.types",
+)
 OPAQUE = "a value of the user's, which is only handed on"
 ANY_MODULE = "modules of all types stand side by side"
 ANY_CALL = "the handles of calls of all types stand side by side"
 NO_TYPE_FORM = "any type expression (`int | None`, `list[int]`), for which typing has no type before TypeForm"
 MADE_FROM_FORWARD = "made from forward, when the program runs"
+ANY_TOOL = "tools of all types stand side by side"
 REASONS = {
     "AlreadyRecorded.record": "a `mai.durable.Record`, of a room above",
     "Agent.__init__(returning)": NO_TYPE_FORM,
@@ -65,6 +75,8 @@ REASONS = {
     "Payload.tp": NO_TYPE_FORM,
     "Race.steps": ANY_MODULE,
     "Question.schema ->": "a JSON schema",
+    "wait_for ->": "follows from *type*",
+    "wait_for(type)": NO_TYPE_FORM,
     "Question.type": NO_TYPE_FORM,
     "Ref.__getattr__ ->": "the type of an attribute is known when it is wired",
     "Ref.__getitem__ ->": "the type of an item is known when it is wired",
@@ -83,6 +95,7 @@ REASONS = {
     "Settings.fallback": ANY_MODULE,
     "Settings.merged(given)": "values that are still to be checked",
     "Settings.middleware": "functions around calls of any type",
+    "Settings.undo": "a module of the step's value",
     "Settings.params": OPAQUE,
     "Switch.cases": ANY_MODULE,
     "Switch.otherwise": ANY_MODULE,
@@ -106,6 +119,20 @@ REASONS = {
     "ask ->": "follows from *type*, which is " + NO_TYPE_FORM,
     "ask(type)": NO_TYPE_FORM,
     "capture.runs": ANY_CALL,
+    "MCPTools.__iter__ ->": ANY_TOOL,
+    "MCPTools.tools": ANY_TOOL,
+    "Redactor.value ->": "of the type that it is given",
+    "Redactor.value(value)": "any value; what is no text stays",
+    "Tool(base)": "its parameters are in P and its value in R; Module has no place for both",
+    "Tool.inner": ANY_MODULE,
+    "Tool.schema ->": "a JSON schema",
+    "ToolResult.value": OPAQUE,
+    "as_tools ->": ANY_TOOL,
+    "as_tools(*things)": "modules, functions, and lists of such",
+    "files ->": ANY_TOOL,
+    "mcp_server ->": "a type of the SDK, for which lifespan it is open",
+    "mcp_server(*things)": "modules, functions, and lists of such",
+    "serve_mcp(*things)": "modules, functions, and lists of such",
     "spent(*traces)": ANY_CALL,
 }
 
