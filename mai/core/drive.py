@@ -24,6 +24,7 @@ from .trace import MAX_CHILDREN, ErrorInfo, TraceHandle, adopt, ended, open_hand
 
 DONE: Any = object()
 Body = Generator[Any, Any, Any]
+_DECISIONS = frozenset({bool, str, int})  # nearly all that is decided
 
 
 class Worker(asyncio.Task[Any]):
@@ -88,17 +89,15 @@ async def outcome(f: Frame) -> Any:
     return f.out
 
 
-async def apart(fn: Any, *args: Any) -> Any:
-    """Return what *fn* makes of *args*, awaited if need be; what it does to a contextvar stays with it."""
-    ctx = copy_context()
-    out = ctx.run(fn, *args)
-    if not hasattr(type(out), "__await__"):  # pyright: ignore[reportUnknownArgumentType]
-        return out
-    f = Frame()
-    f.deadline = f.timer = f.handle = None
-    f.body, f.ctx = _kept(f, out), ctx
-    f.y = ctx.run(next, f.body, DONE)
-    return await outcome(f)
+def apart(fn: Any, *args: Any) -> Frame:
+    """Start ``fn(*args)``, awaited if need be, apart: what it does to a contextvar stays with it."""
+    f, ctx = Frame(), copy_context()
+    f.y, f.out = DONE, ctx.run(fn, *args)
+    if type(f.out) not in _DECISIONS and hasattr(type(f.out), "__await__"):  # which is slow to say no
+        f.deadline = f.timer = f.handle = None
+        f.body, f.ctx = _kept(f, f.out), ctx
+        f.y = ctx.run(next, f.body, DONE)
+    return f
 
 
 def enclosed() -> Callable[..., Any]:

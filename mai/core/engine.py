@@ -71,7 +71,7 @@ class Run:
         post(Asked, signal)
         try:
             async with limit:
-                return await turn if env.answers is None else signal.data(await apart(env.answers, signal))
+                return await turn if env.answers is None else signal.data(await outcome(apart(env.answers, signal)))
         except TimeoutError as error:
             if not limit.expired():
                 raise
