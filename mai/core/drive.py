@@ -93,7 +93,8 @@ def apart(fn: Any, *args: Any) -> Frame:
     """Start ``fn(*args)``, awaited if need be, apart: what it does to a contextvar stays with it."""
     f, ctx = Frame(), copy_context()
     f.y, f.out = DONE, ctx.run(fn, *args)
-    if type(f.out) not in _DECISIONS and hasattr(type(f.out), "__await__"):  # which is slow to say no
+    kind: Any = type(f.out)
+    if kind not in _DECISIONS and hasattr(kind, "__await__"):  # which is slow to say no
         f.deadline = f.timer = f.handle = None
         f.body, f.ctx = _kept(f, f.out), ctx
         f.y = ctx.run(next, f.body, DONE)

@@ -149,6 +149,9 @@ def settle(turn: "asyncio.Future[Any]", value: Any = None) -> None:
         turn.set_result(value)
 
 
+_LOOK = 1.0  # seconds
+
+
 class Bell:
     """Wakes all who wait for a change, in any loop or thread.
 
@@ -177,15 +180,20 @@ class Bell:
                 self._forget(wake)
 
     def wait(self, ready: Callable[[], bool], timeout: float | None = None) -> bool:
-        """Block this thread until *ready*, at most *timeout* seconds; say whether it is."""
+        """Block this thread until *ready*, at most *timeout* seconds; say whether it is.
+
+        It looks now and then by itself: a loop that is closed rings no bell.
+        """
         until = None if timeout is None else clock.now() + timeout
-        rung = True
-        while rung and not ready():
+        left = _LOOK
+        while left > 0 and not ready():
             gate = threading.Event()
             self._wakes.append(wake := gate.set)
-            rung = ready() or gate.wait(None if until is None else min(until - clock.now(), threading.TIMEOUT_MAX))
+            left = _LOOK if until is None else min(until - clock.now(), _LOOK)
+            if not ready():
+                gate.wait(left)
             self._forget(wake)
-        return rung or ready()
+        return left > 0 or ready()
 
     def _forget(self, wake: Callable[[], object]) -> None:
         with suppress(ValueError):  # it was rung

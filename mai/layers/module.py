@@ -84,6 +84,13 @@ class _Derived(Generic[Y_co]):
         return self._compute(owner if instance is None else instance)
 
 
+class _Identity:
+    """What an instance and all its copies have in common, deep ones too."""
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
+
+
 class Module(Generic[In, Out]):
     """Everything that runs. Subclass it and write ``forward``; input and output types come from there.
 
@@ -141,7 +148,7 @@ class Module(Generic[In, Out]):
             if cls.forward is Module.forward:
                 raise ConfigError(f"{cls.__name__} has no forward; write one, it is what a module does")
             made = super().__new__(cls)
-            object.__setattr__(made, "_mai_identity", object())
+            object.__setattr__(made, "_mai_identity", _Identity())
             return made
 
     def forward(self, x: In, /, *args: Any, **kwargs: Any) -> Out | Awaitable[Out]:

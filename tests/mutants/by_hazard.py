@@ -299,7 +299,7 @@ BY_HAZARD = (
     Mutant(
         "one loop serves all sync runs",
         "mai/core/engine.py",
-        "        if pid not in _portals:\n",
+        "        if _process.portal is None:\n",
         "        if True:\n",
         (CORE + "test_engine.py",),
         hazards=(28,),

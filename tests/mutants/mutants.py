@@ -279,8 +279,8 @@ MUTANTS = (
     Mutant(
         "an engine entered by two tasks serves each until it leaves",
         "mai/core/engine.py",
-        "        self._tokens.remove(own)",
-        "        self._tokens.clear()",
+        "        self._entered.remove(own)",
+        "        self._entered.clear()",
         (CORE + "test_engine.py",),
     ),
     Mutant(
