@@ -251,6 +251,16 @@ def _ordered(value: Any, plain: Any) -> Any:
     return plain
 
 
+_TUNING = frozenset(
+    "timeout total_timeout retry inline tags limit mai.parallel.limit mai.parallel.width mai.delay.seconds".split()
+)
+
+
+def decisive(settings: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    """Return the *settings* in a plan that change what comes out, not only how fast, how often or how long."""
+    return {key: value for key, value in settings.items() if key not in _TUNING}
+
+
 class PlanType(BaseModel, frozen=True):
     """A type in a plan.
 
@@ -290,7 +300,7 @@ class PlanNode(BaseModel, frozen=True):
             ``"pack"`` (a tuple, list or dict of several values) are steps that mai itself put in.
         module: Qualified name of the class or function.
         version: The declared version.
-        settings: What was set, of a delay its seconds, and the like.
+        settings: What was set, of a delay its seconds, of a Switch its cases, and the like.
         takes: The types of its parameters.
         gives: The type of its value.
     """
@@ -362,8 +372,13 @@ class WorkflowPlan(BaseModel, frozen=True):
 
     @property
     def fingerprint(self) -> str:
-        """32 hexadecimal digits that change with names, ids, versions, types and edges; not with settings or code."""
-        facts = self.model_dump(mode="json", exclude={"settings": True, "nodes": {"__all__": {"settings"}}})
+        """32 hexadecimal digits that change with names, ids, versions, types, edges and settings; not with code.
+
+        Settings that only say how fast, how often or how long do not count: timeouts, retries, limits, delays, tags.
+        """
+        facts = self.model_dump(mode="json")
+        for one in (facts, *facts["nodes"]):
+            one["settings"] = decisive(one["settings"])
         return blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=16).hexdigest()
 
     def validate(self) -> None:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]

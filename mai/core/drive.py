@@ -24,7 +24,7 @@ from .trace import MAX_CHILDREN, ErrorInfo, TraceHandle, adopt, ended, open_hand
 
 DONE: Any = object()
 Body = Generator[Any, Any, Any]
-_DECISIONS = frozenset({bool, str, int})  # nearly all that is decided
+_DECISIONS = frozenset({bool, str, int})  # what is decided, as a rule: hasattr is slow to say no
 
 
 class Worker(asyncio.Task[Any]):
@@ -93,8 +93,7 @@ def apart(fn: Any, *args: Any) -> Frame:
     """Start ``fn(*args)``, awaited if need be, apart: what it does to a contextvar stays with it."""
     f, ctx = Frame(), copy_context()
     f.y, f.out = DONE, ctx.run(fn, *args)
-    kind: Any = type(f.out)
-    if kind not in _DECISIONS and hasattr(kind, "__await__"):  # which is slow to say no
+    if type(f.out) not in _DECISIONS and hasattr(type(f.out), "__await__"):  # pyright: ignore[reportUnknownArgumentType]
         f.deadline = f.timer = f.handle = None
         f.body, f.ctx = _kept(f, f.out), ctx
         f.y = ctx.run(next, f.body, DONE)

@@ -391,6 +391,15 @@ class Module(Generic[In, Out]):
 
         return plan_of(self)
 
+    def plan_json(self) -> Iterator[str]:
+        """Yield the JSON of the plan piece by piece, so that a million steps can be written without being held.
+
+        ``file.writelines(m.plan_json())`` writes what ``m.plan().model_dump_json()`` gives.
+        """
+        from .planning import json_of  # noqa: PLC0415 (planning is about modules)
+
+        return json_of(self)
+
     def draw(self, format: str = "mermaid", *, trace: "TraceHandle[Any] | None" = None) -> str:  # noqa: A002
         """Return a drawing of the plan, as text.
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mai.errors import ConfigError
-from mai.types import PlanEdge, PlanNode, TraceHandle, WorkflowPlan
+from mai.types import PlanEdge, PlanNode, TraceHandle, WorkflowPlan, decisive
 from mai.views.dot import dot
 from mai.views.mermaid import mermaid
 from mai.views.outline import outline
@@ -121,10 +121,12 @@ def chains(plan: WorkflowPlan) -> list[list[str]]:
 
 
 def diff(plan: WorkflowPlan, other: WorkflowPlan) -> list[str]:
-    """Return in words what is different in *other*; settings do not count."""
+    """Return in words what is different in *other*, as far as the fingerprint covers it."""
     lines = [] if plan.name == other.name else [f"the name is {other.name!r}, was {plan.name!r}"]
     lines += _changes("input", {one.name: one for one in plan.inputs}, {one.name: one for one in other.inputs})
     lines += _changes("step", {one.id: one for one in plan.nodes}, {one.id: one for one in other.nodes})
+    was, now = decisive(plan.settings), decisive(other.settings)
+    lines += [] if was == now else [f"the settings are {_shown(now)}, were {_shown(was)}"]
     ours, theirs = ({f"{e.target}.{e.parameter}": _source(e) for e in one.edges} for one in (plan, other))
     for end in sorted(ours.keys() | theirs.keys()):
         was, now = ours.get(end), theirs.get(end)
@@ -148,11 +150,16 @@ def _changes(what: str, ours: dict[str, Any], theirs: dict[str, Any]) -> list[st
     lines = [f"{what} {name} is gone" for name in ours if name not in theirs]
     lines += [f"{what} {name} is new" for name in theirs if name not in ours]
     for name in ours.keys() & theirs.keys():
-        was, now = dict(ours[name]), dict(theirs[name])
+        was, now = _facts(ours[name]), _facts(theirs[name])
         for key in was:
-            if was[key] != now[key] and key != "settings":
+            if was[key] != now[key]:
                 lines.append(f"{what} {name}: {key} is {_shown(now[key])}, was {_shown(was[key])}")
     return sorted(lines)
+
+
+def _facts(one: Any) -> dict[str, Any]:
+    """Return what counts of a step or an input."""
+    return {key: decisive(value) if key == "settings" else value for key, value in one}
 
 
 def _shown(value: Any) -> str:
