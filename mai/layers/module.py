@@ -396,9 +396,9 @@ class Module(Generic[In, Out]):
 
         ``file.writelines(m.plan_json())`` writes what ``m.plan().model_dump_json()`` gives.
         """
-        from .planning import json_of  # noqa: PLC0415 (planning is about modules)
+        from mai.views.plan import plan_json  # noqa: PLC0415 (a view method)
 
-        return json_of(self)
+        return plan_json(self)
 
     def draw(self, format: str = "mermaid", *, trace: "TraceHandle[Any] | None" = None) -> str:  # noqa: A002
         """Return a drawing of the plan, as text.

@@ -8,7 +8,6 @@ from enum import Enum
 from hashlib import blake2b
 from inspect import Parameter
 from itertools import repeat
-from json.encoder import encode_basestring
 from typing import Any
 
 from pydantic import JsonValue
@@ -35,39 +34,14 @@ _PLAIN = (str, int, float, bool, bytes, list, dict, list[str], list[int], list[f
 
 def plan_of(module: _MODULE) -> WorkflowPlan:
     """Return the plan of *module*; of a graph its nodes, of any other the one step that it is, with what is inside."""
-    head, nodes, edges = _head(module), list[PlanNode](), list[PlanEdge]()
-    for node, ident, feeds in _parts(module):
+    head, nodes, edges = head_of(module), list[PlanNode](), list[PlanEdge]()
+    for node, ident, feeds in parts_of(module):
         nodes.append(node.model_copy(update={"id": ident}))
         edges += [PlanEdge(source=a, target=ident, parameter=key, constant=text) for a, key, text in feeds]
     return head.model_copy(update={"nodes": tuple(nodes), "edges": tuple(edges)})
 
 
-def json_of(module: _MODULE) -> Iterator[str]:
-    """Yield the JSON of the plan, as ``model_dump_json`` writes it, piece by piece: nothing is held but composites."""
-    start, _, end = _head(module).model_dump_json().rpartition('[],"edges":[]')
-    texts, comma = dict[int, tuple[PlanNode, str]](), ""
-    yield f"{start}["
-    for node, ident, _ in _parts(module):
-        if id(node) not in texts:
-            if len(texts) == 1000:
-                texts.clear()
-            texts[id(node)] = node, node.model_dump_json().partition(",")[2]
-        yield f'{comma}{{"id":{encode_basestring(ident)},{texts[id(node)][1]}'
-        comma = ","
-    yield '],"edges":['
-    comma = ""
-    for _, ident, feeds in _parts(module):
-        target = encode_basestring(ident)
-        for a, key, text in feeds:
-            source = "null" if a is None else encode_basestring(a)
-            constant = "null" if text is None else encode_basestring(text)
-            ends = f'"target":{target},"parameter":{encode_basestring(key)}'
-            yield f'{comma}{{"source":{source},{ends},"constant":{constant}}}'
-            comma = ","
-    yield f"]{end}"
-
-
-def _head(module: _MODULE) -> WorkflowPlan:
+def head_of(module: _MODULE) -> WorkflowPlan:
     """Return the plan without its steps."""
     signature, output = signature_of(module), name_of(module)
     if isinstance(module, Graph):
@@ -81,7 +55,7 @@ def _head(module: _MODULE) -> WorkflowPlan:
     )  # fmt: skip
 
 
-def _parts(module: _MODULE) -> Iterator[_Part]:
+def parts_of(module: _MODULE) -> Iterator[_Part]:
     """Yield each step: a PlanNode, which may be that of others too, the step's own id, and what feeds it."""
     todo = deque([("", module)])
     if not isinstance(module, Graph):
@@ -91,16 +65,16 @@ def _parts(module: _MODULE) -> Iterator[_Part]:
     while todo:
         ident, one = todo.popleft()
         if isinstance(one, Graph):
-            yield from _expand(one, ident, todo)
+            yield from _expand(one._wiring, one._cast.tp, ident, todo)
             continue
         for key, part in _inside(one):
             yield _node(ident, part), f"{ident}{key}", ()
             todo.append((f"{ident}{key}", part))
 
 
-def _expand(whole: Graph[..., Any], within: str, todo: "deque[tuple[str, _MODULE]]") -> Iterator[_Part]:
+def _expand(wiring: Wiring, declared: Any, within: str, todo: "deque[tuple[str, _MODULE]]") -> Iterator[_Part]:
     """Yield the steps of a graph, each after the casts on the way to it."""
-    wiring, prefix = whole._wiring, f"{within}/" if within else ""
+    prefix = f"{within}/" if within else ""
     of, rank, first, sources, shapes = wiring.of, wiring.rank, wiring.first, wiring.sources, wiring.shapes
     heads = [prefix + one.key[1:] for one in shapes]
 
@@ -123,7 +97,7 @@ def _expand(whole: Graph[..., Any], within: str, todo: "deque[tuple[str, _MODULE
         yield node, path(i), feeds
         if index in deep:
             todo.append((path(i), shapes[index].module))
-    last, declared = wiring.output, whole._cast.tp
+    last = wiring.output
     assert last is not None
     if _casts(wiring, last, declared):
         yield _cast(prefix + wiring.id_of(last), within, "return", declared)
