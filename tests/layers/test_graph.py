@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import logging
 import pickle
 import weakref
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from mai import (
     Ref,
     TracingError,
     WiringError,
+    WorkflowPlan,
     capture,
     graph,
     module,
@@ -841,6 +843,11 @@ async def test_composites_are_nodes_and_decide_in_the_trace() -> None:
 # ---------------------------------------------------------------- large ones
 
 
+@module
+async def grown(n: int) -> int:
+    return n + 1
+
+
 @simulated
 async def test_a_chain_of_very_many_nodes_is_ordinary() -> None:
     g = Graph("g")
@@ -997,3 +1004,48 @@ async def test_deep_nests_of_graphs_are_ordinary() -> None:
     deep = nest(300)
     assert await deep("abc") == 3
     assert len(deep.plan().nodes) == 300
+
+
+@pytest.mark.slow
+def test_a_chain_of_a_hundred_thousand_nodes_is_wired_run_drawn_and_written() -> None:
+    g = Graph("g")
+    ref: Ref[Any] = g.input("n", int)
+    for _ in range(100_000):
+        ref = g.add(grown, ref)
+    made = g.output(ref)
+    with capture() as trace:
+        assert made.run(0) == 100_000
+    run = trace.runs[0]
+    assert (len(run.children), run.dropped) == (1000, 99_000)
+    assert len(str(run).splitlines()) > 1000
+    plan = made.plan()
+    plan.validate()
+    assert [len(chain) for chain in plan.chains()] == [100_000]
+    assert len(plan.critical_path()) == 100_000
+    assert len(str(plan).splitlines()) == 100_002
+    for form in ("mermaid", "dot"):
+        assert made.draw(form, trace=run).count("grown~100000") == 1
+    again = WorkflowPlan.model_validate_json("".join(made.plan_json()))
+    assert again == plan
+    assert Graph.from_plan(again, {"grown": grown}).run(1) == 100_001
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # a debug loop tells of what takes long
+def test_ten_thousand_graphs_in_each_other_are_wired_run_drawn_and_written() -> None:
+    deep = nest(10_000)
+    logging.disable(logging.WARNING)
+    try:
+        with capture() as trace:
+            assert deep.run("abc") == 3
+    finally:
+        logging.disable(logging.NOTSET)
+    run = trace.runs[0]
+    assert sum(1 for _ in run.walk()) == 10_001
+    assert len(str(run).splitlines()) == 10_001
+    plan = deep.plan()
+    assert len(plan.nodes) == 10_000
+    plan.validate()
+    assert deep.draw("mermaid").count("subgraph") == 9_999
+    assert len(str(plan).splitlines()) == 10_002
+    assert sum(map(len, deep.plan_json())) > 10_000**2
