@@ -95,7 +95,7 @@ def begin(
     direct = spec.direct and not f.env.doubles
     f.quiet = not (live or f.env.bus or f.env.doubles or (sink is not None and sink.sizes))
     body: Any = _whole(f, m, args, kwargs, spec, context, direct=direct, overdue=overdue)
-    return start(f, body if f.depth & 63 else hopped(body))
+    return start(f, body if f.depth & 63 else hopped(body, lambda cancel: _dropped(f, cancel)))
 
 
 def started(m: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> TraceHandle[Any]:
@@ -180,6 +180,13 @@ def _whole(f: Frame, m: Any, args: Any, kwargs: Any, spec: Spec, context: Any, *
             yield from join(f.started, error).__await__()
         failed(f, error)
         raise
+
+
+def _dropped(f: Frame, cancel: BaseException) -> None:
+    """Tell of a call that was cancelled before its body could begin: each call begins and ends once."""
+    if f.handle is not None:
+        _open(f, f.handle)
+    failed(f, cancel)
 
 
 def _open(f: Frame, h: TraceHandle[Any]) -> None:

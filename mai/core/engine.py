@@ -259,14 +259,15 @@ def run_sync(call: Callable[[], Awaitable[Any]]) -> Any:
     """
     if asyncio._get_running_loop() is not None:
         raise WouldDeadlock("run() was called in the thread of a running event loop: write 'await module(x)' instead")
-    waiting, door = worker_loop(), Door()
+    door = Door()
+    waiting = worker_loop(door)
     door.loop = waiting or portal()
     serving = None if waiting is None else door  # any other thread must be free for a Ctrl-C
     try:
         _spawn(door, scoped(current(), armed=None, door=serving), call, partial(door.put, None))
         door.serve()
     except BaseException:
-        door.loop.call_soon_threadsafe(lambda: door.task and door.task.cancel())
+        door.cancel()
         with suppress(Empty):
             door.serve(timeout=0.5)  # what clean-up has after a Ctrl-C
         raise
