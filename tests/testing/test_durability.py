@@ -1,4 +1,4 @@
-"""Durable runs that are interrupted on purpose: what is well written ends as it does undisturbed, what is not is seen."""
+"""Durable runs that are interrupted on purpose: what is well written ends as if undisturbed, what is not is seen."""
 
 import asyncio
 import random
@@ -51,9 +51,9 @@ def test_a_flow_that_does_something_else_on_replay_is_seen() -> None:
     async def draws(n: int) -> int:
         return await add(await add(random.randint(0, 10**9)))
 
-    with pytest.raises(DurabilityError, match="With seed 0, .* ended with .*ReplayMismatch.* instead of \\('ok', "):
+    with pytest.raises(DurabilityError, match=r"With seed 0, .* ended with .*ReplayMismatch.* instead of \('ok', "):
         replay_check(draws, 1, **HOW)
-    with pytest.raises(DurabilityError, match="after the process died (before|after) append number"):
+    with pytest.raises(DurabilityError, match=r"after the process died (before|after) append number"):
         crash_check(draws, 1, **HOW)
 
 
