@@ -84,6 +84,13 @@ class _Derived(Generic[Y_co]):
         return self._compute(owner if instance is None else instance)
 
 
+class _Identity:
+    """What an instance and all its copies have in common, deep ones too."""
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
+
+
 class Module(Generic[In, Out]):
     """Everything that runs. Subclass it and write ``forward``; input and output types come from there.
 
@@ -112,6 +119,7 @@ class Module(Generic[In, Out]):
 
     _mai_root: ClassVar[bool] = True
     _mai_kind: ClassVar[str] = "module"
+    _mai_flow: ClassVar[bool | None] = None  # whether it is one unless its settings say; None: if of another kind
     _mai_names: ClassVar[Mapping[str, Any] | None] = None  # what annotations of forward may name besides globals
     _mai_signature: Signature | None = None
     _mai_settings: Settings = Settings.model_construct()
@@ -141,7 +149,7 @@ class Module(Generic[In, Out]):
             if cls.forward is Module.forward:
                 raise ConfigError(f"{cls.__name__} has no forward; write one, it is what a module does")
             made = super().__new__(cls)
-            object.__setattr__(made, "_mai_identity", object())
+            object.__setattr__(made, "_mai_identity", _Identity())
             return made
 
     def forward(self, x: In, /, *args: Any, **kwargs: Any) -> Out | Awaitable[Out]:
@@ -227,6 +235,8 @@ class Module(Generic[In, Out]):
         inline: bool | None = UNSET,
         isolate: bool = UNSET,
         detached: bool = UNSET,
+        flow: bool | None = UNSET,
+        undo: Callable[..., object] | None = UNSET,
         version: str | None = UNSET,
         tags: tuple[str, ...] = UNSET,
         **params: object,
@@ -244,6 +254,10 @@ class Module(Generic[In, Out]):
             inline: Run a plain ``forward`` on the event loop instead of in a worker thread.
             isolate: Give the call (a composite: each branch too; each attempt) a deep copy of its input.
             detached: The call returns its TraceHandle at once, and its work goes on; see :doc:`/howto/detach`.
+            flow: Under a durable engine ``forward`` is repeated, and the modules that it calls are the recorded steps;
+                None: so it is with composites and graphs, and not with a ``forward`` of yours.
+            undo: A module or function of the step's value that takes it back; called by a durable engine when the run
+                fails or is cancelled later; see :doc:`/howto/durable-runs`.
             version: What the behaviour of this step is called; a change of it changes the `fingerprint` of plans.
             tags: Labels for traces.
             params: Defaults for parameters of ``forward`` or for attributes declared on the class.
@@ -264,6 +278,8 @@ class Module(Generic[In, Out]):
             object.__setattr__(clone, key, value)
         if "fallback" in given:
             checks.check_fallback(clone)
+        if "undo" in given:
+            checks.check_undo(clone)
         if checks.is_thrown_away(sys._getframe(1)):
             warnings.warn(f"{owner}.with_() returns a copy, which is thrown away here", RuntimeWarning, stacklevel=2)
         return clone
@@ -384,6 +400,15 @@ class Module(Generic[In, Out]):
 
         return plan_of(self)
 
+    def plan_json(self) -> Iterator[str]:
+        """Yield the JSON of the plan piece by piece, so that a million steps can be written without being held.
+
+        ``file.writelines(m.plan_json())`` writes what ``m.plan().model_dump_json()`` gives.
+        """
+        from mai.views.plan import plan_json  # noqa: PLC0415 (a view method)
+
+        return plan_json(self)
+
     def draw(self, format: str = "mermaid", *, trace: "TraceHandle[Any] | None" = None) -> str:  # noqa: A002
         """Return a drawing of the plan, as text.
 
@@ -420,11 +445,13 @@ class Module(Generic[In, Out]):
 
 
 def lifted(owner: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings *given* with each fallback as a Module."""
+    """Return the settings *given* with each fallback and what undoes as a Module."""
     made = dict(given)
     if (listed := made.get("fallback")) is not None:
         several: Any = listed if isinstance(listed, list | tuple) else (listed,)  # pyright: ignore[reportUnknownVariableType]
         made["fallback"] = tuple(lift(one, f"{owner}: fallback") for one in several)
+    if callable(made.get("undo")):
+        made["undo"] = lift(made["undo"], f"{owner}: undo")
     return made
 
 
