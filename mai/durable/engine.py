@@ -410,7 +410,7 @@ class DurableEngine(LocalEngine):
         return self
 
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        last = len(self._entered) == 1
+        last = self._leaves_last()
         if last:
             self._close(at_once=error is not None)
         try:
