@@ -131,12 +131,8 @@ class DurableEngine(LocalEngine):
             ConfigError: If it is called outside of ``async with``, or *delay* cannot be used.
         """
         spec = module._mai_spec or module._mai_compile()
-        args: tuple[Any, ...] = (value,)
-        given = dict[str, Any]()
         payload: Any = value
-        is_payload = isinstance(value, Payload)
-        if is_payload:
-            args, given = (), _fields(payload.value)
+        args, given = _given(spec.signature, payload.value) if isinstance(value, Payload) else ((value,), {})
         bound = spec.signature.bind(args, given, spec.params, None)
         return self._start(module, bound, run_id, checked("start", "delay", delay, PAUSE))
 
@@ -410,7 +406,7 @@ class DurableEngine(LocalEngine):
         return self
 
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        last = len(self._tokens) == 1
+        last = self._leaves_last()
         if last:
             self._close(at_once=error is not None)
         try:
@@ -439,9 +435,12 @@ class DurableEngine(LocalEngine):
         await self.journal.close()
 
 
-def _fields(model: Any) -> dict[str, Any]:
+def _given(signature: Any, model: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return the arguments that the input *model* of a module stands for."""
     fields: Any = model.__pydantic_fields__
-    return {name: getattr(model, name) for name in fields}
+    given = {info.alias or name: getattr(model, name) for name, info in fields.items()} | (model.model_extra or {})
+    args = [given.pop(p.name) for p in signature.positional]
+    return (*args, *(given.pop(signature.rest[0]) if signature.rest else ())), given
 
 
 async def _awaited(run: TraceHandle[Any]) -> Any:

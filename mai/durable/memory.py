@@ -1,5 +1,6 @@
 """A journal in memory, for tests: it behaves like the one in a file, as long as the process lives."""
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -69,6 +70,7 @@ class MemoryJournal:
         if owner is not None:
             self._hold(run_id, owner, ttl)
         self._tell(run_id, "created")
+        self._alarm(run_id)
         return self._runs[run_id], True
 
     async def claim(self, run_id: str, owner: str, ttl: float = 30.0) -> tuple[Lease, RunInfo, list[Record]] | None:
@@ -106,6 +108,7 @@ class MemoryJournal:
         self._change(
             lease.run_id, status=status, owner=None, lease_until=None, due=due, waits=dict(waits or {}), claims=claims
         )
+        self._alarm(lease.run_id)
 
     async def finish(
         self, lease: Lease, status: Status, *, output: bytes | None = None, error: bytes | None = None
@@ -243,9 +246,11 @@ class MemoryJournal:
         return asked or starts or (info.due is not None and info.due <= now)
 
     def watch(self, callback: Callable[[str, What], object]) -> Callable[[], None]:
-        """Call *callback* when something happens, in the thread of who did it; of due runs nothing is told."""
+        """Call *callback* when something happens, in the thread of who did it; of due runs, in this loop."""
         key = object()
         self._watchers[key] = callback
+        for run_id in self._runs:
+            self._alarm(run_id)
         return lambda: self._watchers.pop(key, None) and None
 
     async def export(self, run_id: str) -> dict[str, Any]:
@@ -264,6 +269,16 @@ class MemoryJournal:
 
     async def close(self) -> None:
         """Do nothing: what is kept is kept as long as this lives."""
+
+    def _alarm(self, run_id: str) -> None:
+        """Tell of a run when it is due."""
+        due = self._of(run_id).due
+        if due is not None:
+            asyncio.get_running_loop().call_later(max(0.0, due - clock.wall()), self._ring, run_id)
+
+    def _ring(self, run_id: str) -> None:
+        if run_id in self._runs and self._is_due(self._runs[run_id], clock.wall()):
+            self._tell(run_id, "due")
 
     def _of(self, run_id: str) -> RunInfo:
         if run_id not in self._runs:
