@@ -21,7 +21,7 @@ from .events import Retrying, Started, drain, drain_in_thread, post
 from .frame import PENDING, ROOT, Frame, Scope, current, repeat, scoped, set_current
 from .gather import hopped
 from .middleware import Call, through
-from .spans import close_span, has_provider, open_span
+from .spans import close_span, has_provider, light_span, open_span, telemetry
 from .spec import Spec
 from .threads import offload
 from .trace import TraceHandle, begun, collect, note_span, noted, open_handle, size_of, succeeded
@@ -48,7 +48,7 @@ def launch(m: Any, p: Frame, key: str, value: Any, n: int = 0, attrs: dict[str, 
     if (p.deadline is not None or spec.limit is not None) and _set_deadline(f, p, spec, p.deadline):
         return begin(m, p, key, n, (value,), {}, attrs)  # which starts nothing
     if p.handle is not None:
-        f.handle = open_handle(f, p.handle, spec, attrs)
+        f.handle, f.span = open_handle(f, p.handle, spec, attrs), p.span
     return start(f, quick(f, m, value, spec))  # pyright: ignore[reportArgumentType]
 
 
@@ -92,7 +92,8 @@ def begin(
             note_span(h, live)
         collect(h, f, owner)
     direct = spec.direct and not f.env.doubles
-    f.quiet = not (live or f.env.bus or f.env.doubles or (sink is not None and sink.sizes))
+    heavy = telemetry.sizes or (live and (telemetry.light is None or telemetry.record))
+    f.quiet = not (heavy or f.env.bus or f.env.doubles or (sink is not None and sink.sizes))
     body: Any = _whole(f, m, args, kwargs, spec, context, direct=direct, overdue=overdue)
     return start(f, body if f.depth & 63 else hopped(body))
 
@@ -107,7 +108,8 @@ def _detach(m: Any, p: Frame, *call: Any, attrs: dict[str, Any] | None) -> Frame
     """Start a call as detached work; its handle is the value."""
     f = Frame()
     f.handle, f.y = None, DONE
-    f.out = start_run(begin, m, p, *call, {**(attrs or {}), names.DETACHED: True}, apart=True)
+    link = {names.LINK: "spawned_by"} if m._mai_spec.detached == "link" else {}
+    f.out = start_run(begin, m, p, *call, {**(attrs or {}), names.DETACHED: True, **link}, apart=True)
     return f
 
 
@@ -133,6 +135,7 @@ def quick(f: Frame, m: Any, value: Any, spec: Spec, args: Any = None) -> Body:
     if h is not None:
         begun(h)
         h.input_size = size_of(value, spec.takes, None)
+        light_span(f, h, spec)
     try:
         out: Any = yield from m.forward(value) if args is None else m.forward(*args)  # pyright: ignore[reportUnknownVariableType]
         if f.started is not None:
@@ -142,6 +145,8 @@ def quick(f: Frame, m: Any, value: Any, spec: Spec, args: Any = None) -> Body:
         f.out = out
         if h is not None:
             succeeded(h, out, spec.gives, None)
+            if f.span is not None:
+                close_span(f, h, None, innermost=False)
     except BaseException as error:
         if f.started is not None:
             yield from join(f.started, error).__await__()
@@ -187,11 +192,18 @@ def _open(f: Frame, h: TraceHandle[Any]) -> None:
 
 
 def _close(f: Frame, h: TraceHandle[Any], out: Any, spec: Spec) -> None:
-    succeeded(h, out, spec.gives, f.env.sink)
+    succeeded(h, out, spec.gives, _measured(f))
     if f.span is not None:
+        if telemetry.record is not None and not spec.attempts:
+            telemetry.record(f.span, spec, "output", out)
         close_span(f, h, None, innermost=False)
     if f.env.bus is not None or f.parent is ROOT:
         closed(f, h)
+
+
+def _measured(f: Frame) -> Any:
+    """Return what around the call says whether all sizes are wanted."""
+    return telemetry if telemetry.sizes else f.env.sink
 
 
 def _prepared(f: Frame, args: Any, kwargs: Any, spec: Spec, *, overdue: bool) -> Any:
@@ -202,7 +214,9 @@ def _prepared(f: Frame, args: Any, kwargs: Any, spec: Spec, *, overdue: bool) ->
     if not spec.attempts:  # an attempt gets what the call around it has bound
         args, kwargs = spec.signature.bind(args, kwargs, spec.params, f, spec.settings)
     if f.handle is not None and alone:
-        f.handle.input_size = size_of(args[0], spec.takes, f.env.sink)
+        f.handle.input_size = size_of(args[0], spec.takes, _measured(f))
+    if telemetry.record is not None and f.span is not None and not spec.attempts:
+        telemetry.record(f.span, spec, "input", (args, kwargs))
     return copy.deepcopy((args, kwargs)) if spec.deep else (args, kwargs)
 
 

@@ -16,6 +16,7 @@ from contextvars import Context, Token, copy_context
 from functools import cached_property, partial
 from queue import Empty
 from typing import Any
+from weakref import WeakSet
 
 from ..errors import ConfigError, DeadlineExceeded, WouldDeadlock
 from ..values.checked import COUNT, checked
@@ -119,7 +120,8 @@ class LocalEngine:
         self.threads: Threads = Threads(limit, checked("LocalEngine", "max_abandoned", max_abandoned, COUNT))
         self.runs: set[Control] = set()  # all that were started and have not ended
         self.idle: Bell = Bell()
-        self.watchers: dict[object, Callable[[TraceHandle[Any]], object]] = {}
+        self.watchers: dict[object, Callable[[TraceHandle[Any]], object]] = dict(_everywhere)
+        _living.add(self)
         self._tokens: list[Token[Frame]] = []
 
     @staticmethod
@@ -154,15 +156,7 @@ class LocalEngine:
             'HELLO'
             >>> unsubscribe()
         """
-        if inspect.iscoroutinefunction(fn) or not callable(fn):
-            raise ConfigError(f"LocalEngine: subscribe({fn!r}) needs a plain function of a handle, not an async one")
-        key = object()
-        self.watchers[key] = fn
-
-        def unsubscribe() -> None:
-            self.watchers.pop(key, None)
-
-        return unsubscribe
+        return _subscribe(fn, [self.watchers])
 
     def tell(self, handle: TraceHandle[Any]) -> None:
         """Call the subscribers."""
@@ -195,6 +189,27 @@ class LocalEngine:
             self.threads.close()
 
 
+def subscribe_everywhere(fn: Callable[[TraceHandle[Any]], object]) -> Callable[[], None]:
+    """Do `LocalEngine.subscribe` for every engine that there is and will be, in forked children too."""
+    return _subscribe(fn, [_everywhere, *(engine.watchers for engine in list(_living))])
+
+
+def _subscribe(fn: Callable[[TraceHandle[Any]], object], tables: list[dict[object, Any]]) -> Callable[[], None]:
+    if inspect.iscoroutinefunction(fn) or not callable(fn):
+        raise ConfigError(f"LocalEngine: subscribe({fn!r}) needs a plain function of a handle, not an async one")
+    key = object()
+    for table in tables:
+        table[key] = fn
+
+    def unsubscribe() -> None:
+        for table in (_everywhere, *tables, *(engine.watchers for engine in list(_living))):
+            table.pop(key, None)
+
+    return unsubscribe
+
+
+_everywhere: dict[object, Callable[[TraceHandle[Any]], object]] = {}  # who watches every engine
+_living: "WeakSet[LocalEngine]" = WeakSet()
 _engines: dict[int, LocalEngine] = {}  # by process, these three: a forked child has none of its parent's threads
 _portals: dict[int, asyncio.AbstractEventLoop] = {}
 _locks: dict[int, threading.Lock] = {}

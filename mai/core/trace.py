@@ -153,6 +153,12 @@ class TraceHandle(Controlled[R_co]):
         wanted = {"name": name, "kind": kind, "outcome": outcome}
         return [h for h in self.walk() if all(value in ("", None, getattr(h, key)) for key, value in wanted.items())]
 
+    def to_otlp(self) -> bytes:
+        """Return the tree as an ``ExportTraceServiceRequest`` of OTLP, in protobuf; it needs the extra ``otlp``."""
+        from mai.telemetry.convert import as_otlp  # noqa: PLC0415 (an arrow upwards)
+
+        return as_otlp(self)
+
     def __str__(self) -> str:
         from mai.views import tree  # noqa: PLC0415 (a view method: the one upward arrow)
 

@@ -112,6 +112,7 @@ class Module(Generic[In, Out]):
 
     _mai_root: ClassVar[bool] = True
     _mai_kind: ClassVar[str] = "module"
+    _mai_operation: ClassVar[str] = ""  # `gen_ai.operation.name`, if it is one; its spans are called after it
     _mai_names: ClassVar[Mapping[str, Any] | None] = None  # what annotations of forward may name besides globals
     _mai_signature: Signature | None = None
     _mai_settings: Settings = Settings.model_construct()
@@ -226,7 +227,7 @@ class Module(Generic[In, Out]):
         middleware: Around = UNSET,
         inline: bool | None = UNSET,
         isolate: bool = UNSET,
-        detached: bool = UNSET,
+        detached: bool | Literal["link"] = UNSET,
         version: str | None = UNSET,
         tags: tuple[str, ...] = UNSET,
         **params: object,
@@ -243,7 +244,8 @@ class Module(Generic[In, Out]):
             middleware: An ``async (call, next) -> value``, or several, the first one outermost; see `Call`.
             inline: Run a plain ``forward`` on the event loop instead of in a worker thread.
             isolate: Give the call (a composite: each branch too; each attempt) a deep copy of its input.
-            detached: The call returns its TraceHandle at once, and its work goes on; see :doc:`/howto/detach`.
+            detached: The call returns its TraceHandle at once, and its work goes on; see :doc:`/howto/detach`. With
+                ``"link"`` its spans are a trace of their own, which is linked to this one.
             version: What the behaviour of this step is called; a change of it changes the `fingerprint` of plans.
             tags: Labels for traces.
             params: Defaults for parameters of ``forward`` or for attributes declared on the class.

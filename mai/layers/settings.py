@@ -5,7 +5,7 @@ Three kinds of names are kept apart: kernel settings (this file), parameters of 
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
 
@@ -46,7 +46,7 @@ class Settings(BaseModel, frozen=True, arbitrary_types_allowed=True, defer_build
         inline: Run a plain ``forward`` on the event loop instead of a worker thread; None means that the kernel
             decides (only builtins and types run inline).
         isolate: Give each call, branch and attempt a deep copy of its input.
-        detached: Return the handle of the call at once; the engine owns the work.
+        detached: Return the handle of the call at once; the engine owns the work. ``"link"``: as a trace of its own.
         version: What the step's behaviour is called; a change of it changes the fingerprint of plans.
         tags: Labels for traces.
         params: Defaults for parameters of ``forward`` that were set by ``with_``.
@@ -60,7 +60,7 @@ class Settings(BaseModel, frozen=True, arbitrary_types_allowed=True, defer_build
     middleware: Annotated[tuple[Any, ...], BeforeValidator(_many)] = ()
     inline: _Flag | None = None
     isolate: _Flag = False
-    detached: _Flag = False
+    detached: _Flag | Literal["link"] = False
     version: Annotated[str, Field(strict=True)] | None = None
     tags: tuple[Annotated[str, Field(strict=True)], ...] = ()
     params: Mapping[str, Any] = {}

@@ -14,13 +14,28 @@ from opentelemetry.sdk.trace.sampling import Decision
 from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, StatusCode, TraceFlags, TraceState
 
 from mai import BlockingDelay, Conditional, Context, Module, NonBlockingDelay, Parallel, capture, module
+from mai.telemetry import configure, shutdown
 from tests.support import python, recorded_spans, simulated, spans_asked
 
 
-@pytest.fixture
-def exporter() -> Iterator[InMemorySpanExporter]:
-    with recorded_spans() as found:
-        yield found
+class Source:
+    """Where the spans of a test come from."""
+
+    provider: trace.TracerProvider | None = None
+
+
+@pytest.fixture(params=["of the SDK", "light"])
+def exporter(request: pytest.FixtureRequest) -> Iterator[InMemorySpanExporter]:
+    """All that is recorded, by the SDK's own spans and by light ones: the same must hold for both."""
+    if request.param == "of the SDK":
+        with recorded_spans() as found:
+            yield found
+        return
+    found = InMemorySpanExporter()
+    Source.provider = configure(exporter=found, batch=False, set_global=False)
+    yield found
+    shutdown()
+    Source.provider = None
 
 
 def named(exporter: InMemorySpanExporter) -> dict[str, ReadableSpan]:
@@ -38,7 +53,7 @@ def tree(spans: Sequence[ReadableSpan]) -> dict[str, str | None]:
 
 
 def tracer() -> trace.Tracer:
-    return trace.get_tracer("user")
+    return trace.get_tracer("user", tracer_provider=Source.provider)
 
 
 @module

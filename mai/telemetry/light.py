@@ -1,0 +1,394 @@
+"""Light spans: a call's span that costs little while the call runs, and is made into a real one when it is exported.
+
+Answers: where do spans come from after `configure`? From a tracer provider of the SDK, with everything that belongs to
+it. Only below a root that is recorded and sampled, mai's own calls get a `CallSpan`: it notes its ids, and takes name,
+times, attributes and outcome off the call's TraceHandle when a processor asks for them, which is in the exporter's
+thread. The root is the SDK's own span, so that the sampler is asked as ever. See ``docs/adr/0026-light-spans.rst``.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from opentelemetry import context as otel
+from opentelemetry.attributes import BoundedAttributes
+from opentelemetry.sdk.trace import Event, ReadableSpan, SpanLimits, SpanProcessor, SynchronousMultiSpanProcessor
+from opentelemetry.sdk.trace import Tracer as SdkTracer
+from opentelemetry.sdk.trace import TracerProvider as SdkTracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from opentelemetry.trace import (
+    INVALID_SPAN,
+    Link,
+    Span,
+    SpanContext,
+    SpanKind,
+    Status,
+    StatusCode,
+    Tracer,
+    get_current_span,
+    set_span_in_context,
+)
+
+from mai.core import names
+from mai.core.clock import clock
+from mai.core.spans import facts_of, fixed_of, telemetry
+from mai.core.trace import TraceHandle
+from mai.telemetry.stack import Stack
+
+__all__ = ["CallSpan", "LightTracer", "Processors", "Provider", "start_and_end"]
+
+_KEY = next(iter(set_span_in_context(INVALID_SPAN, otel.Context())))  # under which a context holds its span
+
+
+class CallSpan(ReadableSpan, Span):
+    """The span of a call of mai's own.
+
+    It is made in two ways: with *given* attributes by `LightTracer.start_span`, or, for simple calls, by
+    `LightTracer.below`, with the *handle* and *spec* that have them all. ``_mai_close`` hands in the handle at the end.
+
+    Size: it is a span to write to and one to read from, and each of the two has a list of methods and properties.
+    """
+
+    _own: dict[str, Any] | None = None  # what users set
+    _happened: Sequence[tuple[Any, Mapping[str, Any], int]] = ()
+    _linked: Sequence[Link] = ()
+    _verdict: Status | None = None
+    _made: SpanContext | None = None
+    _frozen: ReadableSpan | None = None
+    _began: int | None = None
+    _ended: int | None = None
+    _over: bool = False
+    _title: str | None = None
+    _given: Mapping[str, Any] | None = None
+    _handle: TraceHandle[Any] | None = None
+    _spec: Any = None
+
+    def __init__(self, tracer: "LightTracer", trace: SpanContext, parent: int, span_id: int) -> None:
+        self._tracer = tracer
+        self._trace = trace  # of the span around; it has the trace's id, flags and state
+        self._above = parent
+        self._id = span_id
+
+    # ---------------------------------------------------------------- written to
+
+    def get_span_context(self) -> SpanContext:
+        """Return the ids."""
+        if self._made is None:
+            trace = self._trace
+            self._made = SpanContext(trace.trace_id, self._id, False, trace.trace_flags, trace.trace_state)  # noqa: FBT003
+        return self._made
+
+    def is_recording(self) -> bool:
+        """Say whether the span goes on."""
+        return not self._over
+
+    def set_attribute(self, key: str, value: Any) -> None:
+        """Set one attribute."""
+        self.set_attributes({key: value})
+
+    def set_attributes(self, attributes: Mapping[str, Any]) -> None:
+        """Set several attributes."""
+        if not self._over:
+            self._own = {**(self._own or {}), **attributes}
+
+    def add_event(self, name: str, attributes: Mapping[str, Any] | None = None, timestamp: int | None = None) -> None:
+        """Add an event."""
+        if not self._over:
+            self._happened = [*self._happened, (name, attributes or {}, timestamp or _wall())]
+
+    def add_link(self, context: SpanContext, attributes: Mapping[str, Any] | None = None) -> None:
+        """Add a link."""
+        if not self._over:
+            self._linked = [*self._linked, Link(context, attributes)]
+
+    def update_name(self, name: str) -> None:
+        """Give the span another name."""
+        if not self._over:
+            self._title = name
+
+    def set_status(self, status: Status | StatusCode, description: str | None = None) -> None:
+        """Set the status; as in the SDK, UNSET changes nothing, and OK is final."""
+        new = status if isinstance(status, Status) else Status(status, description)
+        final = self._verdict is not None and self._verdict.status_code is StatusCode.OK
+        if not (self._over or final or new.status_code is StatusCode.UNSET):
+            self._verdict = new
+
+    def record_exception(
+        self,
+        exception: BaseException,
+        attributes: Mapping[str, Any] | None = None,
+        timestamp: int | None = None,
+        escaped: bool = False,  # noqa: FBT001, FBT002 (the API's signature)
+    ) -> None:
+        """Add the event of an exception; its traceback is written out when the span is exported."""
+        if not self._over:
+            facts = {"exception.escaped": str(escaped), **(attributes or {})}
+            self._happened = [*self._happened, (Stack(exception), facts, timestamp or _wall())]
+
+    def end(self, end_time: int | None = None) -> None:
+        """End the span, once, and hand it to the processors."""
+        if not self._over:
+            self._over, self._ended = True, end_time
+            if end_time is None and (self._handle is None or self._handle.end_ns is None):
+                self._ended = _wall()
+            self._tracer.processors.on_end(self)
+
+    def _mai_close(self, handle: TraceHandle[Any]) -> None:
+        """Take over the handle of the call, which has ended."""
+        self._handle = handle
+
+    # ---------------------------------------------------------------- read from
+
+    def _read(self) -> ReadableSpan:
+        """Return what the SDK would have made, once the span has ended."""
+        if self._frozen is not None:
+            return self._frozen
+        tracer, began, limits = self._tracer, self.start_time, self._tracer.limits
+        made = ReadableSpan(
+            name=self.name,
+            context=self.get_span_context(),
+            parent=self.parent,
+            resource=tracer.sdk.resource,
+            attributes=_bounded(self._facts(), limits.max_span_attributes, limits.max_span_attribute_length),
+            events=[_event(what, facts, at, limits) for what, facts, at in _newest(self._happened, limits.max_events)],
+            links=_newest(self._linked, limits.max_links),
+            kind=SpanKind.INTERNAL,
+            status=self._verdict or Status(StatusCode.UNSET),
+            start_time=began,
+            end_time=self._end_time_of(began),
+            instrumentation_scope=tracer.scope,
+        )
+        if self._over:
+            self._frozen = made
+        return made
+
+    def _facts(self) -> dict[str, Any]:
+        handle, given = self._handle, self._given
+        if given is None:
+            given = {**fixed_of(self._spec), names.STEP_ID: handle.step_id if handle is not None else ""}
+        return {**given, **(facts_of(handle) if handle is not None else {}), **(self._own or {})}
+
+    def _end_time_of(self, began: int | None) -> int | None:
+        handle = self._handle
+        if self._ended is not None or handle is None or began is None or handle.end_ns is None:
+            return self._ended
+        return began + handle.end_ns - (handle.start_ns or 0)
+
+    @property
+    def name(self) -> str:
+        """The name."""
+        return self._title or str(self._spec.title)
+
+    @property
+    def context(self) -> SpanContext:
+        """The ids."""
+        return self._made or self.get_span_context()
+
+    @property
+    def parent(self) -> SpanContext:
+        """The ids of the span around."""
+        trace = self._trace
+        return SpanContext(trace.trace_id, self._above, False, trace.trace_flags, trace.trace_state)  # noqa: FBT003
+
+    @property
+    def start_time(self) -> int | None:
+        """When the call began [ns since the epoch]."""
+        handle = self._handle
+        if handle is not None and handle._zero is not None and handle.start_ns is not None:
+            return int(handle._zero[0] * 1e9) + handle.start_ns - handle._zero[1]
+        return self._began
+
+    @property
+    def end_time(self) -> int | None:
+        """When the call ended [ns since the epoch]."""
+        return self._read().end_time
+
+    @property
+    def kind(self) -> SpanKind:
+        """INTERNAL."""
+        return SpanKind.INTERNAL
+
+    @property
+    def status(self) -> Status:
+        """The status."""
+        return self._read().status
+
+    @property
+    def attributes(self) -> Any:
+        """The attributes."""
+        return self._read().attributes
+
+    @property
+    def events(self) -> Sequence[Event]:
+        """The events."""
+        return self._read().events
+
+    @property
+    def links(self) -> Sequence[Link]:
+        """The links."""
+        return self._read().links
+
+    @property
+    def resource(self) -> Any:
+        """The resource of the provider."""
+        return self._tracer.sdk.resource
+
+    @property
+    def instrumentation_scope(self) -> Any:
+        """The scope ``mai``."""
+        return self._tracer.scope
+
+    @property
+    def dropped_attributes(self) -> int:
+        """How many attributes were above the limit."""
+        return self._read().dropped_attributes
+
+    @property
+    def dropped_events(self) -> int:
+        """How many events were above the limit."""
+        return len(self._happened) - len(_newest(self._happened, self._tracer.limits.max_events))
+
+    @property
+    def dropped_links(self) -> int:
+        """How many links were above the limit."""
+        return len(self._linked) - len(_newest(self._linked, self._tracer.limits.max_links))
+
+    def to_json(self, indent: int | None = 4) -> str:
+        """Return the span as the SDK writes it."""
+        text: str = self._read().to_json(indent)
+        return text
+
+
+def _wall() -> int:
+    return int(clock.wall() * 1e9)
+
+
+def _newest(listed: Sequence[Any], limit: int | None) -> Sequence[Any]:
+    return listed if limit is None else listed[max(0, len(listed) - limit) :]
+
+
+def _bounded(facts: Mapping[str, Any], most: int | None, length: int | None) -> Any:
+    return BoundedAttributes(most, facts, True, length)  # noqa: FBT003 (its third argument: immutable)
+
+
+def _event(what: Any, facts: Mapping[str, Any], at: int, limits: SpanLimits) -> Event:
+    if isinstance(what, Stack):
+        facts, what = {**what.facts(), **facts}, "exception"
+    return Event(what, _bounded(facts, limits.max_event_attributes, limits.max_attribute_length), at)
+
+
+class LightTracer(Tracer):
+    """The tracer of mai's own calls.
+
+    Args:
+        sdk: The SDK's tracer, which makes roots, and all where a span has to be a real one from its start.
+        processors: Who is told when a span ends.
+        limits: The limits of spans.
+        scope: The instrumentation scope.
+    """
+
+    def __init__(self, sdk: SdkTracer, processors: "Processors", limits: SpanLimits, scope: Any) -> None:
+        self.sdk, self.processors, self.limits, self.scope = sdk, processors, limits, scope
+        self._new_id = sdk.id_generator.generate_span_id
+
+    def start_span(self, name: str, context: otel.Context | None = None, *args: Any, **given: Any) -> Span:
+        """Start a span of any call."""
+        parent = get_current_span(context)
+        above = parent.get_span_context()
+        real = args or given.get("links") or not parent.is_recording() or not above.trace_flags.sampled
+        if real or not self.processors.all_light:
+            return self.sdk.start_span(name, context, *args, **given)
+        span = CallSpan(self, above, above.span_id, self._new_id())
+        span._title, span._given, span._began = name, given.get("attributes") or {}, _wall()
+        return span
+
+    def start_as_current_span(self, name: str, *args: Any, **given: Any) -> Any:
+        """Start a span and make it the current one for the block."""
+        return self.sdk.start_as_current_span(name, *args, **given)
+
+    def below(self, parent: Span, handle: TraceHandle[Any], spec: Any) -> Span:
+        """Start the span of a simple call below *parent*, and make it current."""
+        ambient = otel.get_current()
+        found = ambient.get(_KEY)
+        above = parent.get_span_context()
+        if found is not parent and isinstance(found, Span):  # the user opened one, maybe of another trace
+            other = found.get_span_context()
+            above = other if other.trace_id == above.trace_id else above
+        span = CallSpan(self, above, above.span_id, self._new_id())
+        span._handle, span._spec = handle, spec
+        handle._span = above.trace_id, span._id
+        otel.attach(otel.Context({**ambient, _KEY: span}))
+        return span
+
+
+def start_and_end(processor: SpanProcessor) -> bool:
+    """Say whether *processor* has something to do when a span starts, so that it needs the SDK's own spans."""
+    quiet = (SpanProcessor, BatchSpanProcessor, SimpleSpanProcessor)
+    return any(
+        getattr(type(processor), hook, None) not in {getattr(kind, hook, None) for kind in quiet}
+        for hook in ("on_start", "_on_ending")
+    )
+
+
+class Processors(SynchronousMultiSpanProcessor):
+    """The span processors of a provider, in their order; they can be taken away, too."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.listed: tuple[SpanProcessor, ...] = ()
+        self.all_light = True
+
+    def add_span_processor(self, span_processor: SpanProcessor) -> None:
+        """Add one; if it looks at spans that start, there are no light ones any more."""
+        self.listed = (*self.listed, span_processor)
+        self.all_light = not any(map(start_and_end, self.listed))
+        if not self.all_light:
+            telemetry.light = None
+
+    def on_start(self, span: Any, parent_context: otel.Context | None = None) -> None:
+        """Tell all."""
+        for one in self.listed:
+            one.on_start(span, parent_context)
+
+    def _on_ending(self, span: Any) -> None:
+        for one in self.listed:
+            one._on_ending(span)
+
+    def on_end(self, span: ReadableSpan) -> None:
+        """Tell all."""
+        for one in self.listed:
+            one.on_end(span)
+
+    def shutdown(self) -> None:
+        """Shut all down, which flushes them, and forget them."""
+        listed, self.listed, self.all_light = self.listed, (), True
+        for one in listed:
+            one.shutdown()
+
+    def force_flush(self, timeout_millis: int = 30000) -> bool:
+        """Flush all, within the time."""
+        until = clock.now() + timeout_millis / 1000
+        left = [one.force_flush(max(0, int((until - clock.now()) * 1000))) for one in self.listed]
+        return all(left) and clock.now() <= until
+
+
+class Provider(SdkTracerProvider):
+    """The SDK's tracer provider, with light spans for mai's own calls."""
+
+    def __init__(self, **given: Any) -> None:
+        self.processors = Processors()
+        super().__init__(active_span_processor=self.processors, **given)
+
+    def get_tracer(self, instrumenting_module_name: str, *args: Any, **given: Any) -> Tracer:
+        """Return a tracer, for mai itself the light one."""
+        sdk = super().get_tracer(instrumenting_module_name, *args, **given)
+        if instrumenting_module_name != "mai" or not isinstance(sdk, SdkTracer) or not _inherits(self.sampler):
+            return sdk
+        return LightTracer(sdk, self.processors, SpanLimits(), InstrumentationScope("mai", *args, **given))
+
+
+def _inherits(sampler: Any) -> bool:
+    """Say whether *sampler* decides for a whole trace, as those of the SDK do: children need not ask it again."""
+    told = sampler.get_description()
+    whole = "localParentSampled:AlwaysOnSampler" in told and told.startswith("ParentBased{")
+    return whole or told in ("AlwaysOnSampler", "AlwaysOffSampler") or told.startswith("TraceIdRatioBased{")
