@@ -20,7 +20,7 @@ _RUN_HELP = (
     "Exit codes: 0 ok, 1 the run failed, 2 bad usage, 130 interrupted."
 )
 _FLAGS = ("--trace", "--json", "--traceback")
-_VALUED = ("--timeout", "--answer")
+_VALUED = ("--timeout", "--answer", "--otlp")
 
 
 def options_first(words: Sequence[str]) -> list[str]:
@@ -84,6 +84,10 @@ def _run(
         list[str] | None,
         typer.Option(metavar="VALUE", help="Answer the first question with this, the second with the next --answer."),
     ] = None,
+    otlp: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Send the spans of the run to this backend, say http://127.0.0.1:6006."),
+    ] = None,
     trace: Annotated[
         bool, typer.Option("--trace", help="Print the trace tree to standard error after the run.")
     ] = False,
@@ -92,7 +96,9 @@ def _run(
         bool, typer.Option("--traceback", help="Print the whole Python traceback if the run fails.")
     ] = False,
 ) -> None:
-    options = Options(timeout=timeout, trace=trace, as_json=as_json, traceback=traceback, answers=tuple(answer or ()))
+    options = Options(
+        timeout=timeout, otlp=otlp, trace=trace, as_json=as_json, traceback=traceback, answers=tuple(answer or ())
+    )
     raise typer.Exit(run_target(target, words or [], options))
 
 

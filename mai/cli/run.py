@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TextIO
 
-from mai import capture, views
+from mai import capture, telemetry, views
 from mai.cli.about import about
 from mai.cli.inputs import arguments, call_arguments, input_model
 from mai.cli.interrupt import Interrupt, handling_sigint
@@ -18,7 +18,7 @@ from mai.cli.progress import Display, live
 from mai.cli.questions import Terminal, answering
 from mai.cli.target import import_paths, load
 from mai.cli.usage import BadUsage
-from mai.errors import AskError, DeadlineExceeded, PayloadError
+from mai.errors import AskError, ConfigError, DeadlineExceeded, PayloadError
 from mai.layers import Module
 from mai.types import Context, TraceHandle
 
@@ -33,6 +33,7 @@ class Options:
 
     Attributes:
         timeout: Deadline of the run [s]; ``None`` means none.
+        otlp: Send the spans of the run to this OTLP/HTTP backend; ``None``: to where OTEL_* variables say.
         trace: Print the trace tree to standard error after the run.
         as_json: Print the result as JSON.
         traceback: Print Python's whole traceback where the run fails or the target cannot be imported.
@@ -40,6 +41,7 @@ class Options:
     """
 
     timeout: float | None = None
+    otlp: str | None = None
     trace: bool = False
     as_json: bool = False
     traceback: bool = False
@@ -51,6 +53,7 @@ def run_target(written: str, tokens: Sequence[str], options: Options) -> int:
     try:
         if options.timeout is not None and not 0 < options.timeout < math.inf:
             raise BadUsage(f"--timeout {options.timeout:g}: give a positive number of seconds")
+        _send_spans(options.otlp)
         with import_paths(written):
             module = load(written)
             if _asks_for_help(tokens):
@@ -65,6 +68,16 @@ def run_target(written: str, tokens: Sequence[str], options: Options) -> int:
     except KeyboardInterrupt:
         say("mai run: interrupted")
         return INTERRUPTED
+
+
+def _send_spans(endpoint: str | None) -> None:
+    """Set up telemetry if a backend was named, here or by the environment."""
+    if endpoint is None and not any(key.startswith(("OTEL_EXPORTER_", "OTEL_TRACES_EXPORTER")) for key in os.environ):
+        return
+    try:
+        telemetry.configure(endpoint)
+    except ConfigError as error:
+        raise BadUsage(str(error)) from error
 
 
 def _asks_for_help(tokens: Sequence[str]) -> bool:

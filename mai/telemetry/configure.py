@@ -94,27 +94,20 @@ def configure(
     """
     with needs("opentelemetry-sdk", "telemetry.configure"):
         from mai.telemetry import sending  # noqa: PLC0415 (it imports the SDK)
-    if endpoint is not None:
-        sending.traces_url(endpoint)  # refused before anything is set up
-    theirs = _provider(service_name, sampler, set_global=set_global)
     chosen: dict[object, Callable[[], list[SpanExporter]]] = {}
     if exporter is not None:
         chosen[id(exporter)] = lambda: [exporter]
     if endpoint is not None:
         chosen[sending.traces_url(endpoint)] = lambda: [sending.otlp(endpoint, headers)]
-    others = console is not None or sizes is not None or capture_content is not None
+    theirs = _provider(service_name, sampler, set_global=set_global)
+    others = (console, sizes, capture_content) != (None, None, None)
     if not (chosen or theirs) and (sending.names_an_exporter() or not others):
         chosen["OTEL_*"] = sending.from_environment
     _add(chosen, batch=batch)
-    if sizes is not None:
-        telemetry.sizes = sizes
-    if capture_content or (capture_content is None and content.wanted()):
-        telemetry.record = content.record
-    elif capture_content is False:
-        telemetry.record = None
-    if console is not None:
-        _subscribe("console", (lambda: print_tree) if console else None)
+    _look(console=console, sizes=sizes, capture_content=capture_content)
     _measure()
+    atexit.unregister(_exit)
+    atexit.register(_exit)
     return _setup.provider  # type: ignore[no-any-return]
 
 
@@ -130,8 +123,6 @@ def _provider(service_name: str | None, sampler: Any, *, set_global: bool) -> bo
             _setup.provider = known
         else:
             _setup.provider = Provider(resource=resource(service_name), sampler=sampler, shutdown_on_exit=False)
-            atexit.unregister(_exit)
-            atexit.register(_exit)
     provider = _setup.provider
     if set_global and nobody:
         trace.set_tracer_provider(provider)
@@ -154,6 +145,18 @@ def _add(chosen: "Mapping[object, Callable[[], list[SpanExporter]]]", *, batch: 
             processor = (BatchSpanProcessor if batch else SimpleSpanProcessor)(exporter)
             _setup.provider.add_span_processor(processor)
             _setup.processors[key] = processor
+
+
+def _look(*, console: bool | None, sizes: bool | None, capture_content: bool | None) -> None:
+    """Switch on, or off, what is looked at besides spans."""
+    if console is not None:
+        _subscribe("console", (lambda: print_tree) if console else None)
+    if sizes is not None:
+        telemetry.sizes = sizes
+    if capture_content or (capture_content is None and content.wanted()):
+        telemetry.record = content.record
+    elif capture_content is False:
+        telemetry.record = None
 
 
 def _subscribe(what: str, make: "Callable[[], Callable[[Any], object]] | None") -> None:

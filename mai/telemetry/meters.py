@@ -18,7 +18,7 @@ def meter_provider(named: str) -> MeterProvider:
         ConfigError: If it lists one that is not known or not installed.
     """
     readers = [PeriodicExportingMetricReader(_exporter(name.strip())) for name in named.split(",")]
-    return MeterProvider(metric_readers=readers)
+    return MeterProvider(metric_readers=readers, shutdown_on_exit=False)
 
 
 def _exporter(name: str) -> Any:

@@ -12,6 +12,6 @@ __all__ = ["resource"]
 def resource(service_name: str | None = None) -> Resource:
     """Return what OTEL_RESOURCE_ATTRIBUTES and OTEL_SERVICE_NAME say; nameless, it is called after the program."""
     told = "OTEL_SERVICE_NAME" in os.environ or "service.name=" in os.environ.get("OTEL_RESOURCE_ATTRIBUTES", "")
-    program = Path(sys.argv[0]).stem if sys.argv and sys.argv[0] not in ("", "-c", "-m") else "mai"
-    name = service_name or (None if told else program)
+    program = Path(sys.argv[0]).stem if sys.argv else ""
+    name = service_name or (None if told else "mai" if program in ("", "-c", "-m", "__main__") else program)
     return Resource.create({} if name is None else {"service.name": name})
