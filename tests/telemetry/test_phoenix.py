@@ -20,7 +20,7 @@ import pytest
 
 import mai
 
-PHOENIX = shutil.which("phoenix", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
+PHOENIX = shutil.which("phoenix")  # from an environment of its own: it is a plugin of pytest, too, which warns
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(PHOENIX is None, reason="Phoenix is not installed: pip install 'mai-kernel[phoenix]'"),
