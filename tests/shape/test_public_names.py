@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-ROOMS = ("mai", "mai.errors", "mai.layers", "mai.types")
+ROOMS = ("mai", "mai.errors", "mai.layers", "mai.telemetry", "mai.types")
 
 
 def problems(module: types.ModuleType) -> Iterator[str]:
