@@ -23,7 +23,7 @@ class Telemetry:
     Attributes:
         tracer: Where spans come from: what was set up, else the tracer of the API's provider once there is one.
         light: Makes a span of ``(parent, handle, spec)`` current that reads all it tells off the handle, when it is
-            exported; None: the tracer is asked for each span. Such a span has ``_mai_close``.
+            exported; None: the tracer is asked for each span. Such a span ends by ``_mai_close(handle)``.
         record: Called as ``(span, spec, "input" or "output", value)`` where content is to be recorded; an input is the
             ``(args, kwargs)`` of ``forward``.
         sizes: Whether all values are measured, as ``capture(sizes=True)`` does.
@@ -107,16 +107,16 @@ def close_span(frame: Frame, handle: TraceHandle[Any], error: BaseException | No
     span, frame.span = frame.span, None
     if span is None:
         return
+    light = getattr(span, "_mai_close", None)
+    if error is not None and handle.outcome in ("error", "timeout") and span.is_recording():
+        if innermost:
+            _describe(span, error)
+        span.set_status(Status(StatusCode.ERROR, f"{type(error).__qualname__}: {error}"))
+    if light is not None:
+        light(handle)
+        return
     if span.is_recording():
-        failed = error is not None and handle.outcome in ("error", "timeout")
-        if failed:
-            if innermost:
-                _describe(span, error)
-            span.set_status(Status(StatusCode.ERROR, f"{type(error).__qualname__}: {error}"))
-        if (light := getattr(span, "_mai_close", None)) is not None:
-            light(handle)
-        else:
-            span.set_attributes(facts_of(handle))
+        span.set_attributes(facts_of(handle))
     span.end()
 
 

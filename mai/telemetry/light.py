@@ -24,7 +24,9 @@ from opentelemetry.trace import (
     SpanKind,
     Status,
     StatusCode,
+    TraceFlags,
     Tracer,
+    TraceState,
     get_current_span,
     set_span_in_context,
 )
@@ -37,6 +39,7 @@ from mai.telemetry.stack import Stack
 
 __all__ = ["CallSpan", "LightTracer", "Processors", "Provider", "start_and_end"]
 
+_Trace = tuple[int, TraceFlags, TraceState]  # what all spans of a trace have in common
 _KEY = next(iter(set_span_in_context(INVALID_SPAN, otel.Context())))  # under which a context holds its span
 
 
@@ -53,29 +56,32 @@ class CallSpan(ReadableSpan, Span):
     _happened: Sequence[tuple[Any, Mapping[str, Any], int]] = ()
     _linked: Sequence[Link] = ()
     _verdict: Status | None = None
-    _made: SpanContext | None = None
     _frozen: ReadableSpan | None = None
     _began: int | None = None
     _ended: int | None = None
-    _over: bool = False
     _title: str | None = None
     _given: Mapping[str, Any] | None = None
-    _handle: TraceHandle[Any] | None = None
-    _spec: Any = None
 
-    def __init__(self, tracer: "LightTracer", trace: SpanContext, parent: int, span_id: int) -> None:
+    def __init__(
+        self, tracer: "LightTracer", trace: _Trace, parent: int, span_id: int,
+        handle: TraceHandle[Any] | None = None, spec: Any = None,
+    ) -> None:  # fmt: skip
         self._tracer = tracer
-        self._trace = trace  # of the span around; it has the trace's id, flags and state
+        self._trace = trace
         self._above = parent
         self._id = span_id
+        self._handle = handle
+        self._spec = spec
+        self._made: SpanContext | None = None
+        self._over = False
 
     # ---------------------------------------------------------------- written to
 
     def get_span_context(self) -> SpanContext:
         """Return the ids."""
         if self._made is None:
-            trace = self._trace
-            self._made = SpanContext(trace.trace_id, self._id, False, trace.trace_flags, trace.trace_state)  # noqa: FBT003
+            trace_id, flags, state = self._trace
+            self._made = SpanContext(trace_id, self._id, False, flags, state)  # noqa: FBT003 (is_remote)
         return self._made
 
     def is_recording(self) -> bool:
@@ -134,8 +140,12 @@ class CallSpan(ReadableSpan, Span):
             self._tracer.processors.on_end(self)
 
     def _mai_close(self, handle: TraceHandle[Any]) -> None:
-        """Take over the handle of the call, which has ended."""
+        """Take over the handle of the call, which has ended, and end."""
         self._handle = handle
+        if not self._over:
+            self._over = True
+            for processor in self._tracer.processors.listed:
+                processor.on_end(self)
 
     # ---------------------------------------------------------------- read from
 
@@ -187,8 +197,8 @@ class CallSpan(ReadableSpan, Span):
     @property
     def parent(self) -> SpanContext:
         """The ids of the span around."""
-        trace = self._trace
-        return SpanContext(trace.trace_id, self._above, False, trace.trace_flags, trace.trace_state)  # noqa: FBT003
+        trace_id, flags, state = self._trace
+        return SpanContext(trace_id, self._above, False, flags, state)  # noqa: FBT003 (is_remote)
 
     @property
     def start_time(self) -> int | None:
@@ -298,7 +308,7 @@ class LightTracer(Tracer):
         real = args or given.get("links") or not parent.is_recording() or not above.trace_flags.sampled
         if real or not self.processors.all_light:
             return self.sdk.start_span(name, context, *args, **given)
-        span = CallSpan(self, above, above.span_id, self._new_id())
+        span = CallSpan(self, _trace_of(above), above.span_id, self._new_id())
         span._title, span._given, span._began = name, given.get("attributes") or {}, _wall()
         return span
 
@@ -309,16 +319,29 @@ class LightTracer(Tracer):
     def below(self, parent: Span, handle: TraceHandle[Any], spec: Any) -> Span:
         """Start the span of a simple call below *parent*, and make it current."""
         ambient = otel.get_current()
-        found = ambient.get(_KEY)
-        above = parent.get_span_context()
-        if found is not parent and isinstance(found, Span):  # the user opened one, maybe of another trace
-            other = found.get_span_context()
-            above = other if other.trace_id == above.trace_id else above
-        span = CallSpan(self, above, above.span_id, self._new_id())
-        span._handle, span._spec = handle, spec
-        handle._span = above.trace_id, span._id
+        found: Any = ambient.get(_KEY)
+        if found is parent and type(found) is CallSpan:
+            trace, above = found._trace, found._id
+        else:
+            trace, above = _around(parent, found)
+        span_id = self._new_id()
+        span = CallSpan(self, trace, above, span_id, handle, spec)
+        handle._span = trace[0], span_id
         otel.attach(otel.Context({**ambient, _KEY: span}))
         return span
+
+
+def _trace_of(context: SpanContext) -> _Trace:
+    return context.trace_id, context.trace_flags, context.trace_state
+
+
+def _around(parent: Span, found: Any) -> tuple[_Trace, int]:
+    """Return the trace and the id of the span around: what the user opened, if that is of the trace of *parent*."""
+    above = parent.get_span_context()
+    if found is not parent and isinstance(found, Span):
+        other = found.get_span_context()
+        above = other if other.trace_id == above.trace_id else above
+    return _trace_of(above), above.span_id
 
 
 def start_and_end(processor: SpanProcessor) -> bool:
