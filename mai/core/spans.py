@@ -114,10 +114,9 @@ def close_span(frame: Frame, handle: TraceHandle[Any], error: BaseException | No
         span.set_status(Status(StatusCode.ERROR, f"{type(error).__qualname__}: {error}"))
     if light is not None:
         light(handle)
-        return
-    if span.is_recording():
+    elif span.is_recording():  # the step itself may have ended it
         span.set_attributes(facts_of(handle))
-    span.end()
+        span.end()
 
 
 def facts_of(handle: TraceHandle[Any]) -> dict[str, Any]:
