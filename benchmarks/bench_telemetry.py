@@ -22,7 +22,8 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from mai import Module
 from mai.core.spans import telemetry
 from mai.telemetry import configure, shutdown
-from mai.telemetry.light import LightTracer, Provider
+from mai.telemetry.light import LightTracer
+from mai.telemetry.provider import Provider
 
 from . import steps
 from .harness import Row, Scale, Timed, main, ratio

@@ -14,18 +14,24 @@ This page is the face: what most programs import.
 from .core.engine import LocalEngine
 from .core.events import emit
 from .errors import (
+    AlreadyRecorded,
     AskError,
     CastError,
     ConfigError,
+    CorruptJournal,
     CycleError,
     DeadlineExceeded,
+    Fenced,
+    JournalError,
     LoopExhausted,
     MaiError,
     PartialFailure,
     PayloadError,
+    RunExists,
     TooManyAbandoned,
     TracingError,
     UnknownCase,
+    UnknownRun,
     WiringError,
     WouldDeadlock,
 )
@@ -53,9 +59,10 @@ from .types import Call, Context, Payload, Retry, TraceHandle, WorkflowPlan
 __version__ = "0.1.0.dev0"
 
 __all__ = [
-    "AskError", "BlockingDelay", "Call", "CastError", "Conditional", "ConfigError", "Context", "CycleError",
-    "DeadlineExceeded", "Graph", "LocalEngine", "Loop", "LoopExhausted", "MaiError", "Map", "Module",
-    "NonBlockingDelay", "Parallel", "PartialFailure", "Payload", "PayloadError", "Race", "Ref", "Retry", "Sequential",
-    "Settings", "Switch", "TooManyAbandoned", "TraceHandle", "TracingError", "UnknownCase", "WiringError",
-    "WorkflowPlan", "WouldDeadlock", "answers", "ask", "capture", "emit", "graph", "module",
+    "AlreadyRecorded", "AskError", "BlockingDelay", "Call", "CastError", "Conditional", "ConfigError", "Context",
+    "CorruptJournal", "CycleError", "DeadlineExceeded", "Fenced", "Graph", "JournalError", "LocalEngine", "Loop",
+    "LoopExhausted", "MaiError", "Map", "Module", "NonBlockingDelay", "Parallel", "PartialFailure", "Payload",
+    "PayloadError", "Race", "Ref", "Retry", "RunExists", "Sequential", "Settings", "Switch", "TooManyAbandoned",
+    "TraceHandle", "TracingError", "UnknownCase", "UnknownRun", "WiringError", "WorkflowPlan", "WouldDeadlock",
+    "answers", "ask", "capture", "emit", "graph", "module",
 ]  # fmt: skip

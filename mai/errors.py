@@ -14,6 +14,12 @@
     ├── UnknownCase        (LookupError)   a Switch whose selector gave a key that has no case
     ├── LoopExhausted      (RuntimeError)  a Loop whose ``until`` was not met in ``max_iters`` turns
     ├── AskError           (RuntimeError)  a question that nobody can answer, an answer that no open question waits for
+    ├── JournalError       (OSError)       the storage of durable runs cannot be read or written
+    │   └── CorruptJournal (ValueError)    what is stored there was damaged
+    ├── Fenced             (RuntimeError)  a write for a run that another worker has taken over, or that was given back
+    ├── AlreadyRecorded    (RuntimeError)  a second record for one path of a run; the first stands
+    ├── RunExists          (ValueError)    the id of a new run belongs to a run of another target or input
+    ├── UnknownRun         (LookupError)   a run that the journal does not have
     ├── PartialFailure     (ExceptionGroup)  a graph that ran on after a failure; it has the results that there are
     └── WouldDeadlock      (RuntimeError)  ``run`` where the event loop would wait for itself
 
@@ -25,8 +31,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 __all__ = [
-    "AskError", "CastError", "ConfigError", "CycleError", "DeadlineExceeded", "LoopExhausted", "MaiError",
-    "PartialFailure", "PayloadError", "TooManyAbandoned", "TracingError", "UnknownCase", "WiringError", "WouldDeadlock",
+    "AlreadyRecorded", "AskError", "CastError", "ConfigError", "CorruptJournal", "CycleError", "DeadlineExceeded",
+    "Fenced", "JournalError", "LoopExhausted", "MaiError", "PartialFailure", "PayloadError", "RunExists",
+    "TooManyAbandoned", "TracingError", "UnknownCase", "UnknownRun", "WiringError", "WouldDeadlock",
 ]  # fmt: skip
 
 
@@ -268,3 +275,62 @@ class LoopExhausted(MaiError, RuntimeError):
 
 class WouldDeadlock(MaiError, RuntimeError):
     """``run`` was called in the thread of a running event loop, which would then wait for itself; use ``await``."""
+
+
+class JournalError(MaiError, OSError):
+    """The storage of durable runs cannot be read or written; what was to be written is not there.
+
+    Attributes:
+        path: The file.
+    """
+
+    def __init__(self, message: str, *, path: str = "") -> None:
+        super().__init__(message)
+        self.path: str = path
+
+
+class CorruptJournal(JournalError, ValueError):
+    """What the journal has stored was damaged: a checksum is wrong, a part is missing, or it is no journal at all."""
+
+
+class _RunError(MaiError):
+    """An error that names a run."""
+
+    def __init__(self, message: str, *, run_id: str = "") -> None:
+        super().__init__(message)
+        self.run_id: str = run_id
+
+
+class Fenced(_RunError, RuntimeError):
+    """A write for a run came from a worker that no longer holds its lease, and was refused.
+
+    Attributes:
+        run_id: The run.
+    """
+
+
+class AlreadyRecorded(_RunError, RuntimeError):
+    """A path of a run got a second record; the first one stands.
+
+    Attributes:
+        run_id: The run.
+        record: The first record, a `mai.durable.Record`.
+    """
+
+    record: Any = None
+
+
+class RunExists(_RunError, ValueError):
+    """A run was to be started under the id of one that has another target or another input.
+
+    Attributes:
+        run_id: The run.
+    """
+
+
+class UnknownRun(_RunError, LookupError):
+    """The journal has no run with this id.
+
+    Attributes:
+        run_id: The run.
+    """

@@ -19,11 +19,11 @@ from pydantic import AfterValidator, BaseModel, Field, JsonValue, PlainSerialize
 
 from .core.clock import clock
 from .core.control import Question, Reader, Stream
-from .core.events import Asked, Chunk, Emitted, Event, Failed, Finished, Progress, Retrying, Started
+from .core.events import Asked, Chunk, Emitted, Event, Failed, Finished, Progress, Retrying, Started, TraceEvent
 from .core.frame import Frame, current, restore, scoped, set_current
 from .core.middleware import Call
 from .core.retry import Retry
-from .core.trace import ErrorInfo, Outcome, TraceHandle
+from .core.trace import ErrorInfo, Outcome, TraceHandle, TraceLink
 from .errors import ConfigError, CycleError, PayloadError, WiringError
 from .values.casts import caster, show, sized, written
 from .values.checked import PAUSE, SECONDS, UNSET, checked, near
@@ -31,7 +31,7 @@ from .values.checked import PAUSE, SECONDS, UNSET, checked, near
 __all__ = [
     "Asked", "Call", "Chunk", "Context", "Emitted", "ErrorInfo", "Event", "Failed", "Finished", "Outcome", "Payload",
     "PlanEdge", "PlanInput", "PlanNode", "PlanType", "Progress", "Question", "Reader", "Retry", "Retrying", "Started",
-    "Stream", "TraceHandle", "WorkflowPlan",
+    "Stream", "TraceEvent", "TraceHandle", "TraceLink", "WorkflowPlan",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -351,10 +351,10 @@ class WorkflowPlan(BaseModel, frozen=True):
         return blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=16).hexdigest()
 
     def validate(self) -> None:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Check that ids are unique, edges lead from and to what there is, and no step waits for itself.
+        """Check that ids are unique, edges join what there is in one graph, and no step waits for itself.
 
         Raises:
-            WiringError: If a name is unknown, or there twice, or a parameter is fed twice.
+            WiringError: If a name is unknown, there twice, or in another graph, or a parameter is fed twice.
             CycleError: If there is a cycle; it names the steps.
         """
         ids = [*(f"${one.name}" for one in self.inputs), *(node.id for node in self.nodes)]
@@ -368,8 +368,13 @@ class WorkflowPlan(BaseModel, frozen=True):
             if count > 1:
                 raise WiringError(f"plan {self.name!r}: there are {count} {what} {name!r}")
         ends = {edge.source for edge in self.edges} | {edge.target for edge in self.edges} | {self.output}
+        ends |= {node.within or None for node in self.nodes}
         for unknown in sorted(end for end in ends - known - inner if end is not None):
             raise WiringError(f"plan {self.name!r}: there is no step {unknown!r}{near(unknown, known)}")
+        within = {**{f"${one.name}": "" for one in self.inputs}, **{node.id: node.within for node in self.nodes}}
+        for source, target in (*((edge.source, edge.target) for edge in self.edges), (self.output, "")):
+            if source in within and within[source] != within.get(target, ""):
+                raise WiringError(f"plan {self.name!r}: {source!r} and {target!r} are not in one graph")
         self._check_cycles()
 
     def _check_cycles(self) -> None:

@@ -7,18 +7,24 @@ import pytest
 
 import mai
 from mai import (
+    AlreadyRecorded,
     AskError,
     CastError,
     ConfigError,
+    CorruptJournal,
     CycleError,
     DeadlineExceeded,
+    Fenced,
+    JournalError,
     LoopExhausted,
     MaiError,
     PartialFailure,
     PayloadError,
+    RunExists,
     TooManyAbandoned,
     TracingError,
     UnknownCase,
+    UnknownRun,
     WiringError,
     WouldDeadlock,
     errors,
@@ -40,6 +46,12 @@ BUILTINS = [
     (LoopExhausted, RuntimeError),
     (AskError, RuntimeError),
     (WouldDeadlock, RuntimeError),
+    (JournalError, OSError),
+    (CorruptJournal, ValueError),
+    (Fenced, RuntimeError),
+    (AlreadyRecorded, RuntimeError),
+    (RunExists, ValueError),
+    (UnknownRun, LookupError),
 ]
 EXAMPLES: list[tuple[MaiError, dict[str, Any]]] = [
     (MaiError("m"), {}),
@@ -58,6 +70,12 @@ EXAMPLES: list[tuple[MaiError, dict[str, Any]]] = [
      {"step_id": "Loop", "iterations": 3, "state": [1, 2]}),
     (AskError("m"), {}),
     (WouldDeadlock("m"), {}),
+    (JournalError("m", path="runs.db"), {"path": "runs.db"}),
+    (CorruptJournal("m", path="runs.db"), {"path": "runs.db"}),
+    (Fenced("m", run_id="r"), {"run_id": "r"}),
+    (AlreadyRecorded("m", run_id="r"), {"run_id": "r", "record": None}),
+    (RunExists("m", run_id="r"), {"run_id": "r"}),
+    (UnknownRun("m", run_id="r"), {"run_id": "r"}),
 ]  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel, Field, PlainSerializer, RootModel, SecretStr
+from pydantic import BaseModel, Field, PlainSerializer, RootModel, SecretBytes, SecretStr
 from pydantic.errors import PydanticSchemaGenerationError
 from typing_extensions import TypedDict
 
@@ -281,14 +281,6 @@ def test_a_subclass_does_not_lose_its_own_fields_silently() -> None:
     assert unchanged(Point3(x=1, z=5), Point)
 
 
-def test_a_secret_is_never_written() -> None:
-    try:
-        data = Payload.of(SecretStr("s3cret"), SecretStr).json()
-    except PayloadError:
-        return
-    assert b"s3cret" not in data
-
-
 @pytest.mark.parametrize("tp", [Any, object, BaseModel, dict[str, Any]])
 def test_data_never_chooses_a_class(tp: Any) -> None:
     data = b'{"py/object":"subprocess.Popen","__class__":"Point","x":1}'
@@ -302,3 +294,22 @@ def test_data_never_chooses_a_class(tp: Any) -> None:
 def test_a_constraint_is_checked_when_read() -> None:
     with pytest.raises(PayloadError, match="greater than or equal to 0"):
         Payload.load(Annotated[int, Field(ge=0)], b"-1")
+
+
+class Account(BaseModel):
+    name: str
+    key: SecretStr
+
+
+@pytest.mark.parametrize(
+    ("value", "tp"),
+    [
+        (SecretStr("k"), SecretStr),
+        (SecretBytes(b"k"), SecretBytes),
+        ([SecretStr("k")], list[SecretStr]),
+        (Account(name="ann", key=SecretStr("k")), Account),
+    ],
+)
+def test_what_would_come_back_as_asterisks_is_no_payload(value: Any, tp: Any) -> None:
+    with pytest.raises(PayloadError, match="Cannot write a"):
+        Payload.of(value, tp).json()

@@ -117,3 +117,24 @@ def _plan(
 ) -> None:
     """Print what a Module will do: its steps, what feeds them, and their types. Nothing is run."""
     raise typer.Exit(plan_target(target, form, with_traceback=traceback))
+
+
+@app.command("serve-mcp")
+def _serve_mcp(
+    targets: Annotated[
+        list[str],
+        typer.Argument(metavar="TARGET...", help="The Modules to offer: file.py:name or package.module:name."),
+    ],
+    *,
+    http: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Listen for streamable HTTP there; without it, use stdio.")
+    ] = None,
+    token_env: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="The environment variable with the token that HTTP requests must have."),
+    ] = None,
+) -> None:
+    """Offer Modules as the tools of an MCP server, until the client leaves or Ctrl-C."""
+    from mai.cli.serve import serve_targets  # noqa: PLC0415 (no other command needs the tools)
+
+    raise typer.Exit(serve_targets(targets, http, token_env))

@@ -35,7 +35,7 @@ def parse(tokens: Sequence[str], fields: Mapping[str, FieldInfo], *, open_ended:
     rest = list(reversed(tokens))
     while rest:
         token = rest.pop()
-        if token == "--":
+        if token == "--":  # nosec B105
             return Given(named, words + rest[::-1], literal=True)
         if token.startswith("--"):
             name, value = _option(token, rest, fields, open_ended=open_ended)

@@ -83,7 +83,7 @@ def begin(
     f.seen = f.lost = f.started = f.handle = f.span = f.timer = f.since = f.out = f.y = None
     timed = p.deadline is not None or spec.limit is not None or spec.attempts
     overdue = _set_deadline(f, p, spec, armed) if timed else False
-    context = open_span(f, p, spec, attrs) if p.span is not None or (owner is ROOT and has_provider()) else None
+    context = open_span(f, p, spec, attrs, handle) if p.span is not None or (owner is ROOT and has_provider()) else None
     live: Any = f.span
     sink, above, watched = f.env.sink, owner.handle, owner is ROOT and f.run.engine.watchers
     if handle is not None or above is not None or sink is not None or watched or live:
@@ -95,7 +95,7 @@ def begin(
     heavy = telemetry.sizes or (live and (telemetry.light is None or telemetry.record))
     f.quiet = not (heavy or f.env.bus or f.env.doubles or (sink is not None and sink.sizes))
     body: Any = _whole(f, m, args, kwargs, spec, context, direct=direct, overdue=overdue)
-    return start(f, body if f.depth & 63 else hopped(body))
+    return start(f, body if f.depth & 63 else hopped(body, lambda cancel: _dropped(f, cancel)))
 
 
 def started(m: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> TraceHandle[Any]:
@@ -183,6 +183,13 @@ def _whole(f: Frame, m: Any, args: Any, kwargs: Any, spec: Spec, context: Any, *
             yield from join(f.started, error).__await__()
         failed(f, error)
         raise
+
+
+def _dropped(f: Frame, cancel: BaseException) -> None:
+    """Tell of a call that was cancelled before its body could begin: each call begins and ends once."""
+    if f.handle is not None:
+        _open(f, f.handle)
+    failed(f, cancel)
 
 
 def _open(f: Frame, h: TraceHandle[Any]) -> None:

@@ -146,8 +146,8 @@ def failed(f: Frame, error: BaseException) -> None:
         raised = late(f) if timer.task.uncancel() <= timer.before else cancelled
     if isinstance(raised, Exception):
         _explain(f, raised)
-    elif f.handle is not None:  # cancelled, or the interpreter is going down: no failure of the step
-        ended(f.handle, "cancelled")
+    elif f.handle is not None:  # cancelled, dropped, or the interpreter is going down: no failure of the step
+        ended(f.handle, "abandoned" if isinstance(raised, GeneratorExit) else "cancelled")
         close_span(f, f.handle, raised, innermost=False)
     if f.handle is not None:
         closed(f, f.handle)

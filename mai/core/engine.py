@@ -120,8 +120,8 @@ class LocalEngine:
         self.threads: Threads = Threads(limit, checked("LocalEngine", "max_abandoned", max_abandoned, COUNT))
         self.runs: set[Control] = set()  # all that were started and have not ended
         self.idle: Bell = Bell()
-        self.watchers: dict[object, Callable[[TraceHandle[Any]], object]] = dict(_everywhere)
-        _living.add(self)
+        self.watchers: dict[object, Callable[[TraceHandle[Any]], object]] = dict(everywhere)
+        living.add(self)
         self._tokens: list[Token[Frame]] = []
 
     @staticmethod
@@ -156,7 +156,15 @@ class LocalEngine:
             'HELLO'
             >>> unsubscribe()
         """
-        return _subscribe(fn, [self.watchers])
+        if inspect.iscoroutinefunction(fn) or not callable(fn):
+            raise ConfigError(f"LocalEngine: subscribe({fn!r}) needs a plain function of a handle, not an async one")
+        key = object()
+        self.watchers[key] = fn
+
+        def unsubscribe() -> None:
+            self.watchers.pop(key, None)
+
+        return unsubscribe
 
     def tell(self, handle: TraceHandle[Any]) -> None:
         """Call the subscribers."""
@@ -189,27 +197,8 @@ class LocalEngine:
             self.threads.close()
 
 
-def subscribe_everywhere(fn: Callable[[TraceHandle[Any]], object]) -> Callable[[], None]:
-    """Do `LocalEngine.subscribe` for every engine that there is and will be, in forked children too."""
-    return _subscribe(fn, [_everywhere, *(engine.watchers for engine in list(_living))])
-
-
-def _subscribe(fn: Callable[[TraceHandle[Any]], object], tables: list[dict[object, Any]]) -> Callable[[], None]:
-    if inspect.iscoroutinefunction(fn) or not callable(fn):
-        raise ConfigError(f"LocalEngine: subscribe({fn!r}) needs a plain function of a handle, not an async one")
-    key = object()
-    for table in tables:
-        table[key] = fn
-
-    def unsubscribe() -> None:
-        for table in (_everywhere, *tables, *(engine.watchers for engine in list(_living))):
-            table.pop(key, None)
-
-    return unsubscribe
-
-
-_everywhere: dict[object, Callable[[TraceHandle[Any]], object]] = {}  # who watches every engine
-_living: "WeakSet[LocalEngine]" = WeakSet()
+everywhere: dict[object, Callable[[TraceHandle[Any]], object]] = {}  # who watches all engines; for `mai.telemetry`
+living: "WeakSet[LocalEngine]" = WeakSet()
 _engines: dict[int, LocalEngine] = {}  # by process, these three: a forked child has none of its parent's threads
 _portals: dict[int, asyncio.AbstractEventLoop] = {}
 _locks: dict[int, threading.Lock] = {}
@@ -260,14 +249,15 @@ def run_sync(call: Callable[[], Awaitable[Any]]) -> Any:
     """
     if asyncio._get_running_loop() is not None:
         raise WouldDeadlock("run() was called in the thread of a running event loop: write 'await module(x)' instead")
-    waiting, door = worker_loop(), Door()
+    door = Door()
+    waiting = worker_loop(door)
     door.loop = waiting or portal()
     serving = None if waiting is None else door  # any other thread must be free for a Ctrl-C
     try:
         _spawn(door, scoped(current(), armed=None, door=serving), call, partial(door.put, None))
         door.serve()
     except BaseException:
-        door.loop.call_soon_threadsafe(lambda: door.task and door.task.cancel())
+        door.cancel()
         with suppress(Empty):
             door.serve(timeout=0.5)  # what clean-up has after a Ctrl-C
         raise

@@ -9,21 +9,23 @@ or thread, waits at a `Bell`.
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import aclosing, closing, suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .clock import clock
 from .frame import Frame, current
-from .threads import offload
+from .names import FIRST_CHUNK
+from .threads import offload, scheduling
 
 if TYPE_CHECKING:
     from .control import Question
     from .trace import ErrorInfo, Outcome
 
 MAX_EVENTS = 1024  # the newest ones are kept, the rest is counted
+MAX_TRACE_EVENTS = 128  # of one call
 AHEAD = 16  # as many events a generator may be ahead of its slowest reader
 
 
@@ -140,6 +142,39 @@ class Failed(Event):
     error: "ErrorInfo | None"
 
 
+class TraceEvent(NamedTuple):
+    """Something that happened in a call at one moment, as its `TraceHandle` keeps it.
+
+    Attributes:
+        at_ns: When [ns, monotonic].
+        name: ``"mai.first_chunk"``, ``"mai.asked"`` or ``"mai.answered"``.
+        attributes: Facts about it.
+
+    Example:
+        >>> from mai import capture, module
+        >>> from collections.abc import Iterator
+        >>> @module
+        ... def words(text: str) -> Iterator[str]:
+        ...     yield from text.split()
+        >>> with capture() as trace:
+        ...     words.run("to be")
+        'tobe'
+        >>> [event.name for event in trace.runs[0].events]
+        ['mai.first_chunk']
+    """
+
+    at_ns: int
+    name: str
+    attributes: Mapping[str, Any]
+
+
+def happened(f: Frame, name: str, **attributes: Any) -> None:
+    """Add an event to the handle of the call *f*, if it has one, and room for it."""
+    h = f.handle
+    if h is not None and len(h.events) < MAX_TRACE_EVENTS:
+        h.events = (*h.events, TraceEvent(clock.ticks(), name, attributes))
+
+
 def settle(turn: "asyncio.Future[Any]", value: Any = None) -> None:
     """Give *turn* its value; from any thread."""
     if asyncio._get_running_loop() is not (loop := turn.get_loop()):
@@ -183,7 +218,8 @@ class Bell:
         while rung and not ready():
             gate = threading.Event()
             self._wakes.append(wake := gate.set)
-            rung = ready() or gate.wait(None if until is None else min(until - clock.now(), threading.TIMEOUT_MAX))
+            left = None if until is None else min(until - clock.now(), threading.TIMEOUT_MAX)
+            rung = ready() or gate.wait(scheduling.until(gate.is_set, left))
             self._forget(wake)
         return rung or ready()
 
@@ -267,6 +303,8 @@ async def drain(stream: Callable[[], Any]) -> list[Any]:
     bus, nested = f.env.bus, _is_nested(f)
     async with aclosing(stream()) as source:
         async for chunk in source:
+            if not chunks:
+                happened(f, FIRST_CHUNK)
             chunks.append(chunk)
             if bus is not None:
                 number = post(Chunk, chunk, len(chunks) - 1, nested, frame=f)
@@ -284,6 +322,8 @@ async def drain_in_thread(stream: Callable[[], Any]) -> list[Any]:
             for chunk in source:
                 if gone.is_set():
                     return
+                if not chunks:
+                    happened(f, FIRST_CHUNK)
                 chunks.append(chunk)
                 if bus is not None:
                     number = post(Chunk, chunk, len(chunks) - 1, nested, frame=f)

@@ -18,8 +18,9 @@ class Retry:
 
     An attempt that fails with an exception of *on* is followed by another one, after a random pause between 0 and
     ``min(limit, base * 2 ** (k - 1))`` seconds, where k is the number of attempts so far. An error with an attribute
-    ``retry_after`` [s] asks for a pause of that length instead. A cancelled attempt is never followed by another, and
-    no pause begins that would end after the deadline: then the last error is raised at once.
+    ``retry_after`` [s] asks for a pause of that length instead, and one with ``retryable`` False is raised at once. A
+    cancelled attempt is never followed by another, and no pause begins that would end after the deadline: then the last
+    error is raised at once.
 
     Attributes:
         attempts: Most attempts in all, at least 1.
@@ -64,7 +65,7 @@ class Retry:
 
     def pause(self, attempt: int, error: Exception) -> float | None:
         """Return how long to wait after *attempt* failed with *error* [s]; None: raise it."""
-        if attempt >= self.attempts or not self._wants(error):
+        if attempt >= self.attempts or not getattr(error, "retryable", True) or not self._wants(error):
             return None
         asked = getattr(error, "retry_after", None)
         if isinstance(asked, int | float) and math.isfinite(asked) and asked >= 0:

@@ -4,7 +4,6 @@ A call has a span only where its root was sampled: below a root that is neither 
 again. The span is made current inside the call's own dropped context, so there is nothing to restore.
 """
 
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +13,7 @@ from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode, Tracer
 
 from . import names
 from .frame import Frame
-from .trace import TraceHandle
+from .trace import TraceHandle, TraceLink
 
 
 class Telemetry:
@@ -70,12 +69,14 @@ def around(parent: Span | None) -> otel.Context:
     return ambient
 
 
-def open_span(frame: Frame, owner: Frame, spec: Any, attrs: dict[str, Any] | None) -> otel.Context | None:
+def open_span(frame: Frame, owner: Frame, spec: Any, attrs: dict[str, Any] | None, handle: Any) -> otel.Context | None:
     """Start the span of a call and return the context to be attached in its body, or None for nothing to attach."""
     ambient, links = around(owner.span), list[Link]()
     given = {**fixed_of(spec), names.STEP_ID: frame.path, **(attrs or {})}
     if why := given.pop(names.LINK, None):  # detached, as a trace of its own
-        links.append(Link(trace.get_current_span(ambient).get_span_context(), {names.LINK: why}))
+        above = trace.get_current_span(ambient).get_span_context()
+        links.append(Link(above, {names.LINK: why}))
+        handle.links = (TraceLink(why, trace.format_trace_id(above.trace_id), trace.format_span_id(above.span_id)),)
         ambient = trace.set_span_in_context(trace.INVALID_SPAN, ambient)
     if owner.span is None or links:
         given[names.RUN_ID] = frame.run.run_id if frame.run is not None else ""
@@ -110,13 +111,23 @@ def close_span(frame: Frame, handle: TraceHandle[Any], error: BaseException | No
     light = getattr(span, "_mai_close", None)
     if error is not None and handle.outcome in ("error", "timeout") and span.is_recording():
         if innermost:
-            _describe(span, error)
+            from mai.telemetry.logs import describe  # noqa: PLC0415 (an arrow upwards)
+
+            describe(span, error)
         span.set_status(Status(StatusCode.ERROR, f"{type(error).__qualname__}: {error}"))
     if light is not None:
         light(handle)
     elif span.is_recording():  # the step itself may have ended it
+        for event in handle.events:
+            span.add_event(event.name, event.attributes, wall_of(handle, event.at_ns))
         span.set_attributes(facts_of(handle))
         span.end()
+
+
+def wall_of(handle: TraceHandle[Any], ticks: int | None) -> int | None:
+    """Return when that was by the clock of the wall [ns]; None where it is not known."""
+    zero = handle._zero
+    return None if zero is None or ticks is None else int(zero[0] * 1e9) + ticks - zero[1]
 
 
 def facts_of(handle: TraceHandle[Any]) -> dict[str, Any]:
@@ -126,14 +137,3 @@ def facts_of(handle: TraceHandle[Any]) -> dict[str, Any]:
     outcome = None if handle.outcome == "ok" else handle.outcome
     facts = {**handle.attributes, **sizes, names.OUTCOME: outcome, names.ERROR_TYPE: failed}
     return {key: value for key, value in facts.items() if value is not None and key != names.LINK}
-
-
-def _describe(span: Span, error: Any) -> None:
-    """Tell of the exception as an event of the span, as a log record, or both, as OpenTelemetry's switch says."""
-    way = os.environ.get("OTEL_SEMCONV_EXCEPTION_SIGNAL_OPT_IN", "")
-    if way.startswith("logs"):
-        from mai.telemetry.logs import log_exception  # noqa: PLC0415 (an arrow upwards)
-
-        log_exception(span, error)
-    if way != "logs":
-        span.record_exception(error)

@@ -3,16 +3,20 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TextIO, TypeVar
 
 from opentelemetry.trace import Span
 
 from ..values.casts import caster, sized
 from .clock import clock
 from .control import Control, Controlled
+from .events import TraceEvent
 from .frame import Frame
 
-Outcome = Literal["running", "ok", "error", "timeout", "cancelled"]
+if TYPE_CHECKING:
+    from mai.views.trace import TraceView
+
+Outcome = Literal["running", "ok", "error", "timeout", "cancelled", "abandoned", "skipped", "replayed", "cached"]
 R_co = TypeVar("R_co", covariant=True)
 MAX_CHILDREN = 1000
 
@@ -32,6 +36,25 @@ class ErrorInfo:
     message: str
 
 
+class TraceLink(NamedTuple):
+    """A span that belongs to a call and is not around it.
+
+    Attributes:
+        relation: ``"spawned_by"``, ``"resumed_from"``, ``"replayed_from"`` or ``"joined"``.
+        trace_id: Its OpenTelemetry trace id, 32 hexadecimal digits.
+        span_id: Its OpenTelemetry span id, 16 hexadecimal digits.
+
+    Example:
+        >>> from mai.types import TraceLink
+        >>> TraceLink("resumed_from", "0" * 31 + "1", "0" * 15 + "2").relation
+        'resumed_from'
+    """
+
+    relation: str
+    trace_id: str
+    span_id: str
+
+
 @dataclass(slots=True, init=False, eq=False, repr=False)
 class TraceHandle(Controlled[R_co]):
     """The record of one call: when, how long, what came of it, and the calls inside it.
@@ -43,6 +66,8 @@ class TraceHandle(Controlled[R_co]):
     code) gives the value, ``async for event in handle`` tells what happens. A cancelled ``await`` does not cancel the
     run; ``handle.cancel()`` does. If it fails and nobody asks, the logger ``mai`` tells so when the handle is dropped.
 
+    Size: a call leaves one object behind; what it is turned into is made in `mai.views`.
+
     Attributes:
         name: Name of the step.
         kind: ``"module"``, ``"sequential"``, ``"parallel"``, ``"conditional"``, ...
@@ -52,11 +77,15 @@ class TraceHandle(Controlled[R_co]):
         dropped: Number of further calls inside that are not in ``children``.
         start_ns: Beginning [ns, monotonic]; None if nothing observed the call before it failed.
         end_ns: End [ns, monotonic]; None while it runs.
-        outcome: ``"running"``, ``"ok"``, ``"error"``, ``"timeout"`` or ``"cancelled"``.
+        outcome: ``"running"``; ``"ok"``; ``"error"``; ``"timeout"``, a deadline passed; ``"cancelled"``;
+            ``"abandoned"``, what drove the call was dropped or closed; ``"skipped"``, a step of a graph that could not
+            begin, while the graph went on; ``"replayed"`` and ``"cached"``, the value was known already.
         input_size: JSON length of the input [bytes], exact, or None where it was not measured.
         output_size: The same of the value.
         items: ``len()`` of a value that has one and whose size was not measured.
         attributes: Facts of the step, such as ``mai.parallel.width``, and of the call, such as ``mai.decision``.
+        events: What happened in the call at some moment, oldest first; the first 128.
+        links: Spans that belong to the call and are not around it.
 
     Example:
         >>> from mai import capture, module
@@ -82,6 +111,8 @@ class TraceHandle(Controlled[R_co]):
     output_size: int | None
     items: int | None
     attributes: Mapping[str, Any]
+    events: Sequence[TraceEvent]
+    links: Sequence[TraceLink]
     parent: "TraceHandle[Any] | None"
     children: "Sequence[TraceHandle[Any]]"
     dropped: int
@@ -89,7 +120,14 @@ class TraceHandle(Controlled[R_co]):
     _n: int
     _base: str  # path of what is around the topmost handle, which need not be observed
     _zero: tuple[float, int] | None  # when the topmost handle began: wall-clock time, and start_ns
-    _span: tuple[int, int]  # the ids of the OpenTelemetry span
+    _span: tuple[int, int, int]  # the ids of the OpenTelemetry span, and its flags
+    _queued: int  # how long it waited for a worker thread [ns]
+
+    @property
+    def _view(self) -> "TraceView":
+        from mai.views.trace import TraceView  # noqa: PLC0415 (the one upward arrow: made when it is looked at)
+
+        return TraceView(self)
 
     @property
     def step_id(self) -> str:
@@ -126,9 +164,24 @@ class TraceHandle(Controlled[R_co]):
         return None if self.end_ns is None or self.start_ns is None else (self.end_ns - self.start_ns) / 1e9
 
     @property
+    def self_time(self) -> float | None:
+        """How long the call ran while no call inside it did [s]; None while it runs, and where some were not kept."""
+        return self._view.self_time()
+
+    @property
+    def queue_time(self) -> float | None:
+        """How long the call was ready and had to wait for its turn [s]; None where that is not known.
+
+        A branch under a limit waits for its place before it begins, so that is no part of ``duration``. A plain
+        ``forward`` waits for a worker thread after its call has begun. Not known: in a graph with a limit, and where
+        ``start_ns`` is not.
+        """
+        return self._view.queue_time()
+
+    @property
     def ok(self) -> bool:
         """Whether the call gave its value."""
-        return self.outcome == "ok"
+        return self.outcome in ("ok", "replayed", "cached")
 
     @property
     def trace_id(self) -> str | None:
@@ -139,6 +192,11 @@ class TraceHandle(Controlled[R_co]):
     def span_id(self) -> str | None:
         """The OpenTelemetry span id as 16 hexadecimal digits; None if there was no live span."""
         return f"{self._span[1]:016x}" if self._span[1] else None
+
+    @property
+    def traceparent(self) -> str | None:
+        """The W3C ``traceparent`` header of the call's span; None if there was no live span."""
+        return f"00-{self.trace_id}-{self.span_id}-{self._span[2]:02x}" if self._span[1] else None
 
     def walk(self) -> "Iterator[TraceHandle[Any]]":
         """Yield this handle and all below it, parents first."""
@@ -159,10 +217,59 @@ class TraceHandle(Controlled[R_co]):
 
         return as_otlp(self)
 
-    def __str__(self) -> str:
-        from mai.views import tree  # noqa: PLC0415 (a view method: the one upward arrow)
+    def critical_path(self) -> "list[TraceHandle[Any]]":
+        """Return the calls that the duration of this one was spent in, parents first and then by their beginning.
 
-        return tree(self)
+        Whatever is not in this list could have been slower without harm. Found by going back from the end: the call
+        inside that ended last, before it the one that had ended last when that began, and so on, and the same in each.
+        """
+        return self._view.critical_path()
+
+    def total(self, key: str) -> float:
+        """Return the sum of an attribute over this call and all that are kept below; 0 where none has it.
+
+        Args:
+            key: An attribute with numbers, such as ``"gen_ai.usage.input_tokens"``; or one of ``"input_size"``,
+                ``"output_size"``, ``"items"``, ``"dropped"``, ``"self_time"`` and ``"queue_time"``.
+        """
+        return self._view.total(key)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return this tree as plain data, its schema ``"mai.trace/1"``: a flat list of calls, parents first."""
+        return self._view.to_dict()
+
+    def to_json(self, indent: int | None = None) -> str:
+        """Return `to_dict` as JSON in ASCII, *indent* spaces deep or on one line."""
+        return self._view.to_json(indent)
+
+    @staticmethod
+    def from_dict(data: object) -> "TraceHandle[Any]":
+        """Return the tree that `to_dict` gave *data* for. It can be looked at, and not be controlled.
+
+        Raises:
+            PayloadError: If *data* is something else; it says what and where.
+        """
+        from mai.views.trace import TraceView  # noqa: PLC0415 (as _view)
+
+        return TraceView.load(data)
+
+    def print(self, file: TextIO | None = None) -> None:
+        """Print the tree, in colour if *file* (standard output) is a terminal and rich is installed."""
+        self._view.print(file)
+
+    def mermaid(self) -> str:
+        """Return a Mermaid Gantt chart, of the most important 200 calls if there are more."""
+        return self._view.mermaid()
+
+    def html(self) -> str:
+        """Return a page with the waterfall of the calls, which needs nothing but itself: write it to a file."""
+        return self._view.html()
+
+    def _repr_html_(self) -> str:
+        return self._view.embedded_html()
+
+    def __str__(self) -> str:
+        return self._view.tree()
 
     def __repr__(self) -> str:
         return f"<TraceHandle {self.step_id} {self.outcome}, {len(self.children)} children>"
@@ -176,7 +283,8 @@ def open_handle(frame: Frame, parent: TraceHandle[Any] | None, spec: Any, attrs:
     h: TraceHandle[Any] = TraceHandle()
     (h.name, h.kind, h.module), h._key, h._n = spec.what, frame.key, frame.n
     h._control = h.start_ns = h.end_ns = h._error = h.input_size = h.output_size = h.items = h.parent = h._zero = None
-    h.outcome, h.children, h.dropped, h._base, h._span = "running", (), 0, "", (0, 0)
+    h.outcome, h.children, h.dropped, h._base, h._span = "running", (), 0, "", (0, 0, 0)
+    h.events, h.links, h._queued = (), (), 0
     h.attributes = {**spec.facts, **(attrs or {})} if attrs or spec.facts else _NO_FACTS
     if parent is not None:
         adopt(parent, h)
@@ -188,7 +296,7 @@ def open_handle(frame: Frame, parent: TraceHandle[Any] | None, spec: Any, attrs:
 def note_span(h: TraceHandle[Any], span: Span) -> None:
     """Keep the ids of the span of the call."""
     ids = span.get_span_context()
-    h._span = ids.trace_id, ids.span_id
+    h._span = ids.trace_id, ids.span_id, ids.trace_flags
 
 
 def collect(h: TraceHandle[Any], frame: Frame, owner: Frame) -> None:

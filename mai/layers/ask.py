@@ -6,11 +6,13 @@ from typing import Any, TypeVar, overload
 
 from ..core.control import Question
 from ..core.engine import current_run
+from ..core.events import happened
 from ..core.frame import current, repeat, restore, scoped, set_current
 from ..core.ids import new_id
 from ..errors import AskError, ConfigError
 from ..types import Payload
 from ..values.checked import SECONDS, checked
+from .names import ANSWERED, ASKED
 
 T = TypeVar("T")
 
@@ -63,7 +65,9 @@ async def ask(prompt: str, type: Any = str, *, timeout: float | None = None) -> 
     question = Question(new_id(), prompt, p.path, type)
     question.schema  # noqa: B018 (raises if no JSON can be an answer)
     n = repeat(p, "/ask")
+    happened(p, ASKED)
     data = await current_run().wait(f"{p.path}/ask~{n}" if n > 1 else f"{p.path}/ask", question, limit)
+    happened(p, ANSWERED)
     return Payload.load(type, data).value
 
 

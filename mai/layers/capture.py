@@ -45,5 +45,10 @@ class capture:  # noqa: N801 (used like a function, as those of contextlib)
     def __exit__(self, *exc: object) -> None:
         restore(self._tokens.pop())
 
+    def _repr_html_(self) -> str:
+        from mai.views import waterfall  # noqa: PLC0415 (a view method)
+
+        return waterfall.embedded(self.runs)
+
     def __str__(self) -> str:
         return "\n".join(map(str, self.runs))

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Generic, Literal, NoReturn, overload
 from pydantic import Field
 
 from ..core.call import current, current_run
+from ..core.trace import noted
 from ..errors import ConfigError, WiringError
 from ..types import WorkflowPlan
 from ..values.casts import Caster, caster, is_open
@@ -17,6 +18,7 @@ from ..values.signature import Signature
 from .checks import Keywords, name_of
 from .edges import wire
 from .module import A, B, C, D, Module, P, R, X, Y, lift
+from .names import PARALLEL_LIMIT
 from .nodes import Nodes
 from .ref import Ref
 from .settings import NAME
@@ -269,6 +271,8 @@ class Graph(Module[Any, Any], Generic[P, R]):
         p, wiring = current(), self._wiring
         if wiring.output is None:
             _unfinished(wiring.owner)
+        if self.limit is not None:
+            noted(p, {PARALLEL_LIMIT: self.limit})
         nodes = Nodes(wiring, p, collect=self.on_error == "collect")
         given = {**dict(zip((one.parameter.name for one in wiring.inputs.values()), args, strict=False)), **kwargs}
         for i, (parameter, cast) in wiring.inputs.items():

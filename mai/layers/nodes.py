@@ -7,6 +7,7 @@ from typing import Any
 from ..core.call import DONE, begin, launch_wired
 from ..core.frame import Frame, scoped
 from ..core.gather import Slot
+from ..core.trace import open_handle
 from ..errors import PartialFailure
 from .wiring import Binding, Wiring
 
@@ -88,14 +89,24 @@ class Nodes:
             raise next(error for error in errors.values() if not isinstance(error, Exception))
         name = self._parent.path or wiring.owner
         if failed and self._collect:
-            skipped = [wiring.id_of(i) for i, left in enumerate(self._need[:-1]) if left]
-            message = f"{len(failed)} steps of {name} failed, {len(skipped)} could not begin"
-            raise PartialFailure(message, [*failed.values()], failed, self._outputs(), skipped)
+            left = [i for i, needed in enumerate(self._need[:-1]) if needed]
+            self._skip(left)
+            message = f"{len(failed)} steps of {name} failed, {len(left)} could not begin"
+            skips = [wiring.id_of(i) for i in left]
+            raise PartialFailure(message, [*failed.values()], failed, self._outputs(), skips)
         if len(failed) > 1:
             raise ExceptionGroup(f"{len(failed)} steps of {name} failed", [*failed.values()])
         for error in failed.values():
             raise error
         return self._args[-1][0]
+
+    def _skip(self, nodes: list[int]) -> None:
+        """Let the trace tell of the *nodes* that could not begin."""
+        wiring, handle, call = self._wiring, self._parent.handle, Frame()
+        for i in nodes if handle is not None else ():
+            shape = wiring.shapes[wiring.of[i]]
+            call.key, call.n, spec = shape.key, wiring.rank[i], shape.module._mai_spec or shape.module._mai_compile()
+            open_handle(call, handle, spec).outcome = "skipped"
 
     def _outputs(self) -> dict[str, Any]:
         """Return the outputs that there are, by the id of the node that gave them."""

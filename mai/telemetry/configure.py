@@ -113,7 +113,8 @@ def configure(
 
 def _provider(service_name: str | None, sampler: Any, *, set_global: bool) -> bool:
     """Find or make the provider, and let mai's spans come from it; say whether somebody else has set it."""
-    from mai.telemetry.light import LightTracer, Provider  # noqa: PLC0415 (it imports the SDK)
+    from mai.telemetry.light import LightTracer  # noqa: PLC0415 (it imports the SDK)
+    from mai.telemetry.provider import Provider  # noqa: PLC0415 (it imports the SDK)
     from mai.telemetry.resource import resource  # noqa: PLC0415 (it imports the SDK)
 
     known = trace.get_tracer_provider()

@@ -7,7 +7,7 @@ from typing import Any
 from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExportResult
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
-from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
+from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
 import mai
 from mai.core import names as written
@@ -17,8 +17,9 @@ from mai.layers import names
 from mai.telemetry.missing import needs
 from mai.telemetry.resource import resource
 from mai.telemetry.sending import otlp
-from mai.types import TraceHandle
+from mai.types import TraceHandle, TraceLink
 
+SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 __all__ = ["as_otlp", "send", "spans_of"]
 
 
@@ -48,7 +49,7 @@ def spans_of(handle: TraceHandle[Any]) -> Iterator[ReadableSpan]:
     ids: dict[int, SpanContext] = {}
     for number, one in enumerate(handle.walk()):
         span_id = one._span[1] or _id(8, trace_id, number, one.step_id)
-        ids[id(one)] = context = SpanContext(trace_id, span_id, False, TraceFlags(TraceFlags.SAMPLED))  # noqa: FBT003
+        ids[id(one)] = context = SpanContext(trace_id, span_id, False, SAMPLED)  # noqa: FBT003
         began = zero + ((one.start_ns or handle.start_ns or 0) - (handle.start_ns or 0))
         over = began if one.end_ns is None or one.start_ns is None else began + one.end_ns - one.start_ns
         yield ReadableSpan(
@@ -57,7 +58,8 @@ def spans_of(handle: TraceHandle[Any]) -> Iterator[ReadableSpan]:
             parent=ids.get(id(one.parent)),
             resource=here,
             attributes=_attributes(one),
-            events=list(_events(one, over)),
+            events=[*_told(one, began), *_events(one, over)],
+            links=[_link(link) for link in one.links],
             kind=SpanKind.INTERNAL,
             status=_status(one),
             start_time=began,
@@ -74,6 +76,16 @@ def _attributes(one: TraceHandle[Any]) -> dict[str, Any]:
     workflow = {names.OPERATION: "invoke_workflow", names.WORKFLOW: one.name} if one.kind == "graph" else {}
     fixed = {names.KIND: one.kind, names.MODULE: one.module, names.OPENINFERENCE_KIND: "CHAIN"}
     return {**fixed, **workflow, written.STEP_ID: one.step_id, **facts_of(one)}
+
+
+def _told(one: TraceHandle[Any], began: int) -> Iterator[Event]:
+    for event in one.events:
+        yield Event(event.name, event.attributes, began + event.at_ns - (one.start_ns or event.at_ns))
+
+
+def _link(link: TraceLink) -> Link:
+    context = SpanContext(int(link.trace_id, 16), int(link.span_id, 16), True, SAMPLED)  # noqa: FBT003 (is_remote)
+    return Link(context, {written.LINK: link.relation})
 
 
 def _status(one: TraceHandle[Any]) -> Status:

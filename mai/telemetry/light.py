@@ -1,21 +1,17 @@
 """Light spans: a call's span that costs little while the call runs, and is made into a real one when it is exported.
 
-Answers: where do spans come from after `configure`? From a tracer provider of the SDK, with everything that belongs to
-it. Only below a root that is recorded and sampled, mai's own calls get a `CallSpan`: it notes its ids, and takes name,
-times, attributes and outcome off the call's TraceHandle when a processor asks for them, which is in the exporter's
-thread. The root is the SDK's own span, so that the sampler is asked as ever. See ``docs/adr/0026-light-spans.rst``.
+Below a root that is recorded and sampled, mai's own calls get a `CallSpan`: it notes its ids, and takes name, times,
+attributes and outcome off the call's TraceHandle when a processor asks for them, which is in the exporter's thread. The
+root is the SDK's own span, so that the sampler is asked as ever. See ``docs/adr/0026-light-spans.rst``.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from opentelemetry import context as otel
 from opentelemetry.attributes import BoundedAttributes
-from opentelemetry.sdk.trace import Event, ReadableSpan, SpanLimits, SpanProcessor, SynchronousMultiSpanProcessor
+from opentelemetry.sdk.trace import Event, ReadableSpan, SpanLimits
 from opentelemetry.sdk.trace import Tracer as SdkTracer
-from opentelemetry.sdk.trace import TracerProvider as SdkTracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor
-from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import (
     INVALID_SPAN,
     Link,
@@ -33,11 +29,14 @@ from opentelemetry.trace import (
 
 from mai.core import names
 from mai.core.clock import clock
-from mai.core.spans import facts_of, fixed_of, telemetry
+from mai.core.spans import facts_of, fixed_of, wall_of
 from mai.core.trace import TraceHandle
 from mai.telemetry.stack import Stack
 
-__all__ = ["CallSpan", "LightTracer", "Processors", "Provider", "start_and_end"]
+if TYPE_CHECKING:
+    from mai.telemetry.provider import Processors
+
+__all__ = ["CallSpan", "LightTracer"]
 
 _Trace = tuple[int, TraceFlags, TraceState]  # what all spans of a trace have in common
 _KEY = next(iter(set_span_in_context(INVALID_SPAN, otel.Context())))  # under which a context holds its span
@@ -154,13 +153,14 @@ class CallSpan(ReadableSpan, Span):
         if self._frozen is not None:
             return self._frozen
         tracer, began, limits = self._tracer, self.start_time, self._tracer.limits
+        events = [*self._told(), *self._happened]
         made = ReadableSpan(
             name=self.name,
             context=self.get_span_context(),
             parent=self.parent,
             resource=tracer.sdk.resource,
             attributes=_bounded(self._facts(), limits.max_span_attributes, limits.max_span_attribute_length),
-            events=[_event(what, facts, at, limits) for what, facts, at in _newest(self._happened, limits.max_events)],
+            events=[_event(what, facts, at, limits) for what, facts, at in _newest(events, limits.max_events)],
             links=_newest(self._linked, limits.max_links),
             kind=SpanKind.INTERNAL,
             status=self._verdict or Status(StatusCode.UNSET),
@@ -171,6 +171,13 @@ class CallSpan(ReadableSpan, Span):
         if self._over:
             self._frozen = made
         return made
+
+    def _told(self) -> list[tuple[Any, Mapping[str, Any], int]]:
+        """Return the events that the handle keeps."""
+        handle = self._handle
+        if handle is None or handle.end_ns is None:
+            return []
+        return [(one.name, one.attributes, wall_of(handle, one.at_ns) or 0) for one in handle.events]
 
     def _facts(self) -> dict[str, Any]:
         handle, given = self._handle, self._given
@@ -203,10 +210,8 @@ class CallSpan(ReadableSpan, Span):
     @property
     def start_time(self) -> int | None:
         """When the call began [ns since the epoch]."""
-        handle = self._handle
-        if handle is not None and handle._zero is not None and handle.start_ns is not None:
-            return int(handle._zero[0] * 1e9) + handle.start_ns - handle._zero[1]
-        return self._began
+        known = None if self._handle is None else wall_of(self._handle, self._handle.start_ns)
+        return self._began if known is None else known
 
     @property
     def end_time(self) -> int | None:
@@ -256,7 +261,8 @@ class CallSpan(ReadableSpan, Span):
     @property
     def dropped_events(self) -> int:
         """How many events were above the limit."""
-        return len(self._happened) - len(_newest(self._happened, self._tracer.limits.max_events))
+        events = [*self._told(), *self._happened]
+        return len(events) - len(_newest(events, self._tracer.limits.max_events))
 
     @property
     def dropped_links(self) -> int:
@@ -326,7 +332,7 @@ class LightTracer(Tracer):
             trace, above = _around(parent, found)
         span_id = self._new_id()
         span = CallSpan(self, trace, above, span_id, handle, spec)
-        handle._span = trace[0], span_id
+        handle._span = trace[0], span_id, trace[1]
         otel.attach(otel.Context({**ambient, _KEY: span}))
         return span
 
@@ -342,76 +348,3 @@ def _around(parent: Span, found: Any) -> tuple[_Trace, int]:
         other = found.get_span_context()
         above = other if other.trace_id == above.trace_id else above
     return _trace_of(above), above.span_id
-
-
-def start_and_end(processor: SpanProcessor) -> bool:
-    """Say whether *processor* has something to do when a span starts, so that it needs the SDK's own spans."""
-    quiet = (SpanProcessor, BatchSpanProcessor, SimpleSpanProcessor)
-    return any(
-        getattr(type(processor), hook, None) not in {getattr(kind, hook, None) for kind in quiet}
-        for hook in ("on_start", "_on_ending")
-    )
-
-
-class Processors(SynchronousMultiSpanProcessor):
-    """The span processors of a provider, in their order; they can be taken away, too."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.listed: tuple[SpanProcessor, ...] = ()
-        self.all_light = True
-
-    def add_span_processor(self, span_processor: SpanProcessor) -> None:
-        """Add one; if it looks at spans that start, there are no light ones any more."""
-        self.listed = (*self.listed, span_processor)
-        self.all_light = not any(map(start_and_end, self.listed))
-        if not self.all_light:
-            telemetry.light = None
-
-    def on_start(self, span: Any, parent_context: otel.Context | None = None) -> None:
-        """Tell all."""
-        for one in self.listed:
-            one.on_start(span, parent_context)
-
-    def _on_ending(self, span: Any) -> None:
-        for one in self.listed:
-            one._on_ending(span)
-
-    def on_end(self, span: ReadableSpan) -> None:
-        """Tell all."""
-        for one in self.listed:
-            one.on_end(span)
-
-    def shutdown(self) -> None:
-        """Shut all down, which flushes them, and forget them."""
-        listed, self.listed, self.all_light = self.listed, (), True
-        for one in listed:
-            one.shutdown()
-
-    def force_flush(self, timeout_millis: int = 30000) -> bool:
-        """Flush all, within the time."""
-        until = clock.now() + timeout_millis / 1000
-        left = [one.force_flush(max(0, int((until - clock.now()) * 1000))) for one in self.listed]
-        return all(left) and clock.now() <= until
-
-
-class Provider(SdkTracerProvider):
-    """The SDK's tracer provider, with light spans for mai's own calls."""
-
-    def __init__(self, **given: Any) -> None:
-        self.processors = Processors()
-        super().__init__(active_span_processor=self.processors, **given)
-
-    def get_tracer(self, instrumenting_module_name: str, *args: Any, **given: Any) -> Tracer:
-        """Return a tracer, for mai itself the light one."""
-        sdk = super().get_tracer(instrumenting_module_name, *args, **given)
-        if instrumenting_module_name != "mai" or not isinstance(sdk, SdkTracer) or not _inherits(self.sampler):
-            return sdk
-        return LightTracer(sdk, self.processors, SpanLimits(), InstrumentationScope("mai", *args, **given))
-
-
-def _inherits(sampler: Any) -> bool:
-    """Say whether *sampler* decides for a whole trace, as those of the SDK do: children need not ask it again."""
-    told = sampler.get_description()
-    whole = "localParentSampled:AlwaysOnSampler" in told and told.startswith("ParentBased{")
-    return whole or told in ("AlwaysOnSampler", "AlwaysOffSampler") or told.startswith("TraceIdRatioBased{")

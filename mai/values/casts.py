@@ -17,6 +17,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from ..errors import CastError, PayloadError
 
 _CONFIG = ConfigDict(arbitrary_types_allowed=True)
+_HIDDEN = "'**********')"  # how pydantic's secret types look: as JSON they are these asterisks and nothing else
 _JSON: ConfigDict = {**_CONFIG, "ser_json_inf_nan": "constants", "ser_json_bytes": "base64", "val_json_bytes": "base64"}
 UNIONS = (typing.Union, types.UnionType)
 
@@ -111,7 +112,7 @@ class Caster:
         try:
             data = written(made.dump_python(value, mode="json", warnings="error")).encode()
             back = made.validate_json(data)
-            if back != value and repr(back) != repr(value):  # NaN differs from itself
+            if back != value and (repr(back) != (text := repr(value)) or _HIDDEN in text):  # NaN differs from itself
                 raise ValueError(f"it would come back as {back!r}")
         except (ValueError, TypeError, RecursionError) as error:
             what = f"Cannot write a {type(value).__name__} as {show(self.tp)}: {error}"
@@ -135,7 +136,7 @@ def _make_adapter(tp: Any, own: ConfigDict) -> TypeAdapter[Any] | None:
     for config in (own, None):  # models, dataclasses and typed dicts bring a configuration of their own
         try:
             made = TypeAdapter(tp, config=config)
-        except Exception:  # noqa: BLE001 (what a type of the user's raises here is not for us to say)
+        except Exception:  # nosec B112  # noqa: BLE001 (what a type of the user's raises here is not for us to say)
             continue
         return made if made.pydantic_complete else None
     return None

@@ -12,6 +12,8 @@ _STYLES = {
     "error": "fill:#ffe3e3,stroke:#c92a2a", "timeout": "fill:#fff3bf,stroke:#e67700",
     "cancelled": "fill:#f1f3f5,stroke:#868e96", "skipped": "fill:#ffffff,stroke:#ced4da,stroke-dasharray:4",
     "running": "fill:#e7f5ff,stroke:#1971c2", "ok": "fill:#ebfbee,stroke:#2f9e44",
+    "abandoned": "fill:#f1f3f5,stroke:#868e96", "replayed": "fill:#e3fafc,stroke:#0c8599",
+    "cached": "fill:#e3fafc,stroke:#0c8599",
 }  # fmt: skip
 _SHAPES = {"cast": "{{{{{}}}}}", "part": "[/{}/]", "pack": "[/{}/]", "conditional": "{{{}}}", "switch": "{{{}}}"}
 

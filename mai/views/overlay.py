@@ -4,12 +4,12 @@ import re
 from typing import Any, NamedTuple
 
 from mai.types import TraceHandle, WorkflowPlan
+from mai.views.outcomes import glyph
 from mai.views.text import seconds_text
 
 __all__ = ["Mark", "Overlay"]
 
-_GLYPHS = {"running": "•", "ok": "✓", "error": "✗", "timeout": "◷", "cancelled": "⊘", "skipped": "-"}
-_WORST = ("error", "timeout", "cancelled", "running", "ok")
+_WORST = ("error", "timeout", "cancelled", "abandoned", "running", "ok", "cached", "replayed", "skipped")
 
 
 class Mark(NamedTuple):
@@ -21,7 +21,7 @@ class Mark(NamedTuple):
 
     def __str__(self) -> str:
         time = "" if self.seconds is None else f" {seconds_text(self.seconds)}"
-        return f"{_GLYPHS[self.outcome]}{time}{f' x{self.calls}' if self.calls > 1 else ''}"
+        return f"{glyph(self.outcome)}{time}{f' x{self.calls}' if self.calls > 1 else ''}"
 
 
 class Overlay:

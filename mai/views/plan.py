@@ -25,7 +25,9 @@ def draw(plan: WorkflowPlan, format: str = "mermaid", trace: TraceHandle[Any] | 
 
     Raises:
         ConfigError: If *format* is another one.
+        WiringError: If the plan, which may have been read from a file, is not consistent.
     """
+    plan.validate()
     drawings: dict[str, Callable[[WorkflowPlan, Overlay], str]] = {"mermaid": mermaid, "dot": dot, "text": text}
     if format not in drawings:
         raise ConfigError(f"draw: format={format!r} is not known; give {', '.join(map(repr, drawings))}")
@@ -53,7 +55,12 @@ def text(plan: WorkflowPlan, overlay: Overlay | None = None) -> str:
 
 
 def _top(plan: WorkflowPlan) -> tuple[dict[str, PlanNode], list[PlanEdge]]:
-    """Return the nodes at the top, and the edges between them."""
+    """Return the nodes at the top, and the edges between them.
+
+    Raises:
+        WiringError: If the plan, which may have been read from a file, is not consistent.
+    """
+    plan.validate()
     nodes = {node.id: node for node in plan.nodes if not node.within}
     return nodes, [edge for edge in plan.edges if edge.target in nodes and edge.source in nodes]
 

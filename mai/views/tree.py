@@ -6,20 +6,35 @@ from typing import Any, NamedTuple
 
 from mai.layers.names import BRANCH_KEY, DECISION, LOOP_TURNS, MAP_ITEMS
 from mai.types import TraceHandle
+from mai.views.outcomes import glyph
 from mai.views.text import bytes_text, cells, cut, pad, safe, seconds_text
+
+__all__ = ["Piece", "pieces", "runs", "tree"]
 
 _NARROWEST = 40
 _NO_TERMINAL = (100, 24)
 _WIDTH_WITH_SIZES = 70
 _LONGEST_BAR = 40
 _GAP = "  "
-_GLYPHS = {"running": "•", "ok": "✓", "error": "✗", "timeout": "◷", "cancelled": "⊘"}
+
+
+class Piece(NamedTuple):
+    """A part of a line: its text, and what it is, which says how it looks in colour.
+
+    Attributes:
+        text: The text.
+        role: ``"lines"`` (of the tree), ``"name"``, ``"facts"``, ``"error"`` or the outcome of the call.
+    """
+
+    text: str
+    role: str
 
 
 class _Row(NamedTuple):
     """One line of the tree before its columns are known; a row without a handle has no columns."""
 
-    label: str
+    lead: str
+    title: str  # with the mark of the outcome
     handle: TraceHandle[Any] | None
     below: str  # the prefix of a line that belongs to this one
 
@@ -58,11 +73,17 @@ def tree(handle: TraceHandle[Any], width: int | None = None) -> str:
         >>> tree(traced.runs[0]).split()[:2]
         ['✓', 'shout']
     """
+    return "\n".join("".join(piece.text for piece in line).rstrip() for line in pieces(handle, width))
+
+
+def pieces(handle: TraceHandle[Any], width: int | None = None) -> Iterator[list[Piece]]:
+    """Yield the lines of :func:`tree`, each in pieces that say what they are."""
     columns_wanted = shutil.get_terminal_size(_NO_TERMINAL).columns if width is None else width
     width = max(_NARROWEST, columns_wanted)
     rows = list(_rows(handle, deepest=(width // 2 - 12) // 3))
     columns = _fit(handle, rows, width)
-    return "\n".join(line for row in rows for line in _lines(row, columns, width))
+    for row in rows:
+        yield from _lines(row, columns, width)
 
 
 def runs(handles: Iterable[TraceHandle[Any]], width: int | None = None) -> str:
@@ -85,12 +106,10 @@ def _rows(root: TraceHandle[Any], deepest: int) -> Iterator[_Row]:
     while stack:
         item, depth, lead, below = stack.pop()
         if isinstance(item, int):
-            yield _Row(f"{lead}… and {item:,} more", None, below)
+            yield _Row(lead, f"… and {item:,} more", None, below)
             continue
         children: list[TraceHandle[Any] | int] = list(item.children)
-        yield _Row(
-            f"{lead}{_GLYPHS.get(item.outcome, '?')} {_title(item)}", item, below + ("│  " if children else "   ")
-        )
+        yield _Row(lead, f"{glyph(item.outcome)} {_title(item)}", item, below + ("│  " if children else "   "))
         if item.dropped:
             children.append(item.dropped)
         for index, child in enumerate(reversed(children)):
@@ -107,7 +126,8 @@ def _prefixes(below: str, depth: int, deepest: int, *, last: bool) -> tuple[str,
 def _title(handle: TraceHandle[Any]) -> str:
     """Return the name; with a named branch's key, the turns or items of a call that repeats, the way that one chose."""
     key, decision = handle.attributes.get(BRANCH_KEY), handle.attributes.get(DECISION)
-    name = handle.name if key is None else f"{key}: {handle.name}"
+    name = f"{handle.name} {handle.attempt}" if handle.kind == "attempt" else handle.name
+    name = name if key is None else f"{key}: {name}"
     times = handle.attributes.get(MAP_ITEMS, handle.attributes.get(LOOP_TURNS))
     name = name if times is None else f"{name} x{times:,}"
     return safe(name if decision is None else f"{name} → {decision}")
@@ -120,27 +140,28 @@ def _fit(root: TraceHandle[Any], rows: list[_Row], width: int) -> _Columns:
     size = max(cells(_size(handle)) for handle in handles) if width >= _WIDTH_WITH_SIZES else 0
     taken = sum(column + len(_GAP) for column in (duration, size) if column)
     room = width - taken - len(_GAP) - max(8, width // 6)
-    label = min(room, max(cells(row.label) for row in rows))
+    label = min(room, max(cells(row.lead) + cells(row.title) for row in rows))
     bar = min(_LONGEST_BAR, width - taken - len(_GAP) - label)
     end_ns = root.end_ns or max(max(handle.start_ns or 0, handle.end_ns or 0) for handle in handles)
     return _Columns(label, duration, size, bar, root.start_ns or 0, end_ns)
 
 
-def _lines(row: _Row, columns: _Columns, width: int) -> Iterator[str]:
+def _lines(row: _Row, columns: _Columns, width: int) -> Iterator[list[Piece]]:
     """Yield the line of one row, and the line of the error that arose there."""
+    lead = Piece(cut(row.lead, width), "lines")
     if row.handle is None:
-        yield cut(row.label, width)
+        yield [lead, Piece(cut(row.title, width - cells(row.lead)), "facts")]
         return
-    parts = [pad(cut(row.label, columns.label), columns.label)]
-    if columns.size:
-        parts.append(pad(_size(row.handle), columns.size))
-    if columns.duration:
-        parts.append(_duration(row.handle).rjust(columns.duration))
-    parts.append(_bar(row.handle, columns))
-    yield _GAP.join(parts).rstrip()
+    title = cut(row.title, columns.label - cells(row.lead))
+    parts = [lead, Piece(title[:1], row.handle.outcome), Piece(title[1:], "name")]
+    parts.append(Piece(" " * (columns.label - cells(row.lead) - cells(title)), "lines"))
+    facts = [pad(_size(row.handle), columns.size)] if columns.size else []
+    facts += [_duration(row.handle).rjust(columns.duration)] if columns.duration else []
+    parts += [Piece(_GAP + fact, "facts") for fact in facts]
+    yield [*parts, Piece(_GAP + _bar(row.handle, columns), row.handle.outcome)]
     error = _own_error(row.handle)
     if error:
-        yield cut(f"{row.below}{error}", width)
+        yield [Piece(cut(row.below, width), "lines"), Piece(cut(error, width - cells(row.below)), "error")]
 
 
 def _own_error(handle: TraceHandle[Any]) -> str:

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from mai import DeadlineExceeded, capture, module
-from tests.support import loop_of, simulated
+from mai.testing import Trial, explore
+from tests.support import loop_of, recorded_spans, simulated
 
 mark: contextvars.ContextVar[str] = contextvars.ContextVar("mark", default="clean")
 DEPTH = 200
@@ -189,3 +190,21 @@ async def test_a_step_below_a_hop_that_swallows_a_cancel_does_not_win() -> None:
         await task
     with pytest.raises(DeadlineExceeded):
         await nest.with_(timeout=1.0)(DEPTH)
+
+
+def test_a_call_that_is_cancelled_before_it_begins_below_a_hop_has_ended_all_the_same() -> None:
+    traces: list[Any] = []
+
+    async def main() -> Any:
+        with recorded_spans() as exporter, capture() as trace:
+            traces[:] = [trace, exporter]
+            return await deep(DEPTH)
+
+    def look(trial: Trial[Any]) -> None:
+        trace, exporter = traces
+        handles = list(trace.runs[0].walk()) if trace.runs else []
+        assert [h.step_id for h in handles if h.outcome == "running"] == []
+        assert len(exporter.get_finished_spans()) == len(handles)
+
+    seen = explore(main, seeds=4, at_every_step="cancel", check=look)
+    assert seen.runs > 30

@@ -3,16 +3,31 @@
 import asyncio
 import gc
 import pickle
+import types
 import weakref
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
 from pydantic import BaseModel
 
-from mai import BlockingDelay, Conditional, Context, Module, Parallel, TraceHandle, capture, module
+from mai import (
+    BlockingDelay,
+    Conditional,
+    Context,
+    Graph,
+    Module,
+    Parallel,
+    TraceHandle,
+    answers,
+    ask,
+    capture,
+    module,
+)  # fmt: skip
+from mai.core.events import MAX_TRACE_EVENTS
 from mai.core.trace import MAX_CHILDREN
 from mai.types import ErrorInfo
-from tests.support import loop_of, simulate, simulated
+from tests.support import loop_of, recorded_spans, simulate, simulated
 
 
 class Doc(BaseModel):
@@ -530,3 +545,126 @@ async def test_a_capture_inside_one_that_measures_all_sizes_sees_them_too() -> N
     with inner:
         await search("x")
     assert inner.runs[-1].output_size is None
+
+
+# ---------------------------------------------------------------- events, ids, ends without a value
+
+
+@simulated
+async def test_the_first_chunk_of_a_stream_is_an_event_of_its_call() -> None:
+    @module
+    async def words(text: str) -> AsyncIterator[str]:
+        for word in text.split():
+            await asyncio.sleep(2)
+            yield word
+
+    @module
+    def letters(text: str) -> Iterator[str]:
+        yield from text
+
+    @module
+    async def silent(text: str) -> AsyncIterator[str]:
+        for word in ():
+            yield word
+
+    with capture() as trace:
+        await words("to be")
+        await letters("ab")
+        await silent("x")
+    first, second, third = trace.runs
+    (event,) = first.events
+    assert (event.name, dict(event.attributes)) == ("mai.first_chunk", {})
+    assert first.start_ns is not None
+    assert (event.at_ns - first.start_ns) / 1e9 == pytest.approx(2)
+    assert [e.name for e in second.events] == ["mai.first_chunk"]
+    assert list(third.events) == []
+
+
+@simulated
+async def test_a_call_keeps_the_first_events_only() -> None:
+    @module
+    async def curious(n: int) -> int:
+        for _ in range(n):
+            await ask("?", int)
+        return n
+
+    with capture() as trace, answers(lambda question: 1):
+        await curious(100)
+    assert len(trace.runs[0].events) == MAX_TRACE_EVENTS < 200
+
+
+@simulated
+async def test_a_call_whose_coroutine_is_closed_is_abandoned() -> None:
+    with capture() as trace:
+        call = (shout >> wait)("to be").__await__()
+        next(iter(call))
+        call.close()
+    root = trace.runs[0]
+    assert [(h.name, h.outcome, h.ok) for h in root.walk()] == [
+        ("Sequential", "abandoned", False), ("shout", "ok", True), ("BlockingDelay", "abandoned", False),
+    ]  # fmt: skip
+    assert root.error is None
+
+
+@simulated
+async def test_the_traceparent_is_that_of_the_span() -> None:
+    with capture() as trace:
+        await shout("x")
+        with recorded_spans() as exporter:
+            await shout("x")
+    without, with_one = trace.runs
+    assert without.traceparent is None
+    (span,) = exporter.get_finished_spans()
+    ids = span.get_span_context()
+    assert ids is not None
+    assert with_one.traceparent == f"00-{ids.trace_id:032x}-{ids.span_id:016x}-{ids.trace_flags:02x}"
+    assert with_one.links == ()
+
+
+@simulated
+async def test_a_graph_of_very_many_nodes_leaves_a_bounded_trace() -> None:
+    g = Graph("many")
+    last = g.input("text", str)
+    for _ in range(5_000):
+        last = g.add(shout, last)
+    many = g.output(last)
+    with capture() as trace:
+        await many("x")
+    root = trace.runs[0]
+    assert (len(root.children), root.dropped) == (MAX_CHILDREN, 4_000)
+    assert (len(root.to_dict()["calls"]), len(str(root).split("\n"))) == (1001, 1002)
+    assert root.self_time is None
+
+
+def test_handles_hold_no_traceback_and_nothing_of_the_frames_of_a_failure() -> None:
+    class Big: ...
+
+    @module
+    async def fails_with(big: Big) -> Big:
+        local = Big()
+        kept.append(weakref.ref(local))
+        raise ValueError(f"no {type(local).__name__}")
+
+    async def main() -> list[TraceHandle[Any]]:
+        with capture(sizes=True) as trace:
+            for step in (fails_with, fails_with.with_(retry=2, timeout=5), fails_with >> (lambda big: big)):
+                value = Big()
+                kept.append(weakref.ref(value))
+                with pytest.raises(ValueError, match="no Big"):
+                    await step(value)
+            value = None
+        return trace.runs
+
+    kept: list[Any] = []
+    runs = simulate(main)
+    gc.collect()
+    assert [reference() for reference in kept] == [None] * 7
+    assert [h.outcome for run in runs for h in run.walk()].count("error") == 6
+    reached, stack = {id(run) for run in runs}, list[Any](runs)
+    while stack:  # nothing that is reached from a handle is a traceback, a frame, a task or a span
+        one = stack.pop()
+        assert not isinstance(one, BaseException | types.TracebackType | types.FrameType | asyncio.Task)
+        for other in gc.get_referents(one):
+            if id(other) not in reached and not isinstance(other, type | types.ModuleType | types.FunctionType):
+                reached.add(id(other))
+                stack.append(other)

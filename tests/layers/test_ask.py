@@ -227,3 +227,24 @@ def test_sync_code_answers() -> None:
         if isinstance(event, Asked):
             h.answer(True, event.question)
     assert h.result() == "sent x"
+
+
+@simulated
+async def test_the_question_and_the_answer_are_events_of_the_call_that_asks() -> None:
+    @module
+    async def wonder(x: int) -> int:
+        try:
+            await ask("Quick?", int, timeout=1)
+        except TimeoutError:
+            pass
+        return await ask("n?", int)
+
+    h = wonder.start(1)
+    async for event in h:
+        if isinstance(event, Asked) and event.question.prompt == "n?":
+            await asyncio.sleep(2)
+            h.answer(7)
+    assert h.start_ns is not None
+    assert [(e.name, (e.at_ns - h.start_ns) / 1e9) for e in h.events] == [
+        ("mai.asked", pytest.approx(0)), ("mai.asked", pytest.approx(1)), ("mai.answered", pytest.approx(3)),
+    ]  # fmt: skip

@@ -756,6 +756,23 @@ async def test_collecting_gives_errors_results_and_what_was_skipped() -> None:
 
 
 @simulated
+async def test_steps_that_could_not_begin_are_in_the_trace_as_skipped() -> None:
+    @graph(on_error="collect")
+    async def g(a: int, b: int) -> tuple[float, float]:
+        return await half(await module(int)(await half(a))), await half(b)
+
+    with capture() as trace, pytest.raises(PartialFailure) as caught:
+        await g(1, 4)
+    root = trace.runs[0]
+    skipped = root.find(outcome="skipped")
+    assert [h.step_id.removeprefix("g/") for h in skipped] == list(caught.value.skipped)
+    assert [(h.ok, h.start_ns, h.end_ns, h.duration, h.queue_time) for h in skipped] == [(False, *[None] * 4)] * len(
+        skipped
+    )
+    assert [h.name for h in root.find(outcome="error")] == ["g", "half"]
+
+
+@simulated
 async def test_collecting_tells_the_output_that_there_is() -> None:
     @module
     async def bad(values: list[int]) -> None:

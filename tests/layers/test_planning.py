@@ -18,6 +18,7 @@ from mai import (
     module,
 )
 from mai.types import PlanEdge, PlanNode, PlanType
+from mai.views import draw
 from tests.support import refused
 
 STR = PlanType(text="str", schema_id="s")
@@ -243,6 +244,22 @@ def test_a_difference_is_told_in_words() -> None:
 def test_a_plan_that_does_not_hold_together_is_refused(nodes: Any, edges: Any, message: str) -> None:
     with refused(WiringError, message):
         plan_with(nodes, edges).validate()
+
+
+def test_a_step_of_another_graph_feeds_none_of_this_one() -> None:
+    plan = plan_with(["a", "b"], [("b", "a")])
+    away = {one.id: one for one in plan.nodes}["b"].model_copy(update={"within": "a"})
+    moved = plan.model_copy(update={"nodes": tuple(away if one.id == "b" else one for one in plan.nodes)})
+    with refused(WiringError, "plan 'p': 'b' and 'a' are not in one graph"):
+        moved.validate()
+    with refused(WiringError, "plan 'p': 'b' and 'a' are not in one graph"):
+        moved.stages()
+    lost = plan.model_copy(update={"nodes": tuple(one.model_copy(update={"within": "x"}) for one in plan.nodes)})
+    with refused(WiringError, "plan 'p': there is no step 'x'; it has 'a', 'b'"):
+        lost.validate()
+    for form in ("text", "mermaid", "dot"):
+        with refused(WiringError, "plan 'p': there is no step 'x'; it has 'a', 'b'"):
+            draw(lost, form)
 
 
 def test_a_parameter_is_fed_once() -> None:

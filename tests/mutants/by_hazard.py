@@ -404,7 +404,7 @@ BY_HAZARD = (
     Mutant(
         "a deep nest gets a fresh stack",
         "mai/core/call.py",
-        "    return start(f, body if f.depth & 63 else hopped(body))\n",
+        "    return start(f, body if f.depth & 63 else hopped(body, lambda cancel: _dropped(f, cancel)))\n",
         "    return start(f, body)\n",
         (CORE + "test_call.py::test_two_thousand_nested_modules_do_not_overflow_the_stack",),
         hazards=("G",),

@@ -15,6 +15,7 @@ ANY_CALL = "the handles of calls of all types stand side by side"
 NO_TYPE_FORM = "any type expression (`int | None`, `list[int]`), for which typing has no type before TypeForm"
 MADE_FROM_FORWARD = "made from forward, when the program runs"
 REASONS = {
+    "AlreadyRecorded.record": "a `mai.durable.Record`, of a room above",
     "Call.args": "the arguments of any forward",
     "Call.kwargs": "the arguments of any forward",
     "Conditional.otherwise": ANY_MODULE,
@@ -74,10 +75,14 @@ REASONS = {
     "Switch.cases": ANY_MODULE,
     "Switch.otherwise": ANY_MODULE,
     "Switch.selector": "a function or a module, of any input",
+    "TraceEvent.attributes": "whatever OpenTelemetry takes as an attribute",
     "TraceHandle.attributes": "facts of several types that steps recorded",
     "TraceHandle.children": ANY_CALL,
+    "TraceHandle.critical_path ->": ANY_CALL,
     "TraceHandle.find ->": ANY_CALL,
+    "TraceHandle.from_dict ->": "follows from data",
     "TraceHandle.parent": ANY_CALL,
+    "TraceHandle.to_dict ->": "what JSON has",
     "TraceHandle.walk ->": ANY_CALL,
     "UnknownCase.__init__(cases)": OPAQUE,
     "UnknownCase.__init__(key)": OPAQUE,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-ROOMS = ("mai", "mai.errors", "mai.layers", "mai.telemetry", "mai.types")
+ROOMS = ("mai", "mai.errors", "mai.layers", "mai.telemetry", "mai.testing", "mai.types")
 
 
 def problems(module: types.ModuleType) -> Iterator[str]:
@@ -50,7 +50,9 @@ def described_by_itself(value: object) -> bool:
 def unlisted(rooms: dict[str, types.ModuleType], pages: Path) -> list[str]:
     """Return the public names for which no page of the reference has a directive."""
     text = "\n".join(path.read_text(encoding="utf-8") for path in sorted(pages.glob("*.rst")))
-    whole = {f"mai.{room}" for room in ("errors", "layers", "types") if f".. automodule:: mai.{room}\n" in text}
+    whole = {
+        f"mai.{room}" for room in ("errors", "layers", "testing", "types") if f".. automodule:: mai.{room}\n" in text
+    }
     covered = {
         name for room in whole for name in rooms[room].__all__ if described_by_itself(getattr(rooms[room], name))
     }

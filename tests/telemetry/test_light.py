@@ -21,7 +21,8 @@ from opentelemetry.trace import SpanContext, Status, StatusCode, TraceFlags
 
 from mai import Context, module
 from mai.core.spans import telemetry
-from mai.telemetry.light import LightTracer, Provider
+from mai.telemetry.light import LightTracer
+from mai.telemetry.provider import Provider
 
 LINKED = SpanContext(1, 2, is_remote=True, trace_flags=TraceFlags(1))
 

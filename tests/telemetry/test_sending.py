@@ -17,7 +17,7 @@ from mai.telemetry.meters import meter_provider
 from mai.telemetry.missing import needs
 from mai.telemetry.resource import resource
 from mai.telemetry.sending import PAUSE, Watched, from_environment, otlp, traces_url
-from tests.clocks import replaced
+from mai.testing import FakeClock
 from tests.support import refused
 
 
@@ -129,17 +129,17 @@ class Flaky(SpanExporter):
 
 
 def test_failures_are_told_once_and_so_is_the_recovery(caplog: pytest.LogCaptureFixture) -> None:
-    now, bad, good = [100.0], SpanExportResult.FAILURE, SpanExportResult.SUCCESS
+    bad, good = SpanExportResult.FAILURE, SpanExportResult.SUCCESS
     flaky = Flaky(bad, OSError("gone"), good, good)
     watched = Watched(flaky, "http://a")
     span = ReadableSpan("x")
-    with replaced(lambda: now[0]):
+    with FakeClock(100.0) as clock:
         assert watched.export([span]) is bad
         assert watched.export([span, span]) is bad  # not even tried
         assert (flaky.tries, watched.lost) == (1, 3)
-        now[0] += PAUSE + 1
+        clock.advance(PAUSE + 1)
         assert watched.export([span]) is bad
-        now[0] += PAUSE + 1
+        clock.advance(PAUSE + 1)
         assert watched.export([span]) is good
         assert watched.export([span]) is good
     assert [record.getMessage() for record in caplog.records] == [

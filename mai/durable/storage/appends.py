@@ -1,0 +1,149 @@
+"""What is added to a run while it goes on: records, signals, and effects in tables of the user's."""
+
+import json
+import sqlite3
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+from ...core.clock import clock
+from ...core.ids import new_id
+from ...errors import MaiError
+from ..records import ENDED, Lease, Record
+from .checksum import checksum, record_checksum
+from .desk import Job
+from .rows import (
+    SIGNAL_COLUMNS,
+    RecordRow,
+    SignalRow,
+    checked_signal,
+    gathered,
+    record_row,
+    run_row,
+    save,
+    spread,
+)
+from .session import Place, Session
+from .tables import Tables
+
+__all__ = ["Append", "OwnError", "append_all", "signal", "take", "transact"]
+
+_APPEND: Final = f"INSERT INTO mai_record VALUES({', '.join('?' * (len(RecordRow._fields) + 1))})"
+
+
+class OwnError(Exception):
+    """Carries what SQLite said of a statement of the user's, which is no matter of the journal's."""
+
+    def __init__(self, error: sqlite3.Error) -> None:
+        super().__init__(error)
+        self.error: sqlite3.Error = error
+
+
+class Append(Job[Session]):
+    """A record to be written; several that wait are written by one statement."""
+
+    __slots__ = ("lease", "record")
+
+    def __init__(self, lease: Lease, record: Record) -> None:
+        super().__init__()
+        self.lease = lease
+        self.record = record
+
+    def do(self, state: Session) -> int:
+        """Write it by itself."""
+        with state.whole():
+            place = state.place(self.lease)
+            return _append(state, place, record_row(state.book, self.lease.run_id, self.record, place.seq + 1))
+
+
+def append_all(session: Session, jobs: Sequence[Append]) -> bool:
+    """Write the records of all *jobs* by one statement; False: there is something about one, and nothing is written."""
+    seed, values = session.book.seed, []
+    try:
+        with session.whole():
+            for job in jobs:
+                place = session.place(job.lease)
+                row = record_row(session.book, job.lease.run_id, job.record, place.seq + 1)
+                values.append((*row, record_checksum(seed, row)))
+                _count(session, place)
+                job.value = place.seq
+            session.book.connection.executemany(_APPEND, values)
+    except (MaiError, UnicodeEncodeError, OverflowError, sqlite3.IntegrityError, sqlite3.DataError):
+        return False
+    return True
+
+
+def _append(session: Session, place: Place, row: RecordRow) -> int:
+    """Write a row."""
+    book = session.book
+    try:
+        book.connection.execute(_APPEND, (*row, record_checksum(book.seed, row)))
+    except sqlite3.IntegrityError:
+        raise session.recorded(row.run_id, row.path) or session.fenced(place.lease) from None
+    _count(session, place)
+    return row.seq
+
+
+def _count(session: Session, place: Place) -> None:
+    """Count a new record."""
+    place.seq += 1
+    if place.claims:
+        save(session.book, run_row(session.book, place.lease.run_id)._replace(claims=0))
+        place.claims = 0
+
+
+def take(session: Session, lease: Lease, path: str, name: str, started: float) -> bytes | None:
+    """Consume the oldest signal *name* and record it."""
+    book = session.book
+    place = session.place(lease)
+    query = f"SELECT {SIGNAL_COLUMNS}, crc FROM mai_signal WHERE run_id = ? AND name = ? AND path IS NULL"
+    first = session.recorded(lease.run_id, path)
+    if first is not None:
+        raise first
+    found = book.connection.execute(f"{query} ORDER BY number LIMIT 1", (lease.run_id, name)).fetchone()
+    if found is None:
+        return None
+    sent = checked_signal(book, found)
+    record = Record(path, "wait", started=started, ended=clock.wall())
+    _append(session, place, record_row(book, lease.run_id, record, place.seq + 1)._replace(output=sent.data))
+    taken = sent._replace(path=path)
+    update = "UPDATE mai_signal SET path = ?, crc = ? WHERE number = ?"
+    book.connection.execute(update, (path, checksum(book.seed, taken), taken.number))
+    data: bytes = gathered(book, sent.data)
+    return data
+
+
+def transact(session: Session, lease: Lease, record: Record, work: Callable[[Any], bytes | None]) -> Record:
+    """Write what *work* writes, and a record of it."""
+    place = session.place(lease)
+    first = session.recorded(lease.run_id, record.path)
+    if first is not None:
+        found: Record = first.record
+        return found
+    tables = Tables(session.book.connection)
+    try:
+        with tables.guarded():
+            output = work(tables)
+    except sqlite3.Error as error:
+        raise OwnError(error) from error
+    record = replace(record, output=output, ended=clock.wall())
+    return replace(record, seq=_append(session, place, record_row(session.book, lease.run_id, record, place.seq + 1)))
+
+
+def signal(session: Session, run_id: str, name: str, data: bytes, id: str | None) -> bool:  # noqa: A002
+    """Store a signal, and let a run that waits for it go on."""
+    book = session.book
+    row = run_row(book, run_id)
+    if row.status in ENDED:
+        return False
+    id = new_id() if id is None else id  # noqa: A001
+    if book.connection.execute("SELECT 1 FROM mai_signal WHERE run_id = ? AND id = ?", (run_id, id)).fetchone():
+        return True
+    number = book.connection.execute("SELECT ifnull(max(number), 0) + 1 FROM mai_signal").fetchone()[0]
+    sent = SignalRow(number, run_id, name, id, spread(book, run_id, data) or b"", clock.wall(), path=None)
+    marks = ", ".join("?" * (len(sent) + 1))
+    book.connection.execute(f"INSERT INTO mai_signal VALUES({marks})", (*sent, checksum(book.seed, sent)))
+    if row.status == "waiting" and name in json.loads(row.waits).values():
+        save(book, row._replace(due=clock.wall()))
+    session.tell(run_id, "signal")
+    return True

@@ -1,0 +1,226 @@
+"""How runs, records and signals become rows, and rows become them again, with their checksum verified."""
+
+import json
+import math
+import sqlite3
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+from ...core.clock import clock
+from ...errors import ConfigError, CorruptJournal, UnknownRun
+from ..records import Record, RunInfo, Signal
+from . import blobs
+from .checksum import checksum, record_checksum
+
+__all__ = [
+    "RECORD_COLUMNS", "RUN_COLUMNS", "SIGNAL_COLUMNS", "Book", "RecordRow", "RunRow", "SignalRow", "checked_record",
+    "checked_run", "checked_signal", "gathered", "record_of", "record_row", "record_rows", "run_info", "run_row",
+    "save", "seconds", "signal_of", "signal_rows", "spread",
+]  # fmt: skip
+
+
+class Book(NamedTuple):
+    """A connection to a journal, with what its rows are checked by."""
+
+    connection: sqlite3.Connection
+    path: str
+    seed: int
+
+    def damaged(self, what: str) -> CorruptJournal:
+        """Return the error of something whose checksum is wrong."""
+        return CorruptJournal(f"{self.path!r}: {what} was damaged; restore a backup", path=self.path)
+
+
+class RunRow(NamedTuple):
+    """A row of ``mai_run`` without its number and checksum."""
+
+    run_id: str
+    target: str
+    plan: str
+    fingerprint: str
+    input: bytes | str
+    metadata: bytes
+    status: Any  # a Status: what the checksum covers is what was written
+    owner: str | None
+    epoch: int
+    claims: int
+    due: float | None
+    waits: str
+    created: float
+    updated: float
+    output: bytes | str | None
+    error: bytes | str | None
+    cancelled: int
+    records: int
+
+
+class RecordRow(NamedTuple):
+    """A row of ``mai_record`` without its checksum."""
+
+    run_id: str
+    path: str
+    seq: int
+    kind: Any  # a Kind
+    input: bytes | str | None
+    output: bytes | str | None
+    error: bytes | str | None
+    due: float | None
+    attempt: int
+    started: float
+    ended: float
+    version: str | None
+
+
+class SignalRow(NamedTuple):
+    """A row of ``mai_signal`` without its checksum."""
+
+    number: int
+    run_id: str
+    name: str
+    id: str
+    data: bytes | str
+    sent: float
+    path: str | None
+
+
+RUN_COLUMNS: Final = ", ".join(RunRow._fields)
+RECORD_COLUMNS: Final = ", ".join(RecordRow._fields)
+SIGNAL_COLUMNS: Final = ", ".join(SignalRow._fields)
+_UPDATE: Final = f"UPDATE mai_run SET {' = ?, '.join(RunRow._fields)} = ?, crc = ? WHERE run_id = ?"
+
+
+def seconds(name: str, value: float | None) -> float | None:
+    """Return a time as SQLite keeps it.
+
+    Raises:
+        ConfigError: If it is not finite; SQLite would make NULL of NaN.
+    """
+    if value is None:
+        return None
+    if not math.isfinite(value):
+        raise ConfigError(f"{name}={value!r} cannot be recorded: give seconds since the epoch, or None")
+    return float(value)
+
+
+def run_row(book: Book, run_id: str) -> RunRow:
+    """Read the row of a run.
+
+    Raises:
+        UnknownRun: If there is none.
+    """
+    found = book.connection.execute(f"SELECT {RUN_COLUMNS}, crc FROM mai_run WHERE run_id = ?", (run_id,)).fetchone()
+    if found is None:
+        raise UnknownRun(f"{book.path!r} has no run {run_id!r}", run_id=run_id)
+    return checked_run(book, found)
+
+
+def checked_run(book: Book, found: tuple[Any, ...]) -> RunRow:
+    """Return the row of a run that was selected with its checksum."""
+    if checksum(book.seed, found[:-1]) != found[-1]:
+        raise book.damaged(f"the run {found[0]!r}")
+    return RunRow(*found[:-1])
+
+
+def save(book: Book, row: RunRow) -> RunRow:
+    """Write the row of a run that is there, with the time; return it."""
+    row = row._replace(updated=clock.wall())
+    book.connection.execute(_UPDATE, (*row, checksum(book.seed, row), row.run_id))
+    return row
+
+
+def spread(book: Book, run_id: str, data: bytes | None) -> bytes | str | None:
+    """Return what stands in a payload column for *data*, which is kept apart if it is large."""
+    if data is None or len(data) <= blobs.LARGEST_INLINE:
+        return data
+    return blobs.keep(book.connection, run_id, data)
+
+
+def gathered(book: Book, column: bytes | str | None) -> Any:
+    """Return the payload of a column; the opposite of `spread`."""
+    return blobs.load(book.connection, column, book.path) if isinstance(column, str) else column
+
+
+def run_info(book: Book, row: RunRow) -> RunInfo:
+    """Return what the row of a run says."""
+    until = None
+    if row.owner is not None:
+        lease = book.connection.execute("SELECT leased, ttl FROM mai_owner WHERE owner = ?", (row.owner,)).fetchone()
+        until = None if lease is None else clock.wall() + sum(lease) - clock.now()
+    facts: Mapping[str, Any] = row._asdict() | {
+        "input": gathered(book, row.input),
+        "output": gathered(book, row.output),
+        "error": gathered(book, row.error),
+        "waits": json.loads(row.waits),
+        "cancelled": bool(row.cancelled),
+        "lease_until": until,
+    }
+    return RunInfo(**facts)
+
+
+def record_row(book: Book, run_id: str, record: Record, seq: int) -> RecordRow:
+    """Return the row of a record; what is large in it is kept apart."""
+    return RecordRow(
+        run_id,
+        record.path,
+        seq,
+        record.kind,
+        spread(book, run_id, record.input),
+        spread(book, run_id, record.output),
+        spread(book, run_id, record.error),
+        seconds("due", record.due),
+        record.attempt,
+        float(record.started),
+        float(record.ended),
+        record.version,
+    )
+
+
+def checked_record(book: Book, found: tuple[Any, ...]) -> RecordRow:
+    """Return the row of a record that was selected with its checksum."""
+    if record_checksum(book.seed, found[:-1]) != found[-1]:
+        raise book.damaged(f"the record {found[1]!r} of the run {found[0]!r}")
+    return RecordRow(*found[:-1])
+
+
+def record_of(book: Book, row: RecordRow) -> Record:
+    """Return the record that a row keeps."""
+    return Record(
+        row.path,
+        row.kind,
+        row.seq,
+        gathered(book, row.input),
+        gathered(book, row.output),
+        gathered(book, row.error),
+        *row[7:],
+    )
+
+
+def record_rows(book: Book, run_id: str) -> list[RecordRow]:
+    """Return the rows of all records of a run, in the order of completion.
+
+    Raises:
+        CorruptJournal: If one is missing between the others.
+    """
+    found = book.connection.execute(f"SELECT {RECORD_COLUMNS}, crc FROM mai_record WHERE run_id = ?", (run_id,))
+    rows = sorted((checked_record(book, row) for row in found), key=lambda row: row.seq)
+    if [row.seq for row in rows] != list(range(1, len(rows) + 1)):
+        raise book.damaged(f"the list of records of the run {run_id!r}")
+    return rows
+
+
+def signal_rows(book: Book, run_id: str) -> list[SignalRow]:
+    """Return the rows of all signals of a run, in the order of arrival."""
+    query = f"SELECT {SIGNAL_COLUMNS}, crc FROM mai_signal WHERE run_id = ? ORDER BY number"
+    return [checked_signal(book, found) for found in book.connection.execute(query, (run_id,))]
+
+
+def checked_signal(book: Book, found: tuple[Any, ...]) -> SignalRow:
+    """Return the row of a signal that was selected with its checksum."""
+    if checksum(book.seed, found[:-1]) != found[-1]:
+        raise book.damaged(f"a signal of the run {found[1]!r}")
+    return SignalRow(*found[:-1])
+
+
+def signal_of(book: Book, row: SignalRow) -> Signal:
+    """Return the signal that a row keeps."""
+    return Signal(row.number, row.name, row.id, gathered(book, row.data), row.sent, row.path)

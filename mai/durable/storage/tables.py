@@ -1,0 +1,62 @@
+"""A program's own tables in the file of the journal, open to it for one transaction."""
+
+import sqlite3
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
+
+__all__ = ["Tables"]
+
+Parameters = Sequence[Any] | Mapping[str, Any]  # whatever sqlite3 takes
+
+_NEVER: Final = {sqlite3.SQLITE_TRANSACTION, sqlite3.SQLITE_SAVEPOINT, sqlite3.SQLITE_ATTACH, sqlite3.SQLITE_DETACH,
+                 sqlite3.SQLITE_PRAGMA}  # fmt: skip
+_WRITES: Final = {sqlite3.SQLITE_INSERT, sqlite3.SQLITE_UPDATE, sqlite3.SQLITE_DELETE, sqlite3.SQLITE_DROP_TABLE,
+                  sqlite3.SQLITE_ALTER_TABLE}  # fmt: skip
+
+
+class Tables:
+    """What the function given to `SQLiteJournal.transact` writes with.
+
+    It can do everything with the program's own tables in the same file, and read those of the journal; it can neither
+    write those nor end the transaction.
+
+    Example:
+        >>> import asyncio
+        >>> from mai.durable import Record, SQLiteJournal, Tables
+        >>> def book(tables: Tables) -> bytes:
+        ...     tables.execute("CREATE TABLE IF NOT EXISTS seat(number INTEGER PRIMARY KEY)")
+        ...     tables.execute("INSERT INTO seat VALUES(?)", (12,))
+        ...     return b"12"
+        >>> async def main() -> None:
+        ...     async with SQLiteJournal("seats.db") as journal:
+        ...         info, _ = await journal.create("r", target="t", plan=None, fingerprint="", input=b"1", owner="me")
+        ...         lease = Lease("r", "me", info.epoch)
+        ...         print((await journal.transact(lease, Record("Book", "step"), book)).output)
+    """
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def execute(self, sql: str, parameters: Parameters = ()) -> sqlite3.Cursor:
+        """Run one statement."""
+        return self._connection.execute(sql, parameters)
+
+    def executemany(self, sql: str, parameters: Iterable[Parameters]) -> sqlite3.Cursor:
+        """Run one statement for each set of parameters."""
+        return self._connection.executemany(sql, parameters)
+
+    @contextmanager
+    def guarded(self) -> Generator[None]:
+        """Refuse, inside the block, what would break the journal."""
+        self._connection.set_authorizer(_allowed)
+        try:
+            yield
+        finally:
+            self._connection.set_authorizer(None)
+
+
+def _allowed(action: int, what: str | None, *_: str | None) -> int:
+    """Say whether a statement may be run, as SQLite asks it."""
+    own = what is not None and what.startswith("mai_")
+    return sqlite3.SQLITE_DENY if action in _NEVER or (own and action in _WRITES) else sqlite3.SQLITE_OK

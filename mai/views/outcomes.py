@@ -1,0 +1,26 @@
+"""The marks and colours of outcomes, the same in every view."""
+
+from collections.abc import Mapping
+
+__all__ = ["COLOURS", "GLYPHS", "glyph"]
+
+GLYPHS: Mapping[str, str] = {
+    "running": "•", "ok": "✓", "error": "✗", "timeout": "◷", "cancelled": "⊘", "abandoned": "◌", "skipped": "-",
+    "replayed": "↻", "cached": "◆",
+}  # fmt: skip
+
+# Of a terminal, as rich calls them.
+COLOURS: Mapping[str, str] = {
+    "running": "blue", "ok": "green", "error": "red", "timeout": "yellow", "cancelled": "magenta",
+    "abandoned": "magenta", "skipped": "bright_black", "replayed": "cyan", "cached": "cyan",
+}  # fmt: skip
+
+
+def glyph(outcome: str) -> str:
+    """Return the mark of an outcome; a question mark for one that is not known yet.
+
+    Example:
+        >>> glyph("ok"), glyph("rewound")
+        ('✓', '?')
+    """
+    return GLYPHS.get(outcome, "?")

@@ -1,0 +1,264 @@
+"""Damaged data: ``python -m tests.fuzz [--inputs N] [--target NAME] [--seed N]``.
+
+Each target reads what others may have written: payloads, plans, command lines. Valid examples are damaged (bytes
+flipped, parts cut, repeated, moved, replaced by what is odd, nested deeply), and read. Only the errors that the target
+declares may come, and none may take more than a second. What breaks that is printed with the input; the exit code is
+1 then. The same targets are searched by Hypothesis in ``tests/laws/test_fuzz.py``.
+"""
+
+import argparse
+import contextlib
+import io
+import json
+import random
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from mai import Conditional, Graph, Loop, MaiError, NonBlockingDelay, Payload, Switch, WorkflowPlan, module, views
+from mai.cli import main as mai
+
+LIMIT = 1.0  # seconds for one input
+MOST = 10_000  # characters of a command line
+
+
+class Doc(BaseModel):
+    """A value with fields of several types."""
+
+    text: str
+    stars: int = 0
+    parts: dict[str, list[float]] = {}
+    inner: "Doc | None" = None
+
+
+@module
+async def shout(text: str) -> str:
+    """Return it in capitals."""
+    return text.upper()
+
+
+@module
+async def length(text: str) -> int:
+    """Return how long it is."""
+    return len(text)
+
+
+@module
+async def both(text: str, n: int, mark: str = "!") -> str:
+    """Return text and number."""
+    return f"{text}{n}{mark}"
+
+
+TYPES: tuple[Any, ...] = (int, float, str, bytes, bool, list[int], dict[str, Any], Doc, tuple[int, str], set[str], Any)
+VALUES: tuple[Any, ...] = (5, 0.5, "a", b"ab", True, [1, 2], {"a": [None]}, Doc(text="x"), (1, "a"), {"a"}, None)
+MODULES = {"shout": shout, "length": length, "both": both}
+FLOW = """
+from mai import module
+@module
+async def shout(text: str, k: int = 3, full: bool = False, tags: list[str] = []) -> str:
+    return text.upper() * k
+"""
+
+
+@cache
+def plans() -> tuple[str, ...]:
+    """Return plans of several kinds, as JSON."""
+    wired: Graph[Any, Any] = Graph("wired")
+    text = wired.input("text", str)
+    wired.output(wired.add(both, wired.add(shout, text), wired.add(length, text), mark="?"))
+    line = shout >> NonBlockingDelay(1) >> Conditional(str.isupper, then=shout) >> length
+    turns = Loop(shout, until=str.isupper, max_iters=3)
+    modules: tuple[Any, ...] = (
+        wired,
+        line,
+        shout & length,
+        Switch(len, {1: shout}, otherwise=shout),
+        turns,
+        shout.map(),
+    )
+    return tuple(one.plan().model_dump_json() for one in modules)
+
+
+@dataclass(frozen=True)
+class Target:
+    """Something that reads data of others.
+
+    Attributes:
+        examples: Makes valid data.
+        read: Reads data, and does with it what a program would.
+        errors: What it may raise.
+    """
+
+    examples: Callable[[], tuple[bytes, ...]]
+    read: Callable[[bytes], object]
+    errors: tuple[type[Exception], ...]
+
+
+def read_payload(data: bytes) -> None:
+    """Read *data* as each type; what was read can be written, sized and read again."""
+    for tp in TYPES:
+        with contextlib.suppress(MaiError):
+            payload = Payload.load(tp, data)
+            assert Payload.load(tp, payload.json()).digest == payload.digest
+            assert payload.size >= 0
+
+
+def read_plan(data: bytes) -> None:
+    """Read a plan, and ask it everything."""
+    plan = WorkflowPlan.model_validate_json(data)
+    assert WorkflowPlan.model_validate_json(plan.model_dump_json()) == plan
+    assert plan.fingerprint
+    for form in ("text", "mermaid", "dot"):
+        views.draw(plan, form)
+    plan.diff(WorkflowPlan.model_validate_json(plans()[0]))
+    plan.validate()
+    plan.stages()
+    plan.critical_path()
+    Graph.from_plan(plan, MODULES).run("x")
+
+
+def read_command(data: bytes) -> None:
+    """Run ``mai`` with the words of *data* in a folder with one module; the exit codes are the documented ones."""
+    words = data.decode("utf-8", "replace").replace("\0", " ").split(" ")
+    if len(data) > MOST or any(word.startswith(("-", "@", "/")) and word.lstrip("-@/")[:1] == "" for word in words):
+        return  # longer than anybody types, standard input, or all of a folder
+    with (
+        TemporaryDirectory() as folder,
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+    ):
+        (Path(folder) / "flow.py").write_text(FLOW, encoding="utf-8")
+        before = set(sys.modules)
+        try:
+            code = mai([word.replace("flow.py", f"{folder}/flow.py") for word in words])
+        finally:
+            for name in set(sys.modules) - before:
+                if str(getattr(sys.modules[name], "__file__", "")).startswith(folder):
+                    del sys.modules[name]
+    assert code in (0, 1, 2)
+
+
+TARGETS = {
+    "payload": Target(lambda: tuple(Payload.of(value, type(value)).json() for value in VALUES), read_payload, ()),
+    "plan": Target(lambda: tuple(map(str.encode, plans())), read_plan, (MaiError, ValidationError)),
+    "command": Target(
+        lambda: (
+            b"run flow.py:shout hello --k 3",
+            b'run flow.py:shout {"text":"a","tags":["b"]} --full --timeout 5 --json',
+            b"plan flow.py:shout --format mermaid",
+            b"run flow.py:shout --help",
+            b"--version",
+        ),
+        read_command,
+        (),
+    ),
+}
+ODD: tuple[Any, ...] = (
+    None, True, -1, 0, 2**63, 10**400, 1e308, -0.0, "", "\x00", "\ud800", "é" * 50, "a/b[0]~2#1!x", "../../etc",
+    [], {}, [[]], {"": {}}, "__class__", "os:system", "\u202e", "9" * 5000,
+)  # fmt: skip
+
+
+def deep(depth: int) -> bytes:
+    """Return a list in a list in a list, and so on."""
+    return b"[" * depth + b"]" * depth
+
+
+def damaged(data: bytes, luck: random.Random) -> bytes:
+    """Return *data* with something wrong."""
+    ways: tuple[Callable[[bytes, random.Random], bytes], ...] = (_bytes, _bytes, _json, _json, _json, _junk)
+    for _ in range(luck.choice((1, 1, 2, 4))):
+        data = luck.choice(ways)(data, luck)
+    return data
+
+
+def _bytes(data: bytes, luck: random.Random) -> bytes:
+    at, to = sorted((luck.randrange(len(data) + 1), luck.randrange(len(data) + 1)))
+    part = luck.choice((b"", luck.randbytes(3), data[at:to] * 2, b" --", b"--x=1 ", b"{", b'"', b"\xff"))
+    return data[:at] + part + data[luck.choice((at, to)) :]
+
+
+def _junk(data: bytes, luck: random.Random) -> bytes:
+    return luck.choice(
+        (deep(luck.choice((10, 1_000, 100_000))), luck.randbytes(30), data * 3, b"", b"NaN", b"1" * 6_000)
+    )
+
+
+def _json(data: bytes, luck: random.Random) -> bytes:
+    try:
+        plain = json.loads(data)
+    except (ValueError, RecursionError):
+        return _bytes(data, luck)
+    spots = list(_spots(plain)) or [None]
+    spot = luck.choice(spots)
+    other = luck.choice(spots)
+    value = luck.choice(ODD) if other is None or luck.random() < 0.6 else other[0][other[1]]
+    if spot is None:
+        plain = value
+    elif luck.random() < 0.2:
+        del spot[0][spot[1]]
+    elif isinstance(spot[0], list) and luck.random() < 0.3:
+        spot[0].append(value)
+    else:
+        spot[0][spot[1]] = value
+    try:
+        return json.dumps(plain).encode("utf-8", "surrogatepass")
+    except (ValueError, RecursionError):  # it holds itself by now
+        return data
+
+
+def _spots(plain: Any) -> Iterator[tuple[Any, Any]]:
+    stack = [plain]
+    while stack:
+        one = stack.pop()
+        keys = list(one) if isinstance(one, dict) else range(len(one)) if isinstance(one, list) else ()
+        for key in keys:
+            yield one, key
+            stack.append(one[key])
+
+
+def tried(target: Target, data: bytes) -> str:
+    """Read *data*; return what was wrong with that, "" if nothing was."""
+    started = time.perf_counter()
+    try:
+        target.read(data)
+    except target.errors:
+        pass
+    except Exception as error:  # noqa: BLE001 (it is what is looked for)
+        return f"{type(error).__module__}.{type(error).__name__}: {str(error)[:200]}"
+    took = time.perf_counter() - started
+    return f"it took {took:.1f} s" if took > LIMIT else ""
+
+
+def main() -> int:
+    """Fuzz; return the exit code."""
+    parser = argparse.ArgumentParser(description="Damaged data")
+    parser.add_argument("--inputs", type=int, default=2_000, help="for each target (default: 2000)")
+    parser.add_argument("--target", choices=sorted(TARGETS), help="only this one")
+    parser.add_argument("--seed", type=int, default=0, help="of all that is drawn (default: 0)")
+    given = parser.parse_args()
+    found: Counter[str] = Counter()
+    for name in [given.target] if given.target else TARGETS:
+        luck, target, started = random.Random(given.seed), TARGETS[name], time.monotonic()
+        examples = target.examples()
+        for _ in range(given.inputs):
+            data = damaged(luck.choice(examples), luck)
+            if problem := tried(target, data):
+                found[name, problem.partition(":")[0]] += 1  # type: ignore[index]
+                if found[name, problem.partition(":")[0]] <= 3:  # type: ignore[index]
+                    print(f"{name}: {problem}\n    {data[:300]!r}", flush=True)
+        wrong = sum(count for (where, _), count in found.items() if where == name)  # type: ignore[misc]
+        print(f"{name:10} {given.inputs} inputs, {wrong} wrong, {time.monotonic() - started:.0f} s", flush=True)
+    return int(bool(found))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
