@@ -5,6 +5,7 @@ with ``>>``, ``&``, `Conditional`, `Switch`, `Loop`, `Map`, `Race` and delays, a
 
     mai.layers   Module and the composites          mai.types   Context, Payload, TraceHandle
     mai.errors   the tree of exceptions             mai.views   a trace as text
+    mai.models   language models                    mai.agents  models that call tools
     mai.telemetry   where spans go
     mai.cli      the ``mai`` command                mai.core    the mechanism; nothing in it is public by itself
 
@@ -25,9 +26,13 @@ from .errors import (
     JournalError,
     LoopExhausted,
     MaiError,
+    NeedsAttention,
     PartialFailure,
     PayloadError,
+    PlanChanged,
+    ReplayMismatch,
     RunExists,
+    StepFailed,
     TooManyAbandoned,
     TracingError,
     UnknownCase,
@@ -54,6 +59,7 @@ from .layers import (
 )
 from .layers.ask import answers, ask
 from .layers.capture import capture
+from .layers.verbs import now, patched, random, uuid, wait_for
 from .types import Call, Context, Payload, Retry, TraceHandle, WorkflowPlan
 
 __version__ = "0.1.0.dev0"
@@ -61,8 +67,9 @@ __version__ = "0.1.0.dev0"
 __all__ = [
     "AlreadyRecorded", "AskError", "BlockingDelay", "Call", "CastError", "Conditional", "ConfigError", "Context",
     "CorruptJournal", "CycleError", "DeadlineExceeded", "Fenced", "Graph", "JournalError", "LocalEngine", "Loop",
-    "LoopExhausted", "MaiError", "Map", "Module", "NonBlockingDelay", "Parallel", "PartialFailure", "Payload",
-    "PayloadError", "Race", "Ref", "Retry", "RunExists", "Sequential", "Settings", "Switch", "TooManyAbandoned",
-    "TraceHandle", "TracingError", "UnknownCase", "UnknownRun", "WiringError", "WorkflowPlan", "WouldDeadlock",
-    "answers", "ask", "capture", "emit", "graph", "module",
+    "LoopExhausted", "MaiError", "Map", "Module", "NeedsAttention", "NonBlockingDelay", "Parallel", "PartialFailure",
+    "Payload", "PayloadError", "PlanChanged", "Race", "Ref", "ReplayMismatch", "Retry", "RunExists", "Sequential",
+    "Settings", "StepFailed", "Switch", "TooManyAbandoned", "TraceHandle", "TracingError", "UnknownCase", "UnknownRun",
+    "WiringError", "WorkflowPlan", "WouldDeadlock", "answers", "ask", "capture", "emit", "graph", "module", "now",
+    "patched", "random", "uuid", "wait_for",
 ]  # fmt: skip

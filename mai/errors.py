@@ -21,6 +21,10 @@
     ├── RunExists          (ValueError)    the id of a new run belongs to a run of another target or input
     ├── UnknownRun         (LookupError)   a run that the journal does not have
     ├── PartialFailure     (ExceptionGroup)  a graph that ran on after a failure; it has the results that there are
+    ├── NeedsAttention     (RuntimeError)  a durable run that cannot go on by itself
+    │   └── ReplayMismatch                 its code no longer does what its records say
+    │       └── PlanChanged                and the plan of its module is another one
+    ├── StepFailed         (RuntimeError)  a recorded failure whose type is not known here
     └── WouldDeadlock      (RuntimeError)  ``run`` where the event loop would wait for itself
 
 A user's own exception is never wrapped in one of these: it keeps its type and identity and gains one note that names
@@ -32,8 +36,9 @@ from typing import Any, Self
 
 __all__ = [
     "AlreadyRecorded", "AskError", "CastError", "ConfigError", "CorruptJournal", "CycleError", "DeadlineExceeded",
-    "Fenced", "JournalError", "LoopExhausted", "MaiError", "PartialFailure", "PayloadError", "RunExists",
-    "TooManyAbandoned", "TracingError", "UnknownCase", "UnknownRun", "WiringError", "WouldDeadlock",
+    "Fenced", "JournalError", "LoopExhausted", "MaiError", "NeedsAttention", "PartialFailure", "PayloadError",
+    "PlanChanged", "ReplayMismatch", "RunExists", "StepFailed", "TooManyAbandoned", "TracingError", "UnknownCase",
+    "UnknownRun", "WiringError", "WouldDeadlock",
 ]  # fmt: skip
 
 
@@ -334,3 +339,61 @@ class UnknownRun(_RunError, LookupError):
     Attributes:
         run_id: The run.
     """
+
+
+class NeedsAttention(_RunError, RuntimeError):
+    """A durable run cannot go on by itself: look at it, mend the cause, then resume it.
+
+    Attributes:
+        run_id: The run.
+    """
+
+
+class ReplayMismatch(NeedsAttention):
+    """The code of a durable run no longer does what its records say, so the run cannot go on by itself.
+
+    It is the run that needs attention, not the flow: its code never gets to see this error.
+
+    Attributes:
+        run_id: The run.
+        step_id: Path of the step at which they part.
+        recorded: What the record says: the input as JSON, or what is not asked for any more.
+        found: What the code says.
+    """
+
+    def __init__(
+        self, message: str, *, run_id: str = "", step_id: str = "", recorded: str = "", found: str = ""
+    ) -> None:
+        super().__init__(message, run_id=run_id)
+        self.step_id: str = step_id
+        self.recorded: str = recorded
+        self.found: str = found
+
+
+class PlanChanged(ReplayMismatch):
+    """A run was begun with another plan of its module, and a recorded step has no place in the new one.
+
+    Serve the old module as well (pin), start anew from a step (``engine.fork(run_id, at=...)``), or say which old path
+    is which new one (``engine.serve(module, moved={...})``).
+
+    Attributes:
+        diff: The changes of the plan, in words.
+    """
+
+    diff: tuple[str, ...] = ()
+
+
+class StepFailed(MaiError, RuntimeError):
+    """A step of a durable run failed with an exception whose type cannot be had back from its record.
+
+    It is raised in the first run and in every replay alike; in the first run the exception itself is its cause.
+
+    Attributes:
+        type: Name of the exception's class.
+        module: Name of the module that the class is in.
+    """
+
+    def __init__(self, message: str, *, type: str = "", module: str = "") -> None:  # noqa: A002 (as in ErrorInfo)
+        super().__init__(message)
+        self.type: str = type
+        self.module: str = module

@@ -5,11 +5,11 @@ Size: Context, Payload and WorkflowPlan are data that users import from here; mo
 
 import json
 from collections import Counter
-from collections.abc import Collection, Generator, Iterator, Mapping, Set
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import Token
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from hashlib import blake2b
 from types import MappingProxyType
 from typing import Annotated, Any, Generic, Optional, TypeVar
@@ -18,15 +18,30 @@ from opentelemetry.trace import Span
 from pydantic import AfterValidator, BaseModel, Field, JsonValue, PlainSerializer
 
 from .core.clock import clock
-from .core.control import Question, Reader, Stream
-from .core.events import Asked, Chunk, Emitted, Event, Failed, Finished, Progress, Retrying, Started, TraceEvent
+from .core.control import Reader, Stream
 from .core.frame import Frame, current, restore, scoped, set_current
 from .core.middleware import Call
 from .core.retry import Retry
-from .core.trace import ErrorInfo, Outcome, TraceHandle, TraceLink
-from .errors import ConfigError, CycleError, PayloadError, WiringError
-from .values.casts import caster, show, sized, written
+from .core.trace import TraceHandle
+from .errors import ConfigError, CycleError, WiringError
+from .values.casts import caster, ordered, sized, written
 from .values.checked import PAUSE, SECONDS, UNSET, checked, near
+from .values.events import (
+    Asked,
+    Chunk,
+    Emitted,
+    ErrorInfo,
+    Event,
+    Failed,
+    Finished,
+    Outcome,
+    Progress,
+    Question,
+    Retrying,
+    Started,
+    TraceEvent,
+    TraceLink,
+)
 
 __all__ = [
     "Asked", "Call", "Chunk", "Context", "Emitted", "ErrorInfo", "Event", "Failed", "Finished", "Outcome", "Payload",
@@ -173,11 +188,7 @@ class Payload(Generic[T]):
         Raises:
             PayloadError: If *data* is not JSON of that type.
         """
-        made = caster(tp).json
-        try:
-            return cls(made.validate_json(data), tp)
-        except ValueError as error:
-            raise PayloadError(f"Cannot read a {show(tp)} from {data[:60]!r}: {error}", expected=show(tp)) from error
+        return cls(caster(tp).load(data), tp)
 
     def json(self) -> bytes:
         """Return the JSON, made once.
@@ -202,7 +213,7 @@ class Payload(Generic[T]):
 
         That is the order of the keys of objects and of the members of sets, which are sorted here; `json` keeps it.
         """
-        plain = _ordered(self.value, json.loads(self.json()))
+        plain = ordered(self.value, json.loads(self.json()))
         return blake2b(written(plain, sort_keys=True).encode(), digest_size=16).hexdigest()
 
     @property
@@ -216,23 +227,6 @@ class Payload(Generic[T]):
 def _without_text(schema: dict[str, Any]) -> dict[str, Any]:
     """Return a part of a JSON schema without its docstring."""
     return {key: value for key, value in schema.items() if key != "description" or not isinstance(value, str)}
-
-
-def _ordered(value: Any, plain: Any) -> Any:
-    """Return *plain*, what JSON makes of *value*, with the members of its sets sorted."""
-    made: Any = plain.__class__
-    cls: Any = value.__class__  # looked at in the place of the value, whose type is to stay open
-    if getattr(cls, "__pydantic_root_model__", False):
-        return _ordered(value.root, plain)
-    if made is dict:
-        names = {info.serialization_alias: name for name, info in getattr(value, "__pydantic_fields__", {}).items()}
-        mapping = issubclass(cls, Mapping)
-        parts: Any = value.values() if mapping else [getattr(value, names.get(key, key), None) for key in plain]
-        return {**plain, **dict(zip(plain, map(_ordered, parts, plain.values()), strict=False))}
-    if made is list and issubclass(cls, Collection) and len(value) == len(plain):
-        members = list(map(_ordered, value, plain))
-        return sorted(members, key=partial(written, sort_keys=True)) if issubclass(cls, Set) else members
-    return plain
 
 
 class PlanType(BaseModel, frozen=True):

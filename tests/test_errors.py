@@ -18,9 +18,13 @@ from mai import (
     JournalError,
     LoopExhausted,
     MaiError,
+    NeedsAttention,
     PartialFailure,
     PayloadError,
+    PlanChanged,
+    ReplayMismatch,
     RunExists,
+    StepFailed,
     TooManyAbandoned,
     TracingError,
     UnknownCase,
@@ -52,6 +56,10 @@ BUILTINS = [
     (AlreadyRecorded, RuntimeError),
     (RunExists, ValueError),
     (UnknownRun, LookupError),
+    (NeedsAttention, RuntimeError),
+    (ReplayMismatch, RuntimeError),
+    (PlanChanged, RuntimeError),
+    (StepFailed, RuntimeError),
 ]
 EXAMPLES: list[tuple[MaiError, dict[str, Any]]] = [
     (MaiError("m"), {}),
@@ -76,6 +84,11 @@ EXAMPLES: list[tuple[MaiError, dict[str, Any]]] = [
     (AlreadyRecorded("m", run_id="r"), {"run_id": "r", "record": None}),
     (RunExists("m", run_id="r"), {"run_id": "r"}),
     (UnknownRun("m", run_id="r"), {"run_id": "r"}),
+    (NeedsAttention("m", run_id="r"), {"run_id": "r"}),
+    (ReplayMismatch("m", run_id="r", step_id="a", recorded="1", found="2"),
+     {"run_id": "r", "step_id": "a", "recorded": "1", "found": "2"}),
+    (PlanChanged("m", run_id="r", step_id="a"), {"run_id": "r", "step_id": "a", "diff": ()}),
+    (StepFailed("m", type="Boom", module="shop"), {"type": "Boom", "module": "shop"}),
 ]  # fmt: skip
 
 

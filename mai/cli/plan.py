@@ -1,12 +1,10 @@
 """`mai plan`: load the target and print its plan."""
 
-import difflib
-
 from mai import views
 from mai.cli.output import failure_text, say, write_result
 from mai.cli.run import BAD_USAGE, OK
 from mai.cli.target import import_paths, load
-from mai.cli.usage import BadUsage
+from mai.cli.usage import BadUsage, check_format
 from mai.errors import WiringError
 
 __all__ = ["FORMATS", "plan_target"]
@@ -17,10 +15,7 @@ FORMATS = ("text", "mermaid", "dot", "json")
 def plan_target(written: str, form: str, *, with_traceback: bool = False) -> int:
     """Print the plan of the target *written* in the format *form*, and return the exit code."""
     try:
-        if form not in FORMATS:
-            close = difflib.get_close_matches(form, FORMATS, 1)
-            hint = f"; did you mean {close[0]}?" if close else f"; give one of {', '.join(FORMATS)}"
-            raise BadUsage(f"--format {form}: there is no such format{hint}")
+        check_format(form, FORMATS)
         with import_paths(written):
             plan = load(written).plan()
     except WiringError as error:  # a graph that is not finished

@@ -3,24 +3,30 @@
 `launch` and `begin` start a call; `mai.core.drive` runs it in a copied context that is then dropped. Composites use
 them directly. A simple call that nothing observes takes the short body (`quick`), every other the whole one (`_whole`);
 both keep the same promises.
+
+Size: what may stand between a call and its ``forward`` is one story, told in order.
 """
 
 import copy
 import types
 from asyncio import CancelledError
+from functools import partial
 from typing import Any
 
 from opentelemetry import context as otel
 
+from ..errors import ConfigError
+from ..values.events import Retrying, Started
 from . import names
 from .clock import clock
 from .control import join
 from .drive import DONE, Body, apart, closed, failed, finish, late, outcome, start
 from .engine import current_run, new_run, start_run
-from .events import Retrying, Started, drain, drain_in_thread, post
+from .events import drain, drain_in_thread, post
 from .frame import PENDING, ROOT, Frame, Scope, current, repeat, scoped, set_current
 from .gather import hopped
 from .middleware import Call, through
+from .recorded import StepCall
 from .spans import close_span, has_provider, light_span, open_span, telemetry
 from .spec import Spec
 from .threads import offload
@@ -74,16 +80,19 @@ def begin(
 ) -> Frame:  # fmt: skip
     """Start any call: with settings, several arguments, a *handle* that was started, a span, a scope around."""
     spec: Spec = m._mai_spec or m._mai_compile()
+    if p.run is None and handle is None and p.env.engine is not None and p.env.engine.durable:
+        return p.env.engine.called(m, args, kwargs)  # type: ignore[no-any-return]
     if spec.detached and handle is None:
         return _detach(m, p, key, n, args, kwargs, attrs=attrs)
     owner, armed = (p.owner, p.armed) if isinstance(p, Scope) else (p, p.deadline)
     f = Frame()
     f.mod, f.parent, f.key, f.n, f.depth = m, owner, key, n, owner.depth + 1
-    f.env, f.run, f.deadline = p.env, owner.run or new_run(p.env), p.deadline
+    f.env, f.run, f.deadline = p.env, p.run or new_run(p.env), p.deadline
     f.seen = f.lost = f.started = f.handle = f.span = f.timer = f.since = f.out = f.y = None
     timed = p.deadline is not None or spec.limit is not None or spec.attempts
     overdue = _set_deadline(f, p, spec, armed) if timed else False
-    context = open_span(f, p, spec, attrs, handle) if p.span is not None or (owner is ROOT and has_provider()) else None
+    records, traced = f.run.records, p.span is not None or (owner is ROOT and has_provider())
+    context = open_span(f, p, spec, attrs, handle) if traced and (spec.flow or not records) else None
     live: Any = f.span
     sink, above, watched = f.env.sink, owner.handle, owner is ROOT and f.run.engine.watchers
     if handle is not None or above is not None or sink is not None or watched or live:
@@ -92,20 +101,28 @@ def begin(
             note_span(h, live)
         collect(h, f, owner)
     direct = spec.direct and not f.env.doubles
-    heavy = telemetry.sizes or (live and (telemetry.light is None or telemetry.record))
+    heavy = records or telemetry.sizes or (live and (telemetry.light is None or telemetry.record))
     f.quiet = not (heavy or f.env.bus or f.env.doubles or (sink is not None and sink.sizes))
-    body: Any = _whole(f, m, args, kwargs, spec, context, direct=direct, overdue=overdue)
+    if records:
+        opening = partial(open_span, f, p, spec, attrs, handle) if traced else lambda: None
+        body: Any = _asked(f, m, args, kwargs, spec, context, opening, overdue=overdue)
+    else:
+        body = _whole(f, m, args, kwargs, spec, context, direct=direct, overdue=overdue)
     return start(f, body if f.depth & 63 else hopped(body, lambda cancel: _dropped(f, cancel)))
 
 
 def started(m: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> TraceHandle[Any]:
     """Start ``m(*args, **kwargs)`` as a run, which is a child of the call around if there is one."""
     p, spec = current(), m._mai_spec or m._mai_compile()
+    if p.run is None and p.env.engine is not None and p.env.engine.durable:
+        return p.env.engine.submit(m, args, kwargs)  # type: ignore[no-any-return]
     return start_run(begin, m, p, spec.key, 0 if p.run is None else repeat(p, spec.key), args, kwargs, None)
 
 
 def _detach(m: Any, p: Frame, *call: Any, attrs: dict[str, Any] | None) -> Frame:
     """Start a call as detached work; its handle is the value."""
+    if p.run is not None and p.run.records:
+        raise ConfigError(f"{p.path}: detached work would not be recorded; start a run of its own: engine.start(...)")
     f = Frame()
     f.handle, f.y = None, DONE
     link = {names.LINK: "spawned_by"} if m._mai_spec.detached == "link" else {}
@@ -185,6 +202,63 @@ def _whole(f: Frame, m: Any, args: Any, kwargs: Any, spec: Spec, context: Any, *
         raise
 
 
+@types.coroutine
+def _asked(f: Frame, m: Any, args: Any, kwargs: Any, spec: Spec, context: Any, opening: Any, *, overdue: bool) -> Body:
+    """The body of any call in a run that records."""
+    set_current(f)
+    if context is not None:
+        otel.attach(context)
+    h = f.handle
+    try:
+        if h is not None:
+            begun(h)
+        bound = _prepared(f, args, kwargs, spec, overdue=False)
+        given = args, kwargs
+        if spec.flow:
+            _tell(f, h)
+            body = StepCall(f, spec, bound, lambda: _answer(f, m, spec, given, bound))
+        else:
+            body = StepCall(f, spec, bound, lambda: _performed(f, m, spec, given, bound, opening, overdue=overdue))
+        run: Any = f.run
+        found: Any = yield from (run.flow if spec.flow else run.step)(f.path, body).__await__()  # pyright: ignore[reportUnknownVariableType]
+        out: Any = found.value
+        replayed: bool = found.replayed
+        if f.started is not None:
+            yield from join(f.started).__await__()
+        if _cancelled(f):
+            raise CancelledError
+        f.out = out
+        if h is not None:
+            _close(f, h, out, spec, replayed=replayed)
+    except BaseException as error:
+        if f.started is not None:
+            yield from join(f.started, error).__await__()
+        failed(f, error)
+        raise
+
+
+async def _performed(f: Frame, m: Any, spec: Spec, given: Any, bound: Any, opening: Any, *, overdue: bool) -> Any:
+    """Run the body of a step of which there is no record: only now its span opens, and nothing inside is recorded."""
+    run: Any = f.run
+    f.run = run.inside
+    h, context = f.handle, opening()
+    if context is not None:
+        otel.attach(context)
+    if h is not None and f.span is not None:
+        note_span(h, f.span)
+    _tell(f, h)
+    if overdue:
+        raise late(f)
+    out = await _answer(f, m, spec, given, bound)
+    if f.started is not None:
+        await join(f.started)
+    if type(out) is not spec.tout and spec.tout is not None:
+        out = spec.cast_out(out, "return", f)
+    if _cancelled(f):
+        raise CancelledError
+    return out
+
+
 def _dropped(f: Frame, cancel: BaseException) -> None:
     """Tell of a call that was cancelled before its body could begin: each call begins and ends once."""
     if f.handle is not None:
@@ -194,17 +268,23 @@ def _dropped(f: Frame, cancel: BaseException) -> None:
 
 def _open(f: Frame, h: TraceHandle[Any]) -> None:
     begun(h)
-    if f.env.bus is not None and f.n >= 0:  # of an attempt only the outcome is told
+    _tell(f, h)
+
+
+def _tell(f: Frame, h: TraceHandle[Any] | None) -> None:
+    if h is not None and f.env.bus is not None and f.n >= 0:  # of an attempt only the outcome is told
         post(Started, h.name, h.kind, frame=f)
 
 
-def _close(f: Frame, h: TraceHandle[Any], out: Any, spec: Spec) -> None:
+def _close(f: Frame, h: TraceHandle[Any], out: Any, spec: Spec, *, replayed: bool = False) -> None:
     succeeded(h, out, spec.gives, _measured(f))
+    if replayed:
+        h.outcome = "replayed"
     if f.span is not None:
         if telemetry.record is not None and not spec.attempts:
             telemetry.record(f.span, spec, "output", out)
         close_span(f, h, None, innermost=False)
-    if f.env.bus is not None or f.parent is ROOT:
+    if (f.env.bus is not None or f.parent is ROOT) and not replayed:
         closed(f, h)
 
 
@@ -266,16 +346,19 @@ async def _attempts(f: Frame, spec: Spec, attempt: Attempt, bound: Any, given: A
     while True:
         facts = {names.RETRY_ATTEMPT: count, **({names.RETRY_DELAY: delay} if count > 1 else {})}
         try:
-            return await outcome(begin(attempt, current(), "", -count, bound[0], bound[1], facts))
+            # An attempt of a flow is a scope of its own: it must not find the records of the one before.
+            key = f"#{count}" if count > 1 and current_run().records else ""
+            return await outcome(begin(attempt, current(), key, -count, bound[0], bound[1], facts))
         except Exception as error:  # noqa: BLE001 (the policy says whether it is the call's outcome)
             pause = spec.retry.pause(count, error)
-            if pause is None or not _goes_on(f, pause):
+            pause = None if pause is None else await _decided(f, f"!pause[{count}]", pause)
+            if pause is None:
                 return await _fallen_back(f, spec, given, bound, error)
             delay, text = pause, str(error)
         if f.env.bus is not None:
             f.env.bus.post(Retrying(f.path, count, text, delay))
         noted(f, {names.RETRY_COUNT: count})
-        await current_run().sleep(f.path, delay)
+        await current_run().rest(f"{f.path}!retry[{count}]", delay)
         count += 1
 
 
@@ -287,7 +370,7 @@ async def _fallen_back(f: Frame, spec: Spec, given: Any, bound: Any, error: Exce
     places = [p.name for p in spec.signature.positional]
     count = max([len(given[0]), *(places.index(key) + 1 for key in given[1] if key in places)])
     for i, other in enumerate(spec.fallback):
-        if not _goes_on(f):
+        if await _decided(f, f"!next[{i}]", 0.0) is None:
             break
         p = current()
         if spec.timeout is not None:
@@ -306,10 +389,12 @@ async def _fallen_back(f: Frame, spec: Spec, given: Any, bound: Any, error: Exce
     raise error
 
 
-def _goes_on(f: Frame, pause: float = 0.0) -> bool:
-    """Whether the call *f* was not cancelled, and has time for *pause* and for something after it."""
-    deadline = current().deadline
-    return not _cancelled(f) and (deadline is None or clock.now() + pause < deadline)
+async def _decided(f: Frame, key: str, pause: float) -> float | None:
+    """Return *pause* if the call *f* was not cancelled, and has time for it and for something after it, else None."""
+    deadline, run = current().deadline, current_run()
+    goes_on = not _cancelled(f) and (deadline is None or clock.now() + pause < deadline)
+    made = pause if goes_on else None
+    return await run.value(f.path + key, lambda: made) if run.records else made
 
 
 def _cancelled(f: Frame) -> bool:

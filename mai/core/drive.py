@@ -12,15 +12,17 @@ from asyncio import CancelledError
 from collections import deque
 from collections.abc import Callable, Generator
 from contextlib import suppress
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from typing import Any
 
 from ..errors import DeadlineExceeded
+from ..values.events import ErrorInfo, Failed, Finished
 from .clock import clock
-from .events import Failed, Finished, post
+from .events import post
 from .frame import PENDING, Frame, Timer
+from .recorded import Suspended
 from .spans import close_span
-from .trace import MAX_CHILDREN, ErrorInfo, TraceHandle, adopt, ended, open_handle
+from .trace import MAX_CHILDREN, TraceHandle, adopt, ended, open_handle
 
 DONE: Any = object()
 Body = Generator[Any, Any, Any]
@@ -92,13 +94,16 @@ async def apart(fn: Any, *args: Any) -> Any:
     """Return what *fn* makes of *args*, awaited if need be; what it does to a contextvar stays with it."""
     ctx = copy_context()
     out = ctx.run(fn, *args)
-    if not hasattr(type(out), "__await__"):  # pyright: ignore[reportUnknownArgumentType]
-        return out
+    return await outcome(framed(out, ctx)) if hasattr(type(out), "__await__") else out  # pyright: ignore[reportUnknownArgumentType]
+
+
+def framed(awaitable: Any, ctx: Context | None = None) -> Frame:
+    """Start *awaitable* in *ctx*, or in a copied context, as if it were a call."""
     f = Frame()
     f.deadline = f.timer = f.handle = None
-    f.body, f.ctx = _kept(f, out), ctx
-    f.y = ctx.run(next, f.body, DONE)
-    return await outcome(f)
+    f.body, f.ctx = _kept(f, awaitable), ctx or copy_context()
+    f.y = f.ctx.run(next, f.body, DONE)
+    return f
 
 
 def enclosed() -> Callable[..., Any]:
@@ -146,6 +151,10 @@ def failed(f: Frame, error: BaseException) -> None:
         raised = late(f) if timer.task.uncancel() <= timer.before else cancelled
     if isinstance(raised, Exception):
         _explain(f, raised)
+    elif isinstance(raised, Suspended):  # it goes on some other time: no outcome
+        if f.handle is not None:
+            close_span(f, f.handle, None, innermost=False)
+        return
     elif f.handle is not None:  # cancelled, dropped, or the interpreter is going down: no failure of the step
         ended(f.handle, "abandoned" if isinstance(raised, GeneratorExit) else "cancelled")
         close_span(f, f.handle, raised, innermost=False)

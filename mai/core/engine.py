@@ -20,9 +20,10 @@ from weakref import WeakSet
 
 from ..errors import ConfigError, DeadlineExceeded, WouldDeadlock
 from ..values.checked import COUNT, checked
-from .control import Control, Question, join
+from ..values.events import Asked, Question, Started
+from .control import Control, join
 from .drive import apart, closed, outcome
-from .events import Asked, Bell, Started, post
+from .events import Bell, post
 from .frame import Env, Frame, Scope, current, restore, scoped, set_current
 from .gather import Work, gather
 from .ids import new_id
@@ -36,24 +37,27 @@ FLUSH = 5.0  # seconds that detached work has when the interpreter ends; after a
 class Run:
     """One run: the verbs, which are all that the layers ever ask for, answered in memory.
 
-    Another engine answers the same verbs with a journal. ``records`` False says that nothing is recorded, so the
-    kernel never asks for ``step`` and ``value``; ``replaying`` is true while a recorded past is repeated.
+    Another engine answers the same verbs with a journal: `mai.durable.verbs` says what they promise then. ``records``
+    False says that nothing is recorded, so the kernel never asks for ``step``, ``flow`` and ``value``; ``replaying`` is
+    true while a recorded past is repeated; ``durable`` says that somebody can always answer a ``wait``.
     """
 
     engine: "LocalEngine"
-    records = replaying = False
+    records: bool = False
+    replaying: bool = False
+    durable: bool = False
 
     @cached_property
     def run_id(self) -> str:
         """Identity of the top-level call; made when first asked for."""
         return new_id()
 
-    async def step(self, path: str, call: Callable[[], Awaitable[Any]]) -> Any:
-        """Run the step."""
-        return await call()
-
     async def sleep(self, path: str, seconds: float) -> None:
         """Wait on the loop's timer."""
+        await asyncio.sleep(seconds)
+
+    async def rest(self, path: str, seconds: float) -> None:
+        """Wait between two attempts, which a step may do as well."""
         await asyncio.sleep(seconds)
 
     async def value(self, path: str, make: Callable[[], Any]) -> Any:
@@ -115,10 +119,12 @@ class LocalEngine:
         5
     """
 
+    durable: bool = False  # a call outside of a run is handed to its ``submit``
+
     def __init__(self, *, max_threads: int = 64, max_abandoned: int = 64) -> None:
         limit = checked("LocalEngine", "max_threads", max_threads, COUNT)
         self.threads: Threads = Threads(limit, checked("LocalEngine", "max_abandoned", max_abandoned, COUNT))
-        self.runs: set[Control] = set()  # all that were started and have not ended
+        self.ongoing: set[Control] = set()  # all that were started and have not ended
         self.idle: Bell = Bell()
         self.watchers: dict[object, Callable[[TraceHandle[Any]], object]] = dict(everywhere)
         living.add(self)
@@ -187,11 +193,11 @@ class LocalEngine:
         if self._tokens:
             return
         try:
-            await join([run for run in list(self.runs) if not run.apart], error)  # threads may start some
-            while self.runs:
-                await join(list(self.runs))
+            await join([run for run in list(self.ongoing) if not run.apart], error)  # threads may start some
+            while self.ongoing:
+                await join(list(self.ongoing))
         except BaseException as end:  # a cancel, or a run that is to end the program
-            await join(list(self.runs), end)
+            await join(list(self.ongoing), end)
             raise
         finally:
             self.threads.close()
@@ -221,7 +227,7 @@ def _flush(loop: asyncio.AbstractEventLoop) -> None:  # pragma: no cover
     if _portals.get(os.getpid()) is loop:
         engine = LocalEngine.default()
         limit = 0.5 if isinstance(getattr(sys, "last_value", None), KeyboardInterrupt) else FLUSH  # nobody caught it
-        engine.idle.wait(lambda: not any(run.apart and run.loop is loop for run in list(engine.runs)), limit)
+        engine.idle.wait(lambda: not any(run.apart and run.loop is loop for run in list(engine.ongoing)), limit)
 
 
 def new_run(env: Env) -> Run:
@@ -294,7 +300,7 @@ def start_run(begin: Any, m: Any, p: Frame, key: str, n: int, *call: Any, apart:
         control.step_id = h.step_id if control.error is not None else ""
         control.task, control.finish = None, int
         control.end()
-        run.engine.runs.discard(control)
+        run.engine.ongoing.discard(control)
         run.engine.idle.ring()
         for around in control.around:
             around.detached.discard(control)
@@ -302,7 +308,7 @@ def start_run(begin: Any, m: Any, p: Frame, key: str, n: int, *call: Any, apart:
 
     control.finish = over
     _enlist(control, shell.parent)
-    run.engine.runs.add(control)
+    run.engine.ongoing.add(control)
     _spawn(control, scope, lambda: outcome(begin(m, scope, key, n, *call, h)), over)
     return h
 

@@ -106,9 +106,11 @@ class Timer:
     def __init__(self, task: "asyncio.Task[Any]", before: int, seconds: float) -> None:
         self.task: asyncio.Task[Any] = task
         self.before: int = before
-        self.handle: asyncio.TimerHandle = task.get_loop().call_later(max(0.0, seconds), self._fire)
+        self.handle: asyncio.TimerHandle = task.get_loop().call_later(max(0.0, seconds), self.fire)
 
-    def _fire(self) -> None:
+    def fire(self) -> None:
+        """Let the deadline have passed."""
+        self.handle.cancel()
         self.fired = True
         self.task.cancel()
 

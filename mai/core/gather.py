@@ -52,8 +52,8 @@ class Slot:
     that were not counted: of them, too, as many come back as were parked.
     """
 
-    def __init__(self, group: "_Group") -> None:
-        self.group: _Group = group
+    def __init__(self, group: "Group") -> None:
+        self.group: Group = group
         self.strands: int = 0
         self.held: bool = False
         self.ended: bool = False
@@ -112,7 +112,7 @@ def held_slot() -> Slot | None:
     return slot if here else None
 
 
-class _Group:
+class Group:
     """One gather: its tasks, its places, and how it ends."""
 
     def __init__(self, work: Work, limit: int | None) -> None:
@@ -132,6 +132,7 @@ class _Group:
         self.context: Context = copy_context()  # of the caller: a branch may be the one that makes room for another
 
     def full(self) -> bool:
+        """Say whether every place is taken."""
         return self.limit is not None and self.live >= self.limit
 
     def wake(self) -> None:
@@ -160,6 +161,7 @@ class _Group:
             self.outer.join()
 
     async def worker(self, feed: Any) -> None:
+        """Take over what has not begun, or feed the others."""
         try:
             await breathe()
             if feed is None:
@@ -224,6 +226,17 @@ class _Group:
         elif not self.work.done(key, value, error):
             self.stop()
 
+    async def run(self) -> None:
+        """Run the branches to their ends."""
+        self.spawn(self.work.feed)
+        if self.outer is not None:
+            self.outer.leave()
+        await self.join()
+        if self.outside is not None:
+            raise asyncio.CancelledError(*self.outside)
+        if self.crash is not None:
+            raise self.crash
+
     async def join(self) -> None:
         """Wait until every task has ended, through any further cancel."""
         waits: Any = self.idle
@@ -243,15 +256,7 @@ async def gather(work: Work, limit: int | None = None) -> None:
     Raises:
         asyncio.CancelledError: If the caller was cancelled; all branches have ended by then.
     """
-    group = _Group(work, limit)
-    group.spawn(work.feed)
-    if group.outer is not None:
-        group.outer.leave()
-    await group.join()
-    if group.outside is not None:
-        raise asyncio.CancelledError(*group.outside)
-    if group.crash is not None:
-        raise group.crash
+    await Group(work, limit).run()
 
 
 class _Lone:

@@ -11,9 +11,10 @@ from opentelemetry import context as otel
 from opentelemetry import trace
 from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode, Tracer
 
+from ..values.events import TraceLink
 from . import names
 from .frame import Frame
-from .trace import TraceHandle, TraceLink
+from .trace import TraceHandle
 
 
 class Telemetry:

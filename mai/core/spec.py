@@ -31,6 +31,9 @@ class Spec:
     timeout: float | None  # of each attempt
     limit: float | None  # of this call
     deep: bool
+    flow: bool  # in a run that records: its body is repeated, and what it calls is recorded
+    version: str | None
+    undo: Any
     detached: bool | str  # "link": as a trace of its own
     middleware: tuple[Any, ...]
     fallback: tuple[Any, ...]

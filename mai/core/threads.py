@@ -103,6 +103,7 @@ class Job:
         """Do the work, in this thread."""
         before, _here.job = getattr(_here, "job", None), self
         try:
+            points.reach("thread.job")
             self.settle = partial(self.future.set_result, self.context.run(self.call))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType, reportCallIssue]
         except BaseException as error:  # noqa: BLE001 (whatever it is, the caller gets it)
             wrapped = RuntimeError("the step raised StopIteration") if isinstance(error, StopIteration) else error

@@ -1,6 +1,13 @@
 """Durable runs: what is recorded survives the process."""
 
-from .records import Lease, Record, RunInfo, Signal
+from .engine import DurableEngine
+from .marks import replay_safe
+from .memory import MemoryJournal
+from .records import Journal, Lease, Record, RunInfo, Signal
+from .sqlite import SQLiteEngine
 from .storage import SQLiteJournal, Tables
 
-__all__ = ["Lease", "Record", "RunInfo", "SQLiteJournal", "Signal", "Tables"]
+__all__ = [
+    "DurableEngine", "Journal", "Lease", "MemoryJournal", "Record", "RunInfo", "SQLiteEngine", "SQLiteJournal",
+    "Signal", "Tables", "replay_safe",
+]  # fmt: skip

@@ -64,7 +64,7 @@ class RunInfo:
         owner: Who holds the lease, None if nobody.
         epoch: How often it was claimed in all; a lease with an older epoch is fenced.
         lease_until: When the lease ends if it is not renewed, as far as is known now [s]; None without one.
-        claims: How often it was claimed since the last new record.
+        claims: How often it was claimed since the last new record, or since it last waited.
         due: When it is to begin or to go on [s]; None while it waits only for signals.
         waits: The signals that a waiting run waits for, by path.
         created: When it was made [s].
@@ -289,6 +289,10 @@ class Journal(Protocol):
 
     async def prune(self, before: float, statuses: Sequence[Status] = ("ok", "cancelled")) -> int:
         """Delete the runs that ended with one of *statuses* before that time [s]; return how many."""
+        ...
+
+    async def open(self) -> object:
+        """Open the files; what is open already stays so."""
         ...
 
     async def close(self) -> None:

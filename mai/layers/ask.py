@@ -4,7 +4,6 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any, TypeVar, overload
 
-from ..core.control import Question
 from ..core.engine import current_run
 from ..core.events import happened
 from ..core.frame import current, repeat, restore, scoped, set_current
@@ -12,6 +11,7 @@ from ..core.ids import new_id
 from ..errors import AskError, ConfigError
 from ..types import Payload
 from ..values.checked import SECONDS, checked
+from ..values.events import Question
 from .names import ANSWERED, ASKED
 
 T = TypeVar("T")
@@ -57,16 +57,18 @@ async def ask(prompt: str, type: Any = str, *, timeout: float | None = None) -> 
         raise ConfigError(f"ask: prompt={prompt!r} is not a text")
     limit = None if timeout is None else checked("ask", "timeout", timeout, SECONDS)
     p = current()
-    if p.env.bus is None and p.env.answers is None:
+    run = current_run()
+    if p.env.bus is None and p.env.answers is None and not run.durable:
         where = f"in {p.path!r}" if p.path else "outside of a call"
         raise AskError(
             f"ask({prompt!r}) {where}: nobody can answer; start() the run, or call it in 'with answers(fn):'"
         )
-    question = Question(new_id(), prompt, p.path, type)
-    question.schema  # noqa: B018 (raises if no JSON can be an answer)
     n = repeat(p, "/ask")
+    path = f"{p.path}/ask~{n}" if n > 1 else f"{p.path}/ask"
+    question = Question(path if run.records else new_id(), prompt, p.path, type)
+    question.schema  # noqa: B018 (raises if no JSON can be an answer)
     happened(p, ASKED)
-    data = await current_run().wait(f"{p.path}/ask~{n}" if n > 1 else f"{p.path}/ask", question, limit)
+    data = await run.wait(path, question, limit)
     happened(p, ANSWERED)
     return Payload.load(type, data).value
 

@@ -18,7 +18,7 @@ from ..errors import CastError, ConfigError, WiringError
 from ..values.casts import caster, is_open, show
 from ..values.checked import near
 from ..values.signature import Signature
-from .edges import fits
+from .edges import fits, wire
 from .settings import SETTINGS
 
 Fallback = Callable[..., object] | Sequence[Callable[..., object]] | None  # a module can be called, too
@@ -37,6 +37,8 @@ class Keywords(TypedDict, total=False):
     inline: bool | None
     isolate: bool
     detached: bool | Literal["link"]
+    flow: bool | None
+    undo: Callable[..., object] | None
     version: str | None
     tags: tuple[str, ...]
 
@@ -115,6 +117,15 @@ def check_fallback(module: Any) -> None:
         if fits(have.returns, signature.returns) is None:
             gives = f"its fallback {name_of(other)} returns {show(have.returns)}"
             raise WiringError(f"{owner} returns {show(signature.returns)}, but {gives}")
+
+
+def check_undo(module: Any) -> None:
+    """Raise WiringError if what undoes *module* cannot take its value."""
+    undo = module._mai_settings.undo
+    if undo is not None:
+        check_one(f"{name_of(module)}: undo", undo)
+        takes = signature_of(undo).first
+        wire(name_of(module), signature_of(module).returns, name_of(undo), takes.name, takes.annotation)
 
 
 def check_double(module: Any, double: Any) -> None:

@@ -9,7 +9,7 @@ from ..errors import ConfigError
 from ..values.casts import caster, is_open
 from ..values.signature import Signature
 from . import names
-from .checks import check_fallback, name_of
+from .checks import check_fallback, check_undo, name_of
 from .settings import SETTINGS, Settings
 
 
@@ -25,6 +25,7 @@ def spec_of(module: Any) -> Spec:
     except NameError as error:
         raise ConfigError(f"{name_of(module)}: forward names an unknown type: {error}") from error
     check_fallback(module)
+    check_undo(module)
     settings: Settings = module._mai_settings
     name, kind, code = name_of(module), module._mai_kind, getattr(module, "__wrapped__", module.__class__)
     qualified = f"{getattr(code, '__module__', None) or 'builtins'}.{getattr(code, '__qualname__', name)}"
@@ -63,6 +64,13 @@ def spec_of(module: Any) -> Spec:
         timeout=settings.timeout,
         limit=min((t for t in (settings.timeout, settings.total_timeout) if t), default=None),
         deep=settings.isolate,
+        flow=settings.flow
+        if settings.flow is not None
+        else composite
+        if module._mai_flow is None
+        else module._mai_flow,
+        version=settings.version,
+        undo=settings.undo,
         detached=settings.detached,
         middleware=settings.middleware,
         fallback=settings.fallback,

@@ -113,6 +113,7 @@ class Module(Generic[In, Out]):
     _mai_root: ClassVar[bool] = True
     _mai_kind: ClassVar[str] = "module"
     _mai_operation: ClassVar[str] = ""  # `gen_ai.operation.name`, if it is one; its spans are called after it
+    _mai_flow: ClassVar[bool | None] = None  # whether it is one unless its settings say; None: if of another kind
     _mai_names: ClassVar[Mapping[str, Any] | None] = None  # what annotations of forward may name besides globals
     _mai_signature: Signature | None = None
     _mai_settings: Settings = Settings.model_construct()
@@ -228,6 +229,8 @@ class Module(Generic[In, Out]):
         inline: bool | None = UNSET,
         isolate: bool = UNSET,
         detached: bool | Literal["link"] = UNSET,
+        flow: bool | None = UNSET,
+        undo: Callable[..., object] | None = UNSET,
         version: str | None = UNSET,
         tags: tuple[str, ...] = UNSET,
         **params: object,
@@ -246,6 +249,10 @@ class Module(Generic[In, Out]):
             isolate: Give the call (a composite: each branch too; each attempt) a deep copy of its input.
             detached: The call returns its TraceHandle at once, and its work goes on; see :doc:`/howto/detach`. With
                 ``"link"`` its spans are a trace of their own, which is linked to this one.
+            flow: Under a durable engine ``forward`` is repeated, and the modules that it calls are the recorded steps;
+                None: so it is with composites and graphs, and not with a ``forward`` of yours.
+            undo: A module or function of the step's value that takes it back; called by a durable engine when the run
+                fails or is cancelled later; see :doc:`/howto/durable-runs`.
             version: What the behaviour of this step is called; a change of it changes the `fingerprint` of plans.
             tags: Labels for traces.
             params: Defaults for parameters of ``forward`` or for attributes declared on the class.
@@ -266,6 +273,8 @@ class Module(Generic[In, Out]):
             object.__setattr__(clone, key, value)
         if "fallback" in given:
             checks.check_fallback(clone)
+        if "undo" in given:
+            checks.check_undo(clone)
         if checks.is_thrown_away(sys._getframe(1)):
             warnings.warn(f"{owner}.with_() returns a copy, which is thrown away here", RuntimeWarning, stacklevel=2)
         return clone
@@ -422,11 +431,13 @@ class Module(Generic[In, Out]):
 
 
 def lifted(owner: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings *given* with each fallback as a Module."""
+    """Return the settings *given* with each fallback and what undoes as a Module."""
     made = dict(given)
     if (listed := made.get("fallback")) is not None:
         several: Any = listed if isinstance(listed, list | tuple) else (listed,)  # pyright: ignore[reportUnknownVariableType]
         made["fallback"] = tuple(lift(one, f"{owner}: fallback") for one in several)
+    if callable(made.get("undo")):
+        made["undo"] = lift(made["undo"], f"{owner}: undo")
     return made
 
 

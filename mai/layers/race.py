@@ -3,6 +3,7 @@
 from typing import Any, overload
 
 from ..core.call import current, current_run
+from ..core.recorded import Suspended
 from ..core.trace import noted
 from ..errors import WiringError
 from . import names
@@ -82,7 +83,7 @@ class _Runners(Branches):
 
     def done(self, key: Any, value: Any, error: BaseException | None) -> bool:
         """Keep the first success, which ends the others; one that fails is out, unless the interpreter goes down."""
-        if isinstance(error, KeyboardInterrupt | SystemExit):
+        if isinstance(error, KeyboardInterrupt | SystemExit | Suspended):
             self.fatal = error
         elif error is not None:
             self._errors.append(error)

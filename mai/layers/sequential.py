@@ -64,7 +64,8 @@ class Sequential(Module[X, Y]):
         check_one("Sequential", flat[0])
         self.steps: tuple[Module[Any, Any], ...] = tuple(flat)
         self._line = tuple(zip(flat, keys_of("Sequential", flat), spreads, strict=True))
-        first, last = signature_of(flat[0]), signature_of(flat[-1])
+        typed = [m for m in flat if not m._mai_kind.endswith("delay")] or flat  # what goes into a delay comes out of it
+        first, last = signature_of(typed[0]), signature_of(typed[-1])
         self._mai_signature = single("Sequential", first.first, last.returns)
 
     async def forward(self, x: X, /) -> Y:

@@ -33,6 +33,12 @@ def _many(value: Any) -> Any:
     return listed
 
 
+def _callable(value: Any) -> Any:
+    if value is not None and not callable(value):
+        raise ValueError("give a module or a function of the step's value")
+    return value
+
+
 class Settings(BaseModel, frozen=True, arbitrary_types_allowed=True, defer_build=True):
     """The settings of one module; frozen.
 
@@ -47,6 +53,9 @@ class Settings(BaseModel, frozen=True, arbitrary_types_allowed=True, defer_build
             decides (only builtins and types run inline).
         isolate: Give each call, branch and attempt a deep copy of its input.
         detached: Return the handle of the call at once; the engine owns the work. ``"link"``: as a trace of its own.
+        flow: Under a durable engine ``forward`` is repeated and the modules that it calls are the recorded steps; None:
+            that is so of composites and graphs.
+        undo: What takes back a step, under a durable engine, when its run fails; it gets the step's value.
         version: What the step's behaviour is called; a change of it changes the fingerprint of plans.
         tags: Labels for traces.
         params: Defaults for parameters of ``forward`` that were set by ``with_``.
@@ -61,6 +70,8 @@ class Settings(BaseModel, frozen=True, arbitrary_types_allowed=True, defer_build
     inline: _Flag | None = None
     isolate: _Flag = False
     detached: _Flag | Literal["link"] = False
+    flow: _Flag | None = None
+    undo: Annotated[Any, BeforeValidator(_callable)] = None
     version: Annotated[str, Field(strict=True)] | None = None
     tags: tuple[Annotated[str, Field(strict=True)], ...] = ()
     params: Mapping[str, Any] = {}

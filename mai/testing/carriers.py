@@ -1,9 +1,9 @@
 """Simulated threads: real ones, of which only one runs at a time, and only while the loop stands still for it.
 
 A worker thread of an engine is carried by a `Carrier`. It gives the turn back to the loop where it blocks: at the gate
-at which an idle worker waits for a job, in ``module.run`` and in ``handle.result``. When it may go on, that is one more
-callback of the loop, whose place in the order the seed decides. So plain steps run whole, one after the other, in any
-order, and the pool's own code is what runs them.
+at which an idle worker waits for a job, before it begins one, in ``module.run`` and in ``handle.result``. When it may
+go on, that is one more callback of the loop, whose place in the order the seed decides. So plain steps run whole but
+for the calls that they wait for, in any order, and the pool's own code is what runs them.
 """
 
 import threading
@@ -11,7 +11,9 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
+from ..core.points import points
 from ..core.threads import scheduling, start_thread
+from .clocks import exchanged
 from .errors import Crash
 
 if TYPE_CHECKING:
@@ -105,6 +107,12 @@ class Crew:
         timer.cancel()
         return 0.0
 
+    def reach(self, name: str) -> None:
+        """Let others come first where a worker is about to begin a job."""
+        carrier = self.by_thread.get(threading.get_ident())
+        if carrier is not None and name == "thread.job":
+            carrier.wait(lambda: True)
+
     def wake(self) -> None:
         """Let those go on that may; called by the loop before each of its steps."""
         for carrier in [one for one in self.blocked if one.ready()]:
@@ -133,11 +141,9 @@ class Crew:
     @contextmanager
     def at_work(self) -> Generator[None]:
         """Have the engines' worker threads carried until the block ends."""
-        before = dict(vars(scheduling))
-        vars(scheduling).update(start=self.start, gate=self.gate, until=self.until)
-        try:
-            yield
-        finally:
-            self.dismiss()
-            vars(scheduling).clear()
-            vars(scheduling).update(before)
+        own = exchanged(scheduling, start=self.start, gate=self.gate, until=self.until)
+        with own, exchanged(points, reach=self.reach):
+            try:
+                yield
+            finally:
+                self.dismiss()

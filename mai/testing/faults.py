@@ -1,6 +1,7 @@
 """Faults at named places: what a test does to a program where `point` is written in it.
 
-The kernel has such places too: ``thread.start``, before a thread is started.
+The kernel has such places too: ``thread.start``, before a thread is started, and ``thread.job``, in a worker thread
+before a plain step begins.
 """
 
 import asyncio
@@ -63,12 +64,8 @@ def point(name: str) -> _Pause:
         ...         print(error)
         hung up
     """
-    waits: Any = points.reach(name) or []
-    if waits and asyncio._get_running_loop() is None:
-        for seconds, ready, bell in waits:
-            bell.wait(ready, seconds)
-        return _Pause([])
-    return _Pause(waits)
+    waits: Any = points.reach(name)
+    return _Pause(waits or [])
 
 
 @dataclass(eq=False)
@@ -122,6 +119,7 @@ class Faults:
         self.reached: Counter[str] = Counter()
         self._faults: dict[str, list[_Fault]] = {}
         self._blocks: list[Any] = []
+        self._before: list[Callable[[str], object]] = []  # what was there, and goes on
 
     def fail(
         self, name: str, error: BaseException | type[BaseException], *, at: int = 1, times: int | None = 1
@@ -168,13 +166,22 @@ class Faults:
     def _reach(self, name: str) -> "list[_Wait]":
         self.reached[name] += 1
         count = self.reached[name]
+        if self._before:
+            self._before[-1](name)
         due = [f for f in self._faults.get(name, ()) if f.at <= count and (f.times is None or count < f.at + f.times)]
-        return [wait for fault in due if (wait := fault.act()) is not None]
+        waits = [wait for fault in due if (wait := fault.act()) is not None]
+        if asyncio._get_running_loop() is not None:
+            return waits  # for whoever awaits
+        for seconds, ready, bell in waits:
+            bell.wait(ready, seconds)
+        return []
 
     def __enter__(self) -> Self:
+        self._before.append(points.reach)
         self._blocks.append(exchanged(points, reach=self._reach))
         self._blocks[-1].__enter__()
         return self
 
     def __exit__(self, *error: object) -> None:
         self._blocks.pop().__exit__(None, None, None)
+        self._before.pop()

@@ -9,6 +9,7 @@ from contextvars import Context
 from typing import Any, NamedTuple, TypeVarTuple
 
 from ..core.frame import current
+from ..errors import ConfigError
 from .carriers import Crew
 from .errors import Crash, Deadlock, Livelock, SimulatedFault
 from .orders import chooser, owner_of
@@ -84,7 +85,11 @@ class SimulationLoop(asyncio.BaseEventLoop):
     def __init__(self, seed: int = 0, *, order: str = "random", max_steps: int = 100_000, horizon: int = 200) -> None:
         super().__init__()
         self.rng: Rng = generator(order, seed)
-        self.chooser = None if order == "fifo" else chooser(order, self.rng, horizon)
+        try:
+            self.chooser = None if order == "fifo" else chooser(order, self.rng, horizon)
+        except ConfigError:
+            self.close()
+            raise
         self.max_steps: int = max_steps
         self.now: float = START
         self.steps: int = 0
@@ -240,9 +245,10 @@ class SimulationLoop(asyncio.BaseEventLoop):
         )
 
     def _name(self, task: asyncio.Task[Any]) -> str:
-        where = self._places.get(task, "")
-        coro: Any = task.get_coro()
-        return getattr(coro, "__qualname__", repr(coro)) + (f" in {where}" if where else "")
+        some: Any = task
+        where = self._places.get(some._fut_waiter) or self._places.get(task)
+        name = some.get_coro().__qualname__ if task.get_name().startswith("Task-") else task.get_name()
+        return f"{name} in {where}" if where else name
 
     def _take_down(self, handle: Any, schedule: list[LoopStep]) -> None:
         owner, args = owner_of(handle), handle._args or ()
@@ -289,7 +295,7 @@ def shown(schedule: Sequence[LoopStep]) -> str:
     """Return the end of a schedule as text: number, time, task, and the mai step that went on."""
     tail = schedule[-TAIL:]
     wide = max((len(step.task) for step in tail), default=0)
-    lines = []
+    lines = list[str]()
     for step in tail:
         where = step.where if len(step.where) <= WIDE else f"...{step.where[-WIDE:]}"
         lines.append(f"{step.number:>6}  {step.time:>9.3f} s  {step.task:<{wide}}  {where}".rstrip())

@@ -211,7 +211,7 @@ class Simulation:
         value, error = None, None
         try:
             value = loop.run_until_complete(root)
-        except SimulationError:
+        except (SimulationError, KeyboardInterrupt):
             raise
         except BaseException as raised:  # noqa: BLE001 (the outcome of the run)
             error = raised

@@ -9,7 +9,8 @@ import json
 import re
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping, Set
+from functools import partial
 from typing import Any, NewType, TypeVar, get_args, get_origin
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -58,6 +59,7 @@ class Caster:
     """
 
     def __init__(self, tp: Any) -> None:
+        tp = Any if tp is inspect.Parameter.empty else tp
         plain = bare_type(tp)
         self.tp: Any = tp
         self.free: bool = is_open(plain)
@@ -119,10 +121,43 @@ class Caster:
             raise PayloadError(what, expected=show(self.tp)) from error
         return data
 
+    def load(self, data: bytes | str) -> Any:
+        """Return the value that *data*, JSON of the type, stands for.
+
+        Raises:
+            PayloadError: If it is none.
+        """
+        try:
+            return self.json.validate_json(data)
+        except ValueError as error:
+            text = show(self.tp)
+            raise PayloadError(f"Cannot read a {text} from {data[:60]!r}: {error}", expected=text) from error
+
+    def plain(self, value: Any) -> Any:
+        """Return *value* as lists and dicts of what JSON knows, the members of its sets sorted."""
+        return ordered(value, self.json.dump_python(value, mode="json", warnings=False))
+
 
 def written(plain: Any, *, sort_keys: bool = False) -> str:
     """Return *plain*, lists and dicts of what JSON knows, as text."""
     return json.dumps(plain, ensure_ascii=False, separators=(",", ":"), sort_keys=sort_keys)
+
+
+def ordered(value: Any, plain: Any) -> Any:
+    """Return *plain*, what JSON makes of *value*, with the members of its sets sorted."""
+    made: Any = plain.__class__
+    cls: Any = value.__class__  # looked at in the place of the value, whose type is to stay open
+    if getattr(cls, "__pydantic_root_model__", False):
+        return ordered(value.root, plain)
+    if made is dict:
+        names = {info.serialization_alias: name for name, info in getattr(value, "__pydantic_fields__", {}).items()}
+        mapping = issubclass(cls, Mapping)
+        parts: Any = value.values() if mapping else [getattr(value, names.get(key, key), None) for key in plain]
+        return {**plain, **dict(zip(plain, map(ordered, parts, plain.values()), strict=False))}
+    if made is list and issubclass(cls, Collection) and len(value) == len(plain):
+        members = list(map(ordered, value, plain))
+        return sorted(members, key=partial(written, sort_keys=True)) if issubclass(cls, Set) else members
+    return plain
 
 
 def sized(value: Any, dump: Callable[[], bytes]) -> int:

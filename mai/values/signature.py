@@ -4,13 +4,14 @@ It is made once, when a class or function is seen: `mai.layers.declared` reads i
 """
 
 import inspect
+import json
 from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from ..errors import ConfigError
-from .casts import caster, show
+from ..errors import ConfigError, PayloadError
+from .casts import caster, show, written
 from .checked import near
 
 Colour = Literal["coroutine", "plain", "inline", "async generator", "generator"]
@@ -88,6 +89,53 @@ class Signature:
             named |= {key: value for key, value in defaults.items() if key not in self.params}
             named |= {key: self._more[2](value, key, frame) for key, value in left.items()}
         return tuple(out), named
+
+    def dump(self, args: Any, kwargs: Mapping[str, Any]) -> bytes:
+        """Return bound arguments as a JSON object with a member for each parameter.
+
+        Raises:
+            PayloadError: If that cannot be without loss.
+        """
+        plain = {key: json.loads(caster(tp).dump(value)) for key, tp, value in self._named(args, kwargs)}
+        return written(plain, sort_keys=True).encode()
+
+    def load(self, data: bytes) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return the arguments that `dump` wrote.
+
+        Raises:
+            PayloadError: If *data* does not fit the parameters.
+        """
+        given: dict[str, Any] = json.loads(data)
+        left = {key: written(value) for key, value in given.items()}
+        args = [caster(p.annotation).load(left.pop(p.name)) for p in self.positional if p.name in left]
+        if self.rest is not None:
+            args += caster(self._many()).load(left.pop(self.rest[0], "[]"))
+        found = {key: self.parameter(key) for key in left}
+        if unknown := [key for key, p in found.items() if p is None]:
+            raise PayloadError(f"{self.owner} has no parameter {unknown[0]!r}{near(unknown[0], self.params)}")
+        return tuple(args), {key: caster(p.annotation).load(left[key]) for key, p in found.items() if p is not None}
+
+    def shown(self, args: Any, kwargs: Mapping[str, Any]) -> bytes | None:
+        """Return bound arguments as canonical JSON to compare and to look at, None where there is none of them."""
+        try:
+            plain = {key: caster(tp).plain(value) for key, tp, value in self._named(args, kwargs)}
+            return written(plain, sort_keys=True).encode("utf-8", "backslashreplace")
+        except Exception:  # noqa: BLE001 (a value that no JSON can be made of is not compared)
+            return None
+
+    def _many(self) -> Any:
+        """Return the type of what ``*args`` takes, as a list."""
+        tp = self.params[self.rest[0]].annotation
+        return list.__class_getitem__(Any if tp is _EMPTY else tp)
+
+    def _named(self, args: Any, kwargs: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+        """Return name, type and value of each argument."""
+        count, pairs = len(self.positional), zip(self.positional, args, strict=False)
+        found = [(p.name, p.annotation, value) for p, value in pairs]
+        if self.rest is not None:
+            found.append((self.rest[0], self._many(), [*args[count:]]))
+        types = {key: p.annotation for key in kwargs if (p := self.parameter(key)) is not None}
+        return found + [(key, types.get(key, Any), value) for key, value in kwargs.items()]
 
     def _by_name(self, slot: Any, left: dict[str, Any], defaults: Mapping[str, Any], frame: Any) -> Any:
         """Return the value of a parameter that is not given by position."""

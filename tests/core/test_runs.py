@@ -355,14 +355,14 @@ async def test_a_run_whose_loop_was_closed_counts_as_cancelled() -> None:
     async with LocalEngine() as engine:
         await asyncio.to_thread(elsewhere)
         first, second = handles
-        assert (first.outcome, len(engine.runs)) == ("running", 2)
+        assert (first.outcome, len(engine.ongoing)) == ("running", 2)
         await first.settled()
         assert [type(event) for event in [event async for event in second]] == [Started, Failed]
         with pytest.raises(asyncio.CancelledError):
             await first
         with pytest.raises(asyncio.CancelledError):
             second.result()
-    assert not engine.runs
+    assert not engine.ongoing
 
 
 def test_cancel_works_from_any_thread() -> None:
@@ -581,14 +581,14 @@ async def test_runs_leave_nothing_behind() -> None:
             nap.start(5.0).cancel()
         await asyncio.sleep(1)
 
-    known = set(LocalEngine.default().runs)
+    known = set(LocalEngine.default().ongoing)
     await some(10)
     gc.collect()
     before = len(gc.get_objects())
     await some(100)
     gc.collect()
     assert len(gc.get_objects()) - before < 30
-    assert LocalEngine.default().runs == known
+    assert LocalEngine.default().ongoing == known
 
 
 # ---------------------------------------------------------------- detached work
@@ -640,10 +640,10 @@ async def test_leaving_the_engine_waits_for_detached_and_started_work() -> None:
     async with LocalEngine() as engine:
         await sleeper.with_(detached=True)(5.0)
         started = nap.start(3.0)
-        assert len(engine.runs) == 2
+        assert len(engine.ongoing) == 2
     assert sleeper.log == ["began", "cleaned", "done"]
     assert started.ok
-    assert engine.runs == set()
+    assert engine.ongoing == set()
 
 
 @simulated
@@ -686,14 +686,14 @@ async def test_leaving_the_engine_joins_what_is_started_meanwhile() -> None:
     class Growing(Control):
         def __getattribute__(self, name: str) -> Any:
             if name == "apart":  # it is looked at; at that time a thread starts another run
-                engine.runs.discard(self)
+                engine.ongoing.discard(self)
                 handles.append(inside.run(nap.start, 1.0))
             return super().__getattribute__(name)
 
     async with LocalEngine() as engine:
         inside = copy_context()
-        engine.runs.add(Growing(asyncio.get_running_loop(), None, apart=False))
-        for control in engine.runs:
+        engine.ongoing.add(Growing(asyncio.get_running_loop(), None, apart=False))
+        for control in engine.ongoing:
             control.end()
     assert [h.outcome for h in handles] == ["ok"]
 

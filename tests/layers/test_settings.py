@@ -116,16 +116,16 @@ def test_an_unknown_setting_that_is_near_nothing_lists_what_there_is() -> None:
     with pytest.raises(ConfigError) as caught:
         by_with(zzz=2)
     known = (
-        "'detached', 'fallback', 'inline', 'isolate', 'k', 'middleware', 'name', 'query', 'retry', 'tags', 'timeout', "
-        "'total_timeout', 'version'"
+        "'detached', 'fallback', 'flow', 'inline', 'isolate', 'k', 'middleware', 'name', 'query', 'retry', 'tags', "
+        "'timeout', 'total_timeout', 'undo', 'version'"
     )
     assert str(caught.value) == f"Search has no setting 'zzz'; it has {known}"
 
 
-def test_what_is_not_built_yet_is_an_unknown_setting() -> None:
-    for name in ("flow", "undo"):
-        with pytest.raises(ConfigError, match=f"Search has no setting '{name}'"):
-            by_with(**{name: None})
+def test_what_undoes_a_step_is_a_function_of_its_value() -> None:
+    assert Search().with_(undo=len)._mai_settings.undo.run("abc") == 3
+    with refused_value("Search", "undo", 3):
+        Search().with_(undo=3)
 
 
 def test_the_error_names_the_module_as_the_user_named_it() -> None:

@@ -58,7 +58,8 @@ class Append(Job[Session]):
 
 def append_all(session: Session, jobs: Sequence[Append]) -> bool:
     """Write the records of all *jobs* by one statement; False: there is something about one, and nothing is written."""
-    seed, values = session.book.seed, []
+    seed = session.book.seed
+    values: list[tuple[Any, ...]] = []
     try:
         with session.whole():
             for job in jobs:

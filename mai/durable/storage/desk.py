@@ -80,6 +80,11 @@ class Desk(Generic[S]):
         start_thread(lambda: self._serve(opening), self.name)
         await opening.future
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it takes jobs."""
+        return not self._closed
+
     def post(self, job: Job[S]) -> "asyncio.Future[Any]":
         """Hand over a job, and return what to await.
 

@@ -8,13 +8,14 @@ import os
 import sqlite3
 import stat
 from collections import Counter
-from contextlib import suppress
+from contextlib import closing, suppress
+from pathlib import Path
 from typing import Final, Literal
 
 from ...errors import CorruptJournal, JournalError
 from .checksum import seed_of
 from .rows import Book
-from .schema import identity, migrate
+from .schema import identity, mark, migrate
 
 __all__ = ["Durability", "Files", "explained"]
 
@@ -43,12 +44,15 @@ def explained(error: BaseException, path: str) -> JournalError:
     """Return what to tell of an error of SQLite or of the file system."""
     if isinstance(error, JournalError):
         return error
-    code = getattr(error, "sqlite_errorcode", None)
-    plain = None if code is None else code & 0xFF
-    if plain in _DAMAGE or (plain is None and "decode to UTF-8" in str(error)):
-        said = _DAMAGE.get(plain or 0, "it was damaged; restore a backup")
-        return CorruptJournal(f"{path!r}: {said} ({error})", path=path)
-    return JournalError(f"{path!r}: {_SAID.get(plain or 0, 'it cannot be used')} ({error})", path=path)
+    code = sqlite3.SQLITE_PERM if isinstance(error, PermissionError) else getattr(error, "sqlite_errorcode", 0)
+    plain = code & 0xFF
+    if plain in _DAMAGE or "decode to UTF-8" in str(error):
+        said = _DAMAGE.get(plain, "it was damaged; restore a backup")
+        told: JournalError = CorruptJournal(f"{path!r}: {said} ({error})", path=path)
+    else:
+        told = JournalError(f"{path!r}: {_SAID.get(plain, 'it cannot be used')} ({error})", path=path)
+    told.__cause__ = error
+    return told
 
 
 class Files:
@@ -65,18 +69,17 @@ class Files:
         self.patience = patience  # how long to wait for another process [s]
         self._create = create
         self._key = (0, 0, 0)
-        self._had_wal = False
         self._nodes: dict[str, int] = {}
         self.seed = 0
         self.lost_wal = False
 
     def open(self) -> Book:
         """Open the first connection, the one that writes, and bring the tables up to date."""
-        self._look()
+        had_wal = self._look()
         connection = self.connect()
         try:
             mode = connection.execute("PRAGMA journal_mode").fetchone()[0]
-            self.lost_wal = mode == "wal" and not self._had_wal
+            self.lost_wal = mode == "wal" and not had_wal
             self._prepare(connection)
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("DELETE FROM mai_owner WHERE owner NOT IN (SELECT owner FROM mai_run WHERE owner > '')")
@@ -130,29 +133,47 @@ class Files:
         """Close the last connection; if no other process has one, only the plain file is left."""
         with suppress(sqlite3.Error):  # another process has it open, or the disk is full: the -wal stays
             connection.execute("PRAGMA busy_timeout = 0")
+            connection.execute("PRAGMA locking_mode = EXCLUSIVE")  # nobody comes in between these two
             connection.execute("PRAGMA journal_mode = DELETE")
+            mark(connection, self.path, opened=False)
         connection.close()
         _open[self._key] -= 1
 
-    def _look(self) -> None:
-        """Look at what is there before SQLite opens, and so makes, the files."""
+    def _look(self) -> bool:
+        """Look at what is there before SQLite opens, and so makes, the files; say whether there is a -wal."""
+        wal = self.path + "-wal"
+        had_wal = os.path.exists(wal)
+        filled = had_wal and os.stat(wal).st_size > 0
         try:
             facts = os.stat(self.path)
         except FileNotFoundError:
             folder = os.path.dirname(self.path)
             if not os.path.isdir(folder):
                 raise JournalError(f"{self.path!r}: there is no folder {folder!r}", path=self.path) from None
+            if filled:
+                why = f"there is a file {wal!r}, but not the one that it belongs to; bring that back, or move this away"
+                raise JournalError(why, path=self.path) from None
             if not self._create:
                 raise JournalError(f"{self.path!r}: there is no such file", path=self.path) from None
-            self._had_wal = os.path.exists(self.path + "-wal")
-            return
+            return False
         if not stat.S_ISREG(facts.st_mode):
             raise JournalError(f"{self.path!r} is no regular file", path=self.path)
-        self._had_wal = os.path.exists(self.path + "-wal")
         node = (facts.st_dev, facts.st_ino)
         if any(key[:2] == node and key[2] != os.getpid() and count for key, count in _open.items()):
             why = f"{self.path!r} was open in the process that this one was forked from, where SQLite keeps its locks"
             raise JournalError(f"{why}; start workers by spawn, or fork before it is opened", path=self.path)
+        if filled and facts.st_size and not self._in_use() and os.path.exists(wal):
+            why = f"{wal!r} does not belong to {self.path!r}, which was closed without one, as a backup is"
+            raise JournalError(f"{why}; move the -wal away", path=self.path)
+        return had_wal
+
+    def _in_use(self) -> bool:
+        """Whether the file itself, without its -wal, says that there may be one; SQLite would use any that is there."""
+        look = sqlite3.connect(f"{Path(self.path).as_uri()}?immutable=1", uri=True)
+        with closing(look), suppress(sqlite3.Error, CorruptJournal):  # what is half copied into it may look damaged
+            found = identity(look, self.path)
+            return found is None or bool(found.open)
+        return True
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         """Make or migrate the tables, and learn by which journal's id the rows are checked."""
@@ -161,6 +182,7 @@ class Files:
             if not self._create and identity(connection, self.path) is None:
                 raise JournalError(f"{self.path!r} has no journal", path=self.path)
             self.seed = seed_of(migrate(connection, self.path).id)
+            mark(connection, self.path, opened=True)
             connection.execute("COMMIT")
         except BaseException:
             if connection.in_transaction:

@@ -77,12 +77,14 @@ class SQLiteJournal:
         self._verifier = Reader(self._files, self._writer)  # for what takes long
 
     async def open(self) -> Self:
-        """Open the file; ``async with`` does it, too.
+        """Open the file, if it is not open; ``async with`` does it, too.
 
         Raises:
             JournalError: If it cannot be opened, or has tables of a newer mai.
             CorruptJournal: If it is no journal, or was damaged.
         """
+        if self._writer.is_open:
+            return self
         await self._writer.start()
         try:
             await self._reader.start()
@@ -151,7 +153,7 @@ class SQLiteJournal:
         if claimed is None:
             return None
         lease, info = claimed
-        return lease, info, [] if info.epoch == 1 else await self.history(run_id)
+        return lease, info, await self.history(run_id) if info.records or info.epoch > 1 else []
 
     async def append(self, lease: Lease, record: Record) -> int:
         """Write a record; see `Journal.append`."""

@@ -32,7 +32,7 @@ from .session import Session
 __all__ = ["cancel", "claim", "create", "finish", "fork", "prune", "release", "resume"]
 
 PRUNED_AT_ONCE: Final = 100
-FREED_AT_ONCE: Final = 10_000  # pages
+FREED_AT_ONCE: Final = 5_000  # pages
 _INSERT: Final = f"INSERT INTO mai_run({RUN_COLUMNS}, crc) VALUES({', '.join('?' * (len(RunRow._fields) + 1))})"
 
 
@@ -146,8 +146,9 @@ def release(session: Session, lease: Lease, status: Status, due: float | None, w
         due = clock.wall()
     if status == "needs_attention":  # it goes on when somebody says so
         due = None
+    claims = row.claims if status == "needs_attention" else 0  # only those are counted that came to nothing
     waiting = json.dumps(dict(waits or {}))
-    save(session.book, row._replace(status=status, owner=None, due=seconds("due", due), waits=waiting))
+    save(session.book, row._replace(status=status, owner=None, claims=claims, due=seconds("due", due), waits=waiting))
 
 
 def finish(session: Session, lease: Lease, status: Status, output: bytes | None, error: bytes | None) -> None:
@@ -229,5 +230,7 @@ def prune(session: Session, before: float, statuses: Sequence[Status]) -> int:
         for table in ("mai_record", "mai_signal", "mai_run"):
             connection.execute(f"DELETE FROM {table} WHERE run_id = ?", (run_id,))
         blobs.drop_uses(connection, run_id)
-    connection.execute(f"PRAGMA incremental_vacuum({FREED_AT_ONCE})").fetchall()
+    free: int = connection.execute("PRAGMA freelist_count").fetchone()[0]
+    for _ in range(min(free, FREED_AT_ONCE)):
+        connection.execute("PRAGMA incremental_vacuum(1)")  # without a number, sqlite3 would stop after the first page
     return len(run_ids)

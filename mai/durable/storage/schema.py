@@ -15,7 +15,8 @@ from .checksum import checksum
 # Each member leads from the version that is its index to the next one; version 0 is a file without a journal.
 STEPS: Final[tuple[tuple[str, ...], ...]] = (
     (
-        "CREATE TABLE mai_journal(id TEXT PRIMARY KEY, version INTEGER, created REAL, crc INTEGER) WITHOUT ROWID",
+        """CREATE TABLE mai_journal(
+            id TEXT PRIMARY KEY, version INTEGER, created REAL, open INTEGER, crc INTEGER) WITHOUT ROWID""",
         """CREATE TABLE mai_run(
             number INTEGER PRIMARY KEY, run_id TEXT NOT NULL UNIQUE, target TEXT, plan TEXT, fingerprint TEXT, input,
             metadata BLOB, status TEXT, owner TEXT, epoch INTEGER, claims INTEGER, due REAL, waits TEXT, created REAL,
@@ -45,6 +46,7 @@ class Identity(NamedTuple):
     id: str
     version: int
     created: float
+    open: int = 0  # 1 from before there is a -wal until after it is gone; written only where there is none
 
 
 def identity(connection: sqlite3.Connection, path: str) -> Identity | None:
@@ -55,10 +57,10 @@ def identity(connection: sqlite3.Connection, path: str) -> Identity | None:
     """
     if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'mai_journal'").fetchone():
         return None
-    rows = connection.execute("SELECT id, version, created, crc FROM mai_journal").fetchall()
-    if len(rows) != 1 or checksum(0, rows[0][:3]) != rows[0][3]:
+    rows = connection.execute("SELECT id, version, created, open, crc FROM mai_journal").fetchall()
+    if len(rows) != 1 or checksum(0, rows[0][:-1]) != rows[0][-1]:
         raise CorruptJournal(f"{path!r} does not say which journal it is: it was damaged", path=path)
-    return Identity(*rows[0][:3])
+    return Identity(*rows[0][:-1])
 
 
 def migrate(connection: sqlite3.Connection, path: str, steps: Sequence[Sequence[str]] = STEPS) -> Identity:
@@ -77,6 +79,17 @@ def migrate(connection: sqlite3.Connection, path: str, steps: Sequence[Sequence[
     for statements in steps[found.version :]:
         for statement in statements:
             connection.execute(statement)
-    now = found._replace(version=newest)
-    connection.execute("REPLACE INTO mai_journal VALUES(?, ?, ?, ?)", (*now, checksum(0, now)))
+    return write(connection, found._replace(version=newest))
+
+
+def write(connection: sqlite3.Connection, now: Identity) -> Identity:
+    """Write which journal the file has."""
+    connection.execute("REPLACE INTO mai_journal VALUES(?, ?, ?, ?, ?)", (*now, checksum(0, now)))
     return now
+
+
+def mark(connection: sqlite3.Connection, path: str, *, opened: bool) -> None:
+    """Write whether there may be a -wal."""
+    found = identity(connection, path)
+    if found is not None and found.open != opened:
+        write(connection, found._replace(open=int(opened)))

@@ -11,8 +11,7 @@ Parameters = Sequence[Any] | Mapping[str, Any]  # whatever sqlite3 takes
 
 _NEVER: Final = {sqlite3.SQLITE_TRANSACTION, sqlite3.SQLITE_SAVEPOINT, sqlite3.SQLITE_ATTACH, sqlite3.SQLITE_DETACH,
                  sqlite3.SQLITE_PRAGMA}  # fmt: skip
-_WRITES: Final = {sqlite3.SQLITE_INSERT, sqlite3.SQLITE_UPDATE, sqlite3.SQLITE_DELETE, sqlite3.SQLITE_DROP_TABLE,
-                  sqlite3.SQLITE_ALTER_TABLE}  # fmt: skip
+_READS: Final = {sqlite3.SQLITE_READ, sqlite3.SQLITE_SELECT}
 
 
 class Tables:
@@ -56,7 +55,7 @@ class Tables:
             self._connection.set_authorizer(None)
 
 
-def _allowed(action: int, what: str | None, *_: str | None) -> int:
+def _allowed(action: int, *names: str | None) -> int:
     """Say whether a statement may be run, as SQLite asks it."""
-    own = what is not None and what.startswith("mai_")
-    return sqlite3.SQLITE_DENY if action in _NEVER or (own and action in _WRITES) else sqlite3.SQLITE_OK
+    own = any(name is not None and name.startswith("mai_") for name in names)
+    return sqlite3.SQLITE_DENY if action in _NEVER or (own and action not in _READS) else sqlite3.SQLITE_OK

@@ -12,6 +12,7 @@ from .checksum import checksum
 from .files import explained
 from .reads import history, signals
 from .rows import RUN_COLUMNS, Book, checked_run, run_info
+from .schema import mark
 
 __all__ = ["backup", "problems"]
 
@@ -76,6 +77,7 @@ def backup(book: Book, target: str) -> None:
         with closing(sqlite3.connect(part, isolation_level=None)) as copy:
             book.connection.backup(copy)
             copy.execute("PRAGMA journal_mode = DELETE")
+            mark(copy, part, opened=False)
         os.rename(part, target)
     except (OSError, sqlite3.Error) as error:
         for left in (part, f"{part}-journal", f"{part}-wal", f"{part}-shm"):

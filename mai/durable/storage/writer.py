@@ -32,6 +32,7 @@ class Writer(Desk[Session]):
         self.files = files
         self.session: Session | None = None
         self._renewed = 0.0  # when the leases held here were renewed
+        self._lost = False  # the files are no longer those that were opened
 
     def _open(self) -> Session:
         self.session = Session(self.files.open())
@@ -95,9 +96,14 @@ class Writer(Desk[Session]):
         try:
             self.files.same()
         except JournalError:
-            # To close the connection would delete the -wal of the file that now has this name.
-            Event().wait()
+            self._lost = True
+            return
         with suppress(sqlite3.Error):  # else the leases end a little later
             for owner in state.ttls:
                 renew(state, owner, 0.0)
         self.files.close(state.book.connection)
+
+    def _serve(self, opening: Job[Session]) -> None:
+        super()._serve(opening)
+        if self._lost:  # to close the connection would delete the -wal of whatever has the name of the file now
+            Event().wait()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -17,11 +17,11 @@ from mai.core.clock import clock
 from mai.durable.records import ENDED, Lease, Record
 from mai.durable.storage import SQLiteJournal
 from mai.errors import AlreadyRecorded, ConfigError, Fenced, RunExists, UnknownRun
+from tests.durable.storage.support import MEMORY
 
 T = TypeVar("T")
 DAY = 86_400.0
-MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None  # what is tested here is no disk
-RUNS = st.sampled_from(["r1", "r2", "r3"])
+RUNS = st.sampled_from(["r1", "r2", "fork of r1"])
 PATHS = st.sampled_from(["a", "a/b", "a/b~2", "c[0]", "ü\0 \U0001f600"])
 NAMES = st.sampled_from(["go", "stop"])
 DATA = st.sampled_from([b"", b"1", b'"x"', b"\xff\x00", b"y" * (1 << 20), b"z" * ((1 << 20) + 1)])
@@ -213,6 +213,7 @@ class JournalAgainstModel(RuleBasedStateMachine):
         here = any(name in waits.values() and path is None for name, _, _, path in run.signals)
         run.status, run.owner, run.waits, run.updated = status, None, waits, self.wall
         run.ready = not stuck and (here or run.cancelled)
+        run.claims = run.claims if stuck else 0
 
     @precondition(lambda self: self.leases)
     @rule(who=WHO, index=st.integers(0, 99), status=st.sampled_from(sorted(ENDED)), data=DATA)
@@ -267,7 +268,7 @@ class JournalAgainstModel(RuleBasedStateMachine):
     @precondition(lambda self: self.runs)
     @rule(who=WHO, run_id=RUNS, at=st.none() | PATHS, path=PATHS, data=st.none() | DATA)
     def fork(self, who: int, run_id: str, at: str | None, path: str, data: bytes | None) -> None:
-        run, new_id = self.runs.get(run_id), f"fork of {run_id}"
+        run, new_id = self.runs.get(run_id), "fork of r1" if run_id == "r1" else "fork"
         if run is None:
             return
         override = {} if data is None else {path: data}
@@ -322,12 +323,15 @@ class JournalAgainstModel(RuleBasedStateMachine):
             ]
 
 
+SLOW_MACHINE = [HealthCheck.too_slow]
 TestJournal = JournalAgainstModel.TestCase
-TestJournal.settings = settings(max_examples=8, stateful_step_count=20, deadline=None)
+TestJournal.settings = settings(
+    max_examples=5, stateful_step_count=15, deadline=None, suppress_health_check=SLOW_MACHINE
+)
 
 
 @pytest.mark.slow
 class TestJournalForLong(JournalAgainstModel.TestCase):
     """The same with many more examples."""
 
-    settings = settings(max_examples=30, stateful_step_count=30, deadline=None)
+    settings = settings(max_examples=40, stateful_step_count=30, deadline=None, suppress_health_check=SLOW_MACHINE)

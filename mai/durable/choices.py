@@ -1,0 +1,79 @@
+"""How branches ended that did not all end by themselves, so that a replay ends them in the same way.
+
+Where every branch runs to its end, their order does not matter. Where one of them ends the others (a failure, the
+winner of a Race), it does: that one is recorded, and those that were cut off. In a replay it is held back until all
+that was recorded has been repeated; then the others are cut off as they were.
+"""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from mai.core.drive import DONE
+from mai.core.frame import Frame
+from mai.core.gather import Group, Slot, Work
+from mai.values.casts import written
+
+__all__ = ["Choice"]
+
+
+class Choice:
+    """A `Work` around the branches of one gather, which remembers how they ended, or repeats it."""
+
+    def __init__(self, work: Work, record: bytes | None, moved: Callable[[], object]) -> None:
+        self._work = work
+        self.group: Group | None = None
+        self._moved = moved
+        self._open = set[Any]()  # those that have begun and not ended
+        self._stops = list[Any]()  # the one that ended the others, and those that ended after it
+        self._past: dict[str, list[Any]] | None = None if record is None else json.loads(record)
+        self._held = dict[Any, tuple[Any, BaseException | None]]()
+
+    @property
+    def feed(self) -> Any:
+        """What makes branches ready, if anything has to."""
+        return self._work.feed
+
+    def more(self) -> bool:
+        """Say whether a branch is ready to be taken."""
+        return self._work.more()
+
+    def take(self, slot: Slot | None) -> tuple[Any, Frame | None, BaseException | None]:
+        """Start the next ready branch."""
+        key, frame, error = self._work.take(slot)
+        if frame is not None and frame.y is not DONE:
+            self._open.add(key)
+        return key, frame, error
+
+    def done(self, key: Any, value: Any, error: BaseException | None) -> bool:
+        """Take the outcome of a branch; False cancels and joins the rest."""
+        self._open.discard(key)
+        if self._past is not None and key in self._past["cut"]:
+            return True
+        if self._past is not None and key in self._past["stops"]:
+            self._held[key] = value, error
+            self._moved()
+            return True
+        goes_on = self._work.done(key, value, error)
+        if not goes_on or self._stops:
+            self._stops.append(key)
+        return goes_on
+
+    def is_ready(self) -> bool:
+        """Say whether the branch has ended that ended the others."""
+        return self._past is not None and self._past["stops"][0] in self._held
+
+    def stop(self) -> None:
+        """Cut the others off."""
+        assert self.group is not None
+        self.group.stop()
+
+    def repeat(self) -> None:
+        """Hand on what was held back, in the order in which it came."""
+        for key in (self._past or {"stops": []})["stops"]:
+            if key in self._held:
+                self._work.done(key, *self._held[key])
+
+    def data(self) -> bytes | None:
+        """Return what is to be recorded; None where nothing is."""
+        return written({"stops": self._stops, "cut": [*self._open]}).encode() if self._stops else None

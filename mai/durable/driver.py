@@ -1,0 +1,262 @@
+"""A driver carries one run on in this process.
+
+It claims the run, lets its code go on, gives it back while it only waits, and claims it anew when there is something to
+do.
+"""
+
+import asyncio
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from mai.core.call import begin
+from mai.core.clock import clock
+from mai.core.control import Control
+from mai.core.drive import outcome
+from mai.core.events import Bell
+from mai.core.frame import Scope, scoped
+from mai.core.recorded import Suspended
+from mai.core.trace import TraceHandle
+from mai.durable.code import Code
+from mai.durable.records import ENDED, Lease, Record, RunInfo, Status, What
+from mai.durable.run import DurableRun, Unloaded
+from mai.errors import DeadlineExceeded, Fenced, NeedsAttention, PayloadError, ReplayMismatch
+from mai.types import Retry
+from mai.values.casts import written
+
+if TYPE_CHECKING:
+    from mai.durable.engine import DurableEngine
+
+__all__ = ["Driver"]
+
+MAX_CLAIMS = 10  # without a new record, after which a run needs attention
+LOOK = 1.0  # seconds between two looks at a run that another process carries on
+_PATIENT = Retry(5)
+_LOST: Any = object()  # the run has not ended, and is not held here any more
+
+
+class Driver:
+    """What this process knows of one run.
+
+    Attributes:
+        control: Of the handle that events and questions go to.
+        run: The run while it is held here and goes on.
+        waits: Whether there is nothing to do but to wait.
+    """
+
+    def __init__(self, engine: "DurableEngine", run_id: str, code: Code, data: bytes, due: float | None) -> None:
+        self.engine = engine
+        self.run_id = run_id
+        self.code = code
+        self.data = data
+        self.control: Control | None = None
+        self.run: DurableRun | None = None
+        self.waits: bool = False
+        self._due = due
+        self._changed, self._news, self._seen = Bell(), 0, 0
+
+    def inform(self, what: What | None = None) -> None:
+        """Take note of something that happened to the run, in its own loop."""
+        self._news += 1
+        self._changed.ring()
+        if self.run is not None and what == "cancel":
+            self.run.past.cancel()
+        elif self.run is not None:
+            self.run.rests.nudge()
+
+    def see(self) -> None:
+        """Note that all that happened so far has been looked at."""
+        self._seen = self._news
+
+    # ---------------------------------------------------------------- from claim to claim
+
+    async def begin(self, scope: Scope, h: TraceHandle[Any]) -> Any:
+        """Make the run, or find it, and drive it."""
+        info, made = await self.make(scope, owner=self.engine.owner if self._due is None else None)
+        held = (Lease(self.run_id, self.engine.owner, info.epoch), info, list[Record]())
+        return await self.drive(scope, h, held if made and self._due is None else None)
+
+    async def make(self, scope: Scope, *, owner: str | None = None) -> tuple[RunInfo, bool]:
+        """Make the run in the journal, or find it there."""
+        facts: dict[str, Any] = {"metadata": _kept(scope.env.metadata)}
+        if scope.deadline is not None:
+            facts["deadline"] = clock.wall() + scope.deadline - clock.now()
+        return await self.engine.journal.create(
+            self.run_id, target=self.code.target, plan=self.code.plan, fingerprint=self.code.fingerprint,
+            input=self.data, metadata=written(facts).encode(), due=self._due, owner=owner, ttl=self.engine.ttl,
+        )  # fmt: skip
+
+    async def drive(self, scope: Scope, h: TraceHandle[Any], held: Any = None) -> Any:
+        """Carry the run on until it has ended, and give or raise what came of it."""
+        journal = self.engine.journal
+        while True:
+            if held is None and (self._due is None or self._due <= clock.wall()):
+                held = await journal.claim(self.run_id, self.engine.owner, self.engine.ttl)
+            if held is not None:
+                found = await self._carried(scope, h, *held)
+                if found is not _LOST:
+                    return found
+                held, scope.env = None, scope.env._replace(sink=None)
+            info = await self.engine.info(self.run_id)
+            if info.status in ENDED:
+                return self.engine.outcome(info, self.code)
+            if info.status == "needs_attention":
+                raise attention(self.run_id)
+            await self._wait(info)
+
+    async def _wait(self, info: RunInfo) -> None:
+        """Wait until something has happened to a run that is not held here, or its time has come."""
+        if self.engine.closing:
+            raise asyncio.CancelledError
+        limit = LOOK if info.owner is not None else None if info.due is None else max(0.0, info.due - clock.wall())
+        timer = None if limit is None else asyncio.get_running_loop().call_later(limit, self.inform)
+        self.waits = True
+        try:
+            await self._changed.heard(lambda: self._news != self._seen)
+        except asyncio.CancelledError:
+            if self.engine.closing:
+                raise
+            uncancel()
+            await self.engine.journal.cancel(self.run_id)
+        finally:
+            self.waits, self._due = False, None
+            self.see()
+            if timer is not None:
+                timer.cancel()
+
+    async def _carried(
+        self, scope: Scope, h: TraceHandle[Any], lease: Lease, info: RunInfo, records: list[Record]
+    ) -> Any:
+        """Let the run go on until it ends."""
+        if info.claims > MAX_CLAIMS:
+            await self.engine.journal.release(lease, status="needs_attention")
+            raise attention(self.run_id, f"it was taken up {MAX_CLAIMS} times without getting a step further")
+        run = self.run = DurableRun(self.engine, lease, info, self.code.past(records), self.see)
+        try:
+            if info.cancelled and not records:
+                return await self._ended(run, scope, None, asyncio.CancelledError())
+            return await self._ended(run, scope, *await self._attempted(run, scope, h, info))
+        finally:
+            run.rests.close()
+            self.run = None
+
+    async def _attempted(
+        self, run: DurableRun, scope: Scope, h: TraceHandle[Any], info: RunInfo
+    ) -> tuple[Any, BaseException | None]:
+        """Run the code from its beginning; what is on record is not done again."""
+        facts, module = json.loads(info.metadata), self.code.module
+        deadline = facts.get("deadline")
+        until = None if deadline is None else clock.now() + max(0.0, deadline - clock.wall())
+        metadata = MappingProxyType({**facts.get("metadata", {}), **scope.env.metadata})
+        p = scoped(scope, deadline=until, armed=None, metadata=metadata)
+        p.run = run
+        h.children, h.dropped, h.outcome, h._error, h.end_ns = (), 0, "running", None, None
+        try:
+            args, kwargs = module._mai_spec.signature.load(info.input)
+            return await outcome(begin(module, p, f"/{self.code.target}", 0, args, kwargs, None, h)), None
+        except BaseException as error:  # noqa: BLE001 (becomes the outcome of the run)
+            return None, error
+
+    # ---------------------------------------------------------------- the end
+
+    async def _ended(self, run: DurableRun, scope: Scope, value: Any, error: BaseException | None) -> Any:
+        """Write down how the run came out of its code, and give or raise that."""
+        cancel, past = isinstance(error, asyncio.CancelledError), run.past
+        if cancel and run.stopped is None and not (self.engine.closing or past.cancelled):  # by its handle
+            past.cancelled = True
+            await self.engine.journal.cancel(self.run_id)
+        final = error is None or isinstance(error, Exception) or (cancel and past.cancelled)
+        if final and run.stopped is None and past.left and not past.cancelled:
+            run.stop(past.leftover())
+        if final and run.stopped is None and error is not None:
+            uncancel()
+            await self._undo(run, scope, error)
+        if run.stopped is not None or not final:
+            return await self._left(run, error)
+        status, output, facts, error = self._result(value, error)
+        try:
+            await self.engine.journal.finish(run.lease, status, output=output, error=facts)
+        except Fenced:
+            return _LOST
+        if error is not None:
+            raise error
+        return self.code.load(output)
+
+    def _result(
+        self, value: Any, error: BaseException | None
+    ) -> tuple[Status, bytes | None, bytes | None, BaseException | None]:
+        if error is None:
+            try:
+                return "ok", self.code.dump(value), None, None
+            except PayloadError as failure:
+                error = failure
+        facts, raised = self.engine.failures.crossed(error, self.code.modules)
+        cancel, late = isinstance(raised, asyncio.CancelledError), isinstance(raised, DeadlineExceeded)
+        return "cancelled" if cancel else "timeout" if late else "error", None, facts, raised
+
+    async def _undo(self, run: DurableRun, scope: Scope, error: BaseException) -> None:
+        """Take back the steps of a run that has failed, the last one first."""
+        run.past.conclude()
+        p = scoped(scope, deadline=None, armed=None)
+        p.run = run
+        for _, path, undo, value in sorted(run.undos, key=lambda one: one[0], reverse=True):
+            module = undo if undo._mai_settings.retry else undo.with_(retry=_PATIENT)
+            done = False
+            while not done and run.stopped is None:
+                done = True
+                try:
+                    await outcome(begin(module, p, f"/{path}!undo", 0, (value,), {}))
+                except Exception as failure:  # noqa: BLE001 (it is told with what the run failed of)
+                    error.add_note(f"mai: {path} could not be undone: {failure!r}")
+                except asyncio.CancelledError:
+                    done = False
+                    uncancel()
+                    if self.engine.closing:
+                        run.stop(Unloaded("the engine is left"))
+                except Suspended:
+                    done = True  # and `stopped` says why
+
+    async def _left(self, run: DurableRun, error: BaseException | None) -> Any:
+        """Give back a run that has not ended."""
+        why, journal = run.stopped, self.engine.journal
+        if isinstance(why, Fenced):
+            return _LOST
+        if isinstance(why, ReplayMismatch):
+            info = await self.engine.info(self.run_id)
+            plan = await journal.blob(info.plan) if info.plan else None
+            await journal.release(run.lease, status="needs_attention")
+            raise self.code.explained(why, info, plan)
+        if why is not None and not isinstance(why, Unloaded):  # the journal fails: others may have more luck
+            with suppress(Exception):
+                await journal.release(run.lease, due=clock.wall())
+            raise why
+        dues = [rest.due for rest in run.waits if rest.due is not None]
+        waits = {rest.path: rest.signal for rest in run.waits if rest.signal is not None}
+        due = min(dues, default=None) if run.waits else clock.wall()
+        await journal.release(run.lease, due=due, waits=waits)
+        if why is None and error is not None:
+            raise error
+        return _LOST
+
+
+def attention(run_id: str, why: str = "it cannot go on by itself") -> NeedsAttention:
+    """Return the error of a run that somebody has to look at."""
+    return NeedsAttention(f"Run {run_id!r} needs attention: {why}; look at it, then resume it", run_id=run_id)
+
+
+def uncancel() -> None:
+    """Absorb the cancels of this task."""
+    task = asyncio.current_task()
+    while task is not None and task.cancelling():
+        task.uncancel()
+
+
+def _kept(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what JSON can hold of *metadata*."""
+    kept: dict[str, Any] = {}
+    for key, value in metadata.items():
+        with suppress(TypeError, ValueError):
+            kept[key] = json.loads(written(value))
+    return kept

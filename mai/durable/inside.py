@@ -1,0 +1,56 @@
+"""The body of a step, seen from its run: nothing in it is recorded, and it cannot wait durably."""
+
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from mai.core.engine import Run
+from mai.errors import ConfigError
+from mai.values.events import Question
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from mai.durable.engine import DurableEngine
+
+__all__ = ["Inside", "Turn"]
+
+
+class Inside(Run):
+    """What the calls inside of a step have for a run."""
+
+    durable = True
+
+    def __init__(self, engine: "DurableEngine", run_id: str) -> None:
+        self.engine = engine
+        self.run_id = run_id
+
+    async def sleep(self, path: str, seconds: float) -> None:
+        """Refuse."""
+        _refuse(path, "a delay")
+
+    async def wait(self, path: str, signal: Question, timeout: float | None) -> bytes:
+        """Refuse."""
+        _refuse(path, "a question or signal")
+
+
+def _refuse(path: str, what: str) -> NoReturn:
+    hint = "the module that calls it must be a flow: a composite, a graph, or one with flow=True"
+    raise ConfigError(f"{path}: {what} inside of a step is not durable; {hint}")
+
+
+class Turn:
+    """In the place of the future of a question: the answer goes through the journal, as every signal does."""
+
+    def __init__(self, engine: Any, run_id: str, name: str) -> None:
+        self._engine, self._run_id, self._name = engine, run_id, name
+
+    def get_loop(self) -> "asyncio.AbstractEventLoop":
+        """Return the loop of the engine."""
+        return self._engine.loop  # type: ignore[no-any-return]
+
+    def done(self) -> bool:
+        """Say that an answer is welcome."""
+        return False
+
+    def set_result(self, data: bytes) -> None:
+        """Send the answer."""
+        self._engine.soon(self._engine.journal.signal(self._run_id, self._name, data))

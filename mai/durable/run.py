@@ -1,0 +1,315 @@
+"""One run, carried on from its records: the verbs, answered with a journal."""
+
+import asyncio
+import json
+import math
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+from mai.core.clock import clock
+from mai.core.drive import apart, late
+from mai.core.engine import Run
+from mai.core.events import post
+from mai.core.frame import Frame, current
+from mai.core.gather import Group, Work
+from mai.core.recorded import Recorded, StepCall, Suspended
+from mai.durable.calls import arm, around, check_middleware, check_named, expired, has_deadline, shown
+from mai.durable.choices import Choice
+from mai.durable.failures import Failures
+from mai.durable.inside import Inside, Turn
+from mai.durable.past import Past
+from mai.durable.records import Kind, Lease, Record, RunInfo
+from mai.durable.rests import LATE, Rest, Rests
+from mai.errors import AlreadyRecorded, DeadlineExceeded, MaiError, PayloadError
+from mai.types import Question
+from mai.values.casts import caster, written
+from mai.values.events import Asked
+
+if TYPE_CHECKING:
+    from mai.durable.engine import DurableEngine
+
+__all__ = ["DurableRun", "Unloaded"]
+
+
+class Unloaded(MaiError):
+    """Why a run stops that goes on some other time; nobody gets to see it."""
+
+
+class DurableRun(Run):
+    """The verbs of a run whose lease is held here.
+
+    Size: the verbs are one list, and what they share is with them.
+
+    Attributes:
+        past: Its records.
+        rests: What it waits for.
+        undos: What takes back the steps that were done: seq, path, module, value.
+        waits: What it waited for when it was unloaded.
+    """
+
+    records = durable = True
+
+    def __init__(
+        self, engine: "DurableEngine", lease: Lease, info: RunInfo, records: list[Record], unloads: Callable[[], object]
+    ) -> None:
+        self.engine = engine
+        self.lease = lease
+        self.run_id = lease.run_id
+        self.inside = Inside(engine, lease.run_id)
+        self.past = Past(lease.run_id, records, cancelled=info.cancelled)
+        self.rests = Rests(lambda: engine.linger, self._unload)
+        self.undos: list[tuple[int, str, Any, Any]] = []
+        self.waits: list[Rest] = []
+        self._unloads = unloads
+        self._journal = engine.journal
+        self._failures: Failures = engine.failures
+
+    @property
+    def replaying(self) -> bool:  # type: ignore[override]  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Whether the recorded past is still being repeated."""
+        return bool(self.past.left)
+
+    @property
+    def stopped(self) -> BaseException | None:
+        """Why every verb ends with Suspended; None while the run goes on."""
+        return self.past.stopped
+
+    # ---------------------------------------------------------------- the verbs
+
+    async def step(self, path: str, call: StepCall) -> Recorded:
+        """Return what the record says, or run the step and record what it gave."""
+        self.past.enter()
+        check_named(path, call)
+        if (record := self.past.records.get(path)) is not None:
+            return self._repeated(path, call, record)
+        await self.past.turn(path)
+        self.rests.move(1)
+        try:
+            return await self._performed(path, call)
+        except AlreadyRecorded as error:  # by two calls of one name at once: the first write wins
+            return self._repeated(path, call, error.record)
+        finally:
+            self.rests.move(-1)
+
+    async def flow(self, path: str, call: StepCall) -> Recorded:
+        """Run the body of a flow, with what is left of its time."""
+        self.past.enter()
+        check_middleware(path, call)
+        f, mark = call.frame, path + ("#1" if call.frame.n == -1 else "")
+        if has_deadline(f):
+            await self._begin_deadline(mark, f)
+        try:
+            value = await call.run()
+        finally:
+            self.past.forget(mark)
+            await self._end_deadline(mark, f)
+        if f"{mark}!late" in self.past.records:
+            raise late(f)
+        return Recorded(value, 0, replayed=False)
+
+    async def sleep(self, path: str, seconds: float) -> None:
+        """Wait for a time that is recorded once."""
+        if seconds > 0:
+            due = await self._due(path, seconds)
+            await self.rests.wait(min(seconds, due - clock.wall()), Rest(path, due, None))
+
+    async def rest(self, path: str, seconds: float) -> None:
+        """Wait between two attempts of a flow."""
+        await self.sleep(path, seconds)
+
+    async def value(self, path: str, make: Callable[[], Any]) -> Any:
+        """Return what was recorded, or record what *make* gives."""
+        self.past.enter()
+        if (record := self.past.get(path, "value")) is not None:
+            return json.loads(record.output or b"null")
+        made = make()
+        await self._write(path, "value", clock.wall(), output=written(made).encode())
+        return made
+
+    async def wait(self, path: str, signal: Question, timeout: float | None) -> bytes:
+        """Take a signal, as soon as it is there."""
+        self.past.enter()
+        if (record := self.past.get(path, "wait")) is not None:
+            self.past.visit(f"{path}!due")
+            if record.error is not None:
+                raise self._failures.load(record.error)
+            return record.output or b"null"
+        due = None if timeout is None else await self._due(f"{path}!due", timeout)
+        await self.past.turn(path)
+        env, started = current().env, clock.wall()
+        if env.answers is not None:
+            data = signal.data(await apart(env.answers, signal))
+            await self._write(path, "wait", started, output=data)
+            return data
+        open_questions: Any = {} if env.bus is None else env.bus.questions
+        open_questions[signal.id] = signal, Turn(self.engine, self.run_id, signal.id)
+        post(Asked, signal)
+        try:
+            data = await self._taken(path, signal, timeout, due)
+        except Suspended:
+            raise  # the question stays open
+        except BaseException:
+            open_questions.pop(signal.id, None)
+            raise
+        open_questions.pop(signal.id, None)
+        return data
+
+    async def gather(self, path: str, work: Work, *, limit: int | None = None) -> None:
+        """Run the branches, and record how they ended where one of them ended the others."""
+        self.past.enter()
+        mark, started = f"{path}!stop", clock.wall()
+        record = self.past.records.get(mark)
+        choice = Choice(work, None if record is None else record.output, self.past.enter)
+        choice.group = Group(choice, limit)
+        if record is not None:
+            self.past.choose(mark, record.seq, choice)
+        try:
+            await choice.group.run()
+        finally:
+            self.past.forget(mark)
+        self.past.enter()
+        if record is not None:
+            self.past.visit(mark)
+            choice.repeat()
+        elif (data := choice.data()) is not None:
+            await self._write(mark, "flow", started, output=data)
+
+    # ---------------------------------------------------------------- steps
+
+    async def _performed(self, path: str, call: StepCall) -> Recorded:
+        """Run a step, record what came of it, and give or raise that."""
+        task, started, data = asyncio.current_task(), clock.wall(), shown(call)
+        assert task is not None
+        before, tp = task.cancelling(), caster(call.spec.signature.returns)
+        error: bytes | None = None
+        output: bytes | None = None
+        raised: BaseException | None = None
+        value: Any = None
+        try:
+            output = tp.dump(await call.run())
+            value = tp.load(output)  # the first run gives what a replay gives
+        except Exception as failure:  # noqa: BLE001 (becomes the record of the step)
+            error, raised = self._failures.crossed(failure, around(call.frame))
+        except asyncio.CancelledError as cancel:
+            if expired(call.frame):
+                error, raised = self._failures.crossed(late(call.frame), ())[0], cancel
+            elif task.cancelling() > before or self.stopped is not None:
+                raise
+            else:  # the step's own doing
+                error, raised = self._failures.crossed(cancel, ())
+        kind: Kind = "undo" if path.endswith("!undo") else "step"
+        facts = {"input": data, "output": output, "error": error, "version": call.spec.version}
+        seq = await self._write(path, kind, started, **facts)
+        if raised is not None:
+            raise raised
+        self._remember(seq, path, call, value)
+        return Recorded(value, seq, replayed=False)
+
+    def _repeated(self, path: str, call: StepCall, record: Record) -> Recorded:
+        """Give or raise what is on record."""
+        past, now = self.past, shown(call)
+        past.get(path, "step", "undo")
+        if record.input is not None and now is not None and record.input != now:
+            raise past.mismatch(path, _text(record.input), _text(now))
+        if record.version != call.spec.version:
+            raise past.mismatch(path, f"version {record.version!r}", f"version {call.spec.version!r}")
+        if record.error is not None:
+            raise self._failures.load(record.error, around(call.frame))
+        try:
+            value = caster(call.spec.signature.returns).load(record.output or b"null")
+        except PayloadError as error:
+            raise past.mismatch(path, _text(record.output or b""), str(error)) from error
+        self._remember(record.seq, path, call, value)
+        return Recorded(value, record.seq, replayed=True)
+
+    def _remember(self, seq: int, path: str, call: StepCall, value: Any) -> None:
+        if call.spec.undo is not None:
+            self.undos.append((seq, path, call.spec.undo, value))
+
+    # ---------------------------------------------------------------- time and signals
+
+    async def _due(self, path: str, seconds: float) -> float:
+        """Return when something is due that takes *seconds* from when it was first asked for."""
+        self.past.enter()
+        if (record := self.past.get(path, "timer")) is not None:
+            return record.due if record.due is not None else clock.wall()
+        await self.past.turn(path)
+        now = clock.wall()
+        await self._write(path, "timer", now, due=now + seconds)
+        return now + seconds
+
+    async def _taken(self, path: str, signal: Question, timeout: float | None, due: float | None) -> bytes:
+        """Wait for a signal, and take it."""
+        started = clock.wall()
+        while True:
+            data: bytes | None = await self._made(self._journal.take(self.lease, path, signal.id, started))
+            if data is not None:
+                return data
+            left = None if due is None or timeout is None else min(timeout, due - clock.wall())
+            if await self.rests.wait(left, Rest(path, due, signal.id)) is LATE:
+                break
+        message = f"Nobody answered {signal.prompt!r} within {timeout:g} s"
+        error = DeadlineExceeded(message, step_id=signal.step_id, timeout=timeout)
+        await self._write(path, "wait", started, error=self._failures.crossed(error, ())[0])
+        raise error
+
+    async def _begin_deadline(self, mark: str, f: Frame) -> None:
+        """Give a flow what is left of its time; where that is over, its end comes when its past has been repeated."""
+        assert f.deadline is not None
+        limit = f.deadline - clock.now()
+        left = min(limit, await self._due(f"{mark}!due", limit) - clock.wall())
+        ended = self.past.records.get(f"{mark}!late")
+        if ended is not None or left <= 0:
+            arm(f, math.inf)
+            self.past.expire(mark, math.inf if ended is None else ended.seq, f)
+        elif left < limit:
+            arm(f, left)
+
+    async def _end_deadline(self, mark: str, f: Frame) -> None:
+        """Record that a flow ran past its deadline, if it did."""
+        if self.stopped is not None or not expired(f):
+            return
+        if f"{mark}!late" in self.past.records:
+            self.past.visit(f"{mark}!late")
+        else:
+            await self._write(f"{mark}!late", "flow", clock.wall())
+
+    # ---------------------------------------------------------------- writing, and what comes from outside
+
+    async def _write(self, path: str, kind: Kind, started: float, **facts: Any) -> int:
+        """Append a record, and return its place in the order of completion."""
+        self.past.enter()
+        record = Record(path, kind, started=started, ended=clock.wall(), **facts)
+        return await self._made(self._journal.append(self.lease, record))  # type: ignore[no-any-return]
+
+    async def _made(self, write: Awaitable[Any]) -> Any:
+        """Return what a write gives, once it is made: a cancel that comes meanwhile waits for it."""
+        task, cancel = asyncio.ensure_future(write), None
+        self.rests.move(1)
+        try:
+            while not task.done():
+                try:
+                    await asyncio.wait([task])
+                except asyncio.CancelledError as error:
+                    cancel = error
+        finally:
+            self.rests.move(-1)
+        if (failure := task.exception()) is not None:
+            raise failure if isinstance(failure, AlreadyRecorded) else self.stop(failure)
+        if cancel is not None:
+            raise cancel
+        return task.result()
+
+    def stop(self, why: BaseException) -> Suspended:
+        """Let every verb end with Suspended, which is returned."""
+        return self.past.stop(why, self.rests.open)
+
+    def _unload(self) -> None:
+        if not self.past.is_held() and self.stopped is None:
+            self.waits = [*self.rests.open.values()]
+            self._unloads()
+            self.stop(Unloaded("it waits"))
+
+
+def _text(data: bytes) -> str:
+    return data.decode(errors="replace")
