@@ -16,8 +16,8 @@ from typing import Any
 from opentelemetry import context as otel
 
 from ..errors import ConfigError
+from ..values import names
 from ..values.events import Retrying, Started
-from . import names
 from .clock import clock
 from .control import join
 from .drive import DONE, Body, apart, closed, failed, finish, late, outcome, start
@@ -26,8 +26,8 @@ from .events import drain, drain_in_thread, post
 from .frame import PENDING, ROOT, Frame, Scope, current, repeat, scoped, set_current
 from .gather import hopped
 from .middleware import Call, through
-from .recorded import StepCall
-from .spans import close_span, has_provider, light_span, open_span, telemetry
+from .recorded import Recorded, StepCall
+from .spans import close_span, has_provider, open_span, telemetry
 from .spec import Spec
 from .threads import offload
 from .trace import TraceHandle, begun, collect, note_span, noted, open_handle, size_of, succeeded
@@ -44,7 +44,7 @@ def launch(m: Any, p: Frame, key: str, value: Any, n: int = 0, attrs: dict[str, 
     spec: Spec = m._mai_spec or m._mai_compile()
     run = p.run
     slow = not (p.quiet and spec.simple and p.depth & 63 != 63 and (spec.tin is None or type(value) is spec.tin))
-    if slow or (run is None and (has_provider() or (run := new_run(p.env)).engine.watchers)):
+    if slow or (run is None and (has_provider() or telemetry.watchers or (run := new_run(p.env)).engine.watchers)):
         return begin(m, p, key, n, (value,), {}, attrs)
     f = Frame()
     f.mod, f.parent, f.key, f.n, f.depth = m, p, key, n, p.depth + 1
@@ -58,20 +58,21 @@ def launch(m: Any, p: Frame, key: str, value: Any, n: int = 0, attrs: dict[str, 
     return start(f, quick(f, m, value, spec))  # pyright: ignore[reportArgumentType]
 
 
-def launch_wired(m: Any, p: Frame, key: str, n: int, args: Any) -> Frame:
-    """Start ``m(*args)`` like `launch`, with arguments known to be of their types.
-
-    For the branch runner, whose tasks have fresh stacks: no such call needs one of its own.
-    """
+def launch_wired(m: Any, p: Frame, key: str, n: int, value: Any, args: Any = None) -> Frame:
+    """Start ``m(value)``, or ``m(*args)``, like `launch`, inside a run, with arguments known to be of their types."""
     spec: Spec = m._mai_spec or m._mai_compile()
+    if not (p.quiet and spec.plain and p.depth & 63 != 63):
+        return begin(m, p, key, n, (value,) if args is None else tuple(args), {})
     f = Frame()
     f.mod, f.parent, f.key, f.n, f.depth = m, p, key, n, p.depth + 1
     f.env, f.run, f.deadline = p.env, p.run, p.deadline
     f.seen = f.lost = f.started = f.handle = f.span = f.timer = f.since = None
-    f.quiet, timed = True, p.deadline is not None or spec.limit is not None
-    if not (p.quiet and spec.plain and p.handle is None) or (timed and _set_deadline(f, p, spec, p.deadline)):
-        return begin(m, p, key, n, tuple(args), {})  # of one that is overdue nothing starts
-    return start(f, quick(f, m, None, spec, args))  # pyright: ignore[reportArgumentType]
+    f.quiet = True
+    if (p.deadline is not None or spec.limit is not None) and _set_deadline(f, p, spec, p.deadline):
+        return begin(m, p, key, n, (), {})  # which starts nothing
+    if p.handle is not None:
+        f.handle, f.span = open_handle(f, p.handle, spec), p.span
+    return start(f, quick(f, m, value, spec, args))  # pyright: ignore[reportArgumentType]
 
 
 def begin(
@@ -94,7 +95,7 @@ def begin(
     records, traced = f.run.records, p.span is not None or (owner is ROOT and has_provider())
     context = open_span(f, p, spec, attrs, handle) if traced and (spec.flow or not records) else None
     live: Any = f.span
-    sink, above, watched = f.env.sink, owner.handle, owner is ROOT and f.run.engine.watchers
+    sink, above, watched = f.env.sink, owner.handle, owner is ROOT and (f.run.engine.watchers or telemetry.watchers)
     if handle is not None or above is not None or sink is not None or watched or live:
         h = f.handle = handle or open_handle(f, above, spec, attrs)
         if live:
@@ -151,8 +152,10 @@ def quick(f: Frame, m: Any, value: Any, spec: Spec, args: Any = None) -> Body:
     h = f.handle
     if h is not None:
         begun(h)
-        h.input_size = size_of(value, spec.takes, None)
-        light_span(f, h, spec)
+        if args is None:
+            h.input_size = size_of(value, spec.takes, None)
+        if f.span is not None:  # so far that of the call around
+            f.span = telemetry.light and telemetry.light(f.span, h, spec)
     try:
         out: Any = yield from m.forward(value) if args is None else m.forward(*args)  # pyright: ignore[reportUnknownVariableType]
         if f.started is not None:
@@ -219,10 +222,7 @@ def _asked(f: Frame, m: Any, args: Any, kwargs: Any, spec: Spec, context: Any, o
             body = StepCall(f, spec, bound, lambda: _answer(f, m, spec, given, bound))
         else:
             body = StepCall(f, spec, bound, lambda: _performed(f, m, spec, given, bound, opening, overdue=overdue))
-        run: Any = f.run
-        found: Any = yield from (run.flow if spec.flow else run.step)(f.path, body).__await__()  # pyright: ignore[reportUnknownVariableType]
-        out: Any = found.value
-        replayed: bool = found.replayed
+        out, _, replayed = yield from _recorded(f, body).__await__()
         if f.started is not None:
             yield from join(f.started).__await__()
         if _cancelled(f):
@@ -235,6 +235,11 @@ def _asked(f: Frame, m: Any, args: Any, kwargs: Any, spec: Spec, context: Any, o
             yield from join(f.started, error).__await__()
         failed(f, error)
         raise
+
+
+async def _recorded(f: Frame, call: StepCall) -> Recorded:
+    run: Any = f.run
+    return await (run.flow if call.spec.flow else run.step)(f.path, call)  # type: ignore[no-any-return]
 
 
 async def _performed(f: Frame, m: Any, spec: Spec, given: Any, bound: Any, opening: Any, *, overdue: bool) -> Any:
@@ -277,7 +282,7 @@ def _tell(f: Frame, h: TraceHandle[Any] | None) -> None:
 
 
 def _close(f: Frame, h: TraceHandle[Any], out: Any, spec: Spec, *, replayed: bool = False) -> None:
-    succeeded(h, out, spec.gives, _measured(f))
+    succeeded(h, out, spec.gives, telemetry if telemetry.sizes else f.env.sink)
     if replayed:
         h.outcome = "replayed"
     if f.span is not None:
@@ -288,11 +293,6 @@ def _close(f: Frame, h: TraceHandle[Any], out: Any, spec: Spec, *, replayed: boo
         closed(f, h)
 
 
-def _measured(f: Frame) -> Any:
-    """Return what around the call says whether all sizes are wanted."""
-    return telemetry if telemetry.sizes else f.env.sink
-
-
 def _prepared(f: Frame, args: Any, kwargs: Any, spec: Spec, *, overdue: bool) -> Any:
     """Return the arguments for ``forward``: bound, cast, measured, and copied if they are to be isolated."""
     if overdue:
@@ -301,7 +301,7 @@ def _prepared(f: Frame, args: Any, kwargs: Any, spec: Spec, *, overdue: bool) ->
     if not spec.attempts:  # an attempt gets what the call around it has bound
         args, kwargs = spec.signature.bind(args, kwargs, spec.params, f, spec.settings)
     if f.handle is not None and alone:
-        f.handle.input_size = size_of(args[0], spec.takes, _measured(f))
+        f.handle.input_size = size_of(args[0], spec.takes, telemetry if telemetry.sizes else f.env.sink)
     if telemetry.record is not None and f.span is not None and not spec.attempts:
         telemetry.record(f.span, spec, "input", (args, kwargs))
     return copy.deepcopy((args, kwargs)) if spec.deep else (args, kwargs)

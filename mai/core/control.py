@@ -5,6 +5,7 @@ A run belongs to one event loop; its control may be used from every loop and thr
 
 import asyncio
 import logging
+import os
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import nullcontext, suppress
 from typing import Any, Generic, TypeVar, overload
@@ -39,6 +40,7 @@ class Control(Bus):
         self.error: BaseException | None = None
         self.step_id: str = ""
         self.heard: bool = False
+        self.process: int = os.getpid()
 
     def cancel(self) -> None:
         """Cancel the run, which may not even have begun; from any thread."""
@@ -207,6 +209,8 @@ class Controlled(Generic[R_co]):
 
     def _outside(self, *, settled: bool = False) -> Control:
         control, around = self._started(), current().env.bus
+        if not control.ended and control.process != os.getpid():
+            raise WouldDeadlock(f"{self!r} was started before this process was forked: its run goes on in the parent")
         for run in () if around is None or (control.ended and not settled) else (around, *around.around):
             if run is control:
                 raise WouldDeadlock(f"{self!r} is waited for inside its own run, which would wait for itself")

@@ -21,11 +21,12 @@ from .clock import clock
 from .events import post
 from .frame import PENDING, Frame, Timer
 from .recorded import Suspended
-from .spans import close_span
+from .spans import close_span, telemetry
 from .trace import MAX_CHILDREN, TraceHandle, adopt, ended, open_handle
 
 DONE: Any = object()
 Body = Generator[Any, Any, Any]
+_DECISIONS = frozenset({bool, str, int})  # what is decided, as a rule: hasattr is slow to say no
 
 
 class Worker(asyncio.Task[Any]):
@@ -90,11 +91,15 @@ async def outcome(f: Frame) -> Any:
     return f.out
 
 
-async def apart(fn: Any, *args: Any) -> Any:
-    """Return what *fn* makes of *args*, awaited if need be; what it does to a contextvar stays with it."""
+def apart(fn: Any, *args: Any) -> Frame:
+    """Start ``fn(*args)``, awaited if need be, apart: what it does to a contextvar stays with it."""
     ctx = copy_context()
     out = ctx.run(fn, *args)
-    return await outcome(framed(out, ctx)) if hasattr(type(out), "__await__") else out  # pyright: ignore[reportUnknownArgumentType]
+    if type(out) not in _DECISIONS and hasattr(type(out), "__await__"):  # pyright: ignore[reportUnknownArgumentType]
+        return framed(out, ctx)
+    f = Frame()
+    f.y, f.out = DONE, out
+    return f
 
 
 def framed(awaitable: Any, ctx: Context | None = None) -> Frame:
@@ -127,7 +132,7 @@ def closed(f: Frame, h: TraceHandle[Any]) -> None:
     if f.n >= 0:  # no attempt
         facts: tuple[Any, ...] = (Finished, h.duration) if h.ok else (Failed, h.outcome, h._error)
         post(*facts, frame=f)
-    if f.parent.mod is None and f.run is not None and f.run.engine.watchers:
+    if f.parent.mod is None and f.run is not None and (f.run.engine.watchers or telemetry.watchers):
         f.run.engine.tell(h)
 
 

@@ -15,9 +15,9 @@ from functools import partial
 from typing import Any
 
 from ..values.events import Chunk, Emitted, Event, TraceEvent
+from ..values.names import FIRST_CHUNK
 from .clock import clock
 from .frame import Frame, current
-from .names import FIRST_CHUNK
 from .threads import offload, scheduling
 
 MAX_EVENTS = 1024  # the newest ones are kept, the rest is counted
@@ -39,6 +39,9 @@ def settle(turn: "asyncio.Future[Any]", value: Any = None) -> None:
             loop.call_soon_threadsafe(settle, turn, value)
     elif not turn.done():
         turn.set_result(value)
+
+
+_LOOK = 1.0  # seconds
 
 
 class Bell:
@@ -69,14 +72,19 @@ class Bell:
                 self._forget(wake)
 
     def wait(self, ready: Callable[[], bool], timeout: float | None = None) -> bool:
-        """Block this thread until *ready*, at most *timeout* seconds; say whether it is."""
+        """Block this thread until *ready*, at most *timeout* seconds; say whether it is.
+
+        It looks now and then by itself: a loop that is closed rings no bell.
+        """
         until = None if timeout is None else clock.now() + timeout
         rung = True
         while rung and not ready():
             gate = threading.Event()
             self._wakes.append(wake := gate.set)
-            left = None if until is None else min(until - clock.now(), threading.TIMEOUT_MAX)
-            rung = ready() or gate.wait(scheduling.until(gate.is_set, left))
+            if not ready():
+                left = scheduling.until(gate.is_set, None if until is None else until - clock.now())
+                look = _LOOK if left is None else min(left, _LOOK)
+                rung = gate.wait(look) or look == _LOOK
             self._forget(wake)
         return rung or ready()
 

@@ -11,8 +11,8 @@ from opentelemetry import context as otel
 from opentelemetry import trace
 from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode, Tracer
 
+from ..values import names
 from ..values.events import TraceLink
-from . import names
 from .frame import Frame
 from .trace import TraceHandle
 
@@ -26,6 +26,7 @@ class Telemetry:
             exported; None: the tracer is asked for each span. Such a span ends by ``_mai_close(handle)``.
         record: Called as ``(span, spec, "input" or "output", value)`` where content is to be recorded; an input is the
             ``(args, kwargs)`` of ``forward``.
+        watchers: Who is told of finished runs of every engine.
         sizes: Whether all values are measured, as ``capture(sizes=True)`` does.
     """
 
@@ -34,6 +35,7 @@ class Telemetry:
     record: Callable[[Span, Any, str, Any], None] | None = None
     sizes: bool = False
     asked: bool = False
+    watchers: dict[object, Callable[[TraceHandle[Any]], object]] = {}  # noqa: RUF012 (there is one instance)
 
 
 telemetry: Telemetry = Telemetry()
@@ -46,9 +48,7 @@ def has_provider() -> bool:
     so it is asked once (that is when OTEL_PYTHON_TRACER_PROVIDER is honoured) and then the API's own variable is read.
     """
     if telemetry.tracer is None:
-        if not telemetry.asked:
-            trace.get_tracer_provider()
-            telemetry.asked = True
+        telemetry.asked = telemetry.asked or trace.get_tracer_provider() is not None
         if getattr(trace, "_TRACER_PROVIDER", telemetry) is None:
             return False
         from mai import __version__  # noqa: PLC0415 (the face imports this room)
@@ -96,12 +96,6 @@ def fixed_of(spec: Any) -> dict[str, Any]:
     if spec.fingerprint is not None and names.PLAN_HASH not in spec.attributes:
         spec.attributes[names.PLAN_HASH] = spec.fingerprint()
     return spec.attributes  # type: ignore[no-any-return]
-
-
-def light_span(frame: Frame, handle: TraceHandle[Any], spec: Any) -> None:
-    """Give a simple call below a span (which is in *frame* so far) a light one, and make that current."""
-    if frame.span is not None:
-        frame.span = telemetry.light(frame.span, handle, spec) if telemetry.light is not None else None
 
 
 def close_span(frame: Frame, handle: TraceHandle[Any], error: BaseException | None, *, innermost: bool) -> None:

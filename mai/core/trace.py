@@ -178,9 +178,7 @@ class TraceHandle(Controlled[R_co]):
 
     def to_otlp(self) -> bytes:
         """Return the tree as an ``ExportTraceServiceRequest`` of OTLP, in protobuf; it needs the extra ``otlp``."""
-        from mai.telemetry.convert import as_otlp  # noqa: PLC0415 (an arrow upwards)
-
-        return as_otlp(self)
+        return self._view.to_otlp()
 
     def critical_path(self) -> "list[TraceHandle[Any]]":
         """Return the calls that the duration of this one was spent in, parents first and then by their beginning.

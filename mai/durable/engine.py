@@ -410,7 +410,7 @@ class DurableEngine(LocalEngine):
         return self
 
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        last = len(self._tokens) == 1
+        last = len(self._entered) == 1
         if last:
             self._close(at_once=error is not None)
         try:

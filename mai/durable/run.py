@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from mai.core.clock import clock
-from mai.core.drive import apart, late
+from mai.core.drive import apart, late, outcome
 from mai.core.engine import Run
 from mai.core.events import post
 from mai.core.frame import Frame, current
@@ -138,7 +138,7 @@ class DurableRun(Run):
         await self.past.turn(path)
         env, started = current().env, clock.wall()
         if env.answers is not None:
-            data = signal.data(await apart(env.answers, signal))
+            data = signal.data(await outcome(apart(env.answers, signal)))
             await self._write(path, "wait", started, output=data)
             return data
         open_questions: Any = {} if env.bus is None else env.bus.questions

@@ -1,4 +1,4 @@
-"""The attribute names of what modules declare and composites find out; what each call writes: `mai.core.names`."""
+"""The attribute names of what modules declare and composites find out; what each call writes: `mai.values.names`."""
 
 KIND = "mai.kind"
 MODULE = "mai.module"

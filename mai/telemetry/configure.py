@@ -229,7 +229,6 @@ def shutdown() -> None:
 
 def _exit() -> None:
     """Let detached work of sync code end, then send what is left."""
-    loop = engines._portals.get(os.getpid())
-    if loop is not None:
+    if (loop := engines._process.portal) is not None:
         engines._flush(loop)
     shutdown()

@@ -10,7 +10,6 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
 import mai
-from mai.core import names as written
 from mai.core.clock import clock
 from mai.core.spans import facts_of
 from mai.layers import names
@@ -18,6 +17,7 @@ from mai.telemetry.missing import needs
 from mai.telemetry.resource import resource
 from mai.telemetry.sending import otlp
 from mai.types import TraceHandle, TraceLink
+from mai.values import names as written
 
 SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 __all__ = ["as_otlp", "send", "spans_of"]

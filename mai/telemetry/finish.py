@@ -5,12 +5,12 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from mai.core import engine as engines
-from mai.core import names as written
+from mai.core.spans import telemetry
 from mai.errors import ConfigError
 from mai.layers import names as known
 from mai.telemetry import names
 from mai.types import TraceHandle
+from mai.values import names as written
 
 __all__ = ["on_finish", "print_tree", "record_durations"]
 
@@ -47,19 +47,12 @@ def on_finish(fn: Callable[[TraceHandle[Any]], object]) -> Callable[[], None]:
     if inspect.iscoroutinefunction(fn) or not callable(fn):
         raise ConfigError(f"on_finish({fn!r}) needs a plain function of a handle, not an async one")
     key = object()
-    for table in _tables():
-        table[key] = fn
+    telemetry.watchers[key] = fn
 
     def stop() -> None:
-        for table in _tables():
-            table.pop(key, None)
+        telemetry.watchers.pop(key, None)
 
     return stop
-
-
-def _tables() -> list[dict[object, Any]]:
-    """Return who watches each engine that there is, and each that will be, in forked children too."""
-    return [engines.everywhere, *(engine.watchers for engine in list(engines.living))]
 
 
 def print_tree(handle: TraceHandle[Any]) -> None:

@@ -27,11 +27,11 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 
-from mai.core import names
 from mai.core.clock import clock
 from mai.core.spans import facts_of, fixed_of, wall_of
 from mai.core.trace import TraceHandle
 from mai.telemetry.stack import Stack
+from mai.values import names
 
 if TYPE_CHECKING:
     from mai.telemetry.provider import Processors

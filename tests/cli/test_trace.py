@@ -98,7 +98,7 @@ def test_a_stored_trace_is_written_as_a_page(mai: Mai, stored: Path, here: Path)
         ),
         (["deep.json"], "deep.json: this is no JSON (maximum recursion depth exceeded"),
         (["plan.json"], "plan.json: Cannot read a trace: data.schema is 'mai.plan/1', not 'mai.trace/1'"),
-        (["run.json", "--format", "tre"], "--format tre: there is no such format; did you mean tree?"),
+        (["run.json", "--format", "merm"], "--format merm: there is no such format; did you mean mermaid?"),
         (["run.json", "--format", "x"], "--format x: there is no such format; give one of tree, mermaid, json"),
         (["run.json", "--html", "a/b.html"], "--html a/b.html: there is no directory 'a'; give the name of a file"),
     ],

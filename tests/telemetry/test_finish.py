@@ -1,6 +1,5 @@
 """Subscribers to finished runs, and the metrics made of them."""
 
-import gc
 from typing import Any
 
 import pytest
@@ -42,17 +41,6 @@ async def test_runs_of_all_engines_are_seen_those_made_before_and_after() -> Non
     await shout("a")
     stop()
     assert seen == ["default", "before", "after"]
-
-
-def test_an_engine_that_nobody_holds_is_not_kept() -> None:
-    stop = on_finish(print)
-    engines = [LocalEngine() for _ in range(3)]
-    assert all(len(engine.watchers) == 1 for engine in engines)
-    kept = id(engines.pop())
-    gc.collect()
-    stop()
-    assert not any(id(one) == kept for one in gc.get_objects() if isinstance(one, LocalEngine))
-    assert all(engine.watchers == {} for engine in engines)
 
 
 def test_an_async_subscriber_is_refused() -> None:
