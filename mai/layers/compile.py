@@ -41,8 +41,13 @@ def spec_of(module: Any) -> Spec:
     if settings.retry:
         facts[names.RETRY_MAX] = settings.retry.attempts
     static = {names.KIND: kind, names.MODULE: qualified, names.CODE_FUNCTION: function}
+    operation: str = module._mai_operation
+    known = {names.OPERATION: operation} if operation else {}
+    if kind == "graph":
+        known[names.WORKFLOW] = name
     spec = Spec(
         what=(name, kind, qualified),
+        title=f"{operation} {name}".strip(),
         key=f"/{name}",
         signature=signature,
         params=settings.params,
@@ -71,7 +76,8 @@ def spec_of(module: Any) -> Spec:
         fallback=settings.fallback,
         retry=settings.retry or Retry(1),
         facts=facts,
-        attributes={**static, names.OPENINFERENCE_KIND: "CHAIN", **facts},
+        attributes={**static, names.OPENINFERENCE_KIND: "CHAIN", **known, **facts},
+        fingerprint=(lambda: module.plan().fingerprint) if _is_small_graph(module) else None,
     )
     if not layered:
         return spec
@@ -85,18 +91,28 @@ def _is_alone(signature: Signature) -> bool:
     return signature.first in signature.positional and needed in ([], [signature.first])
 
 
+def _is_small_graph(module: Any) -> bool:
+    """Say whether *module* is a graph whose plan is made soon enough for a span."""
+    return module._mai_kind == "graph" and len(module._wiring.of) <= 10_000
+
+
 def _attempt(spec: Spec) -> Spec:
     """Make the Spec of an attempt of the call of which *spec* is."""
     return replace(
         spec,
         what=("attempt", "attempt", spec.what[2]),
+        title="attempt",
+        fingerprint=None,
         attempts=spec.retry.attempts,
         limit=spec.timeout,
         detached=False,
         middleware=(),
         facts={},
-        attributes={**spec.attributes, names.KIND: "attempt"},
+        attributes={**{key: spec.attributes[key] for key in _OF_ATTEMPTS}, names.KIND: "attempt"},
     )
+
+
+_OF_ATTEMPTS = (names.MODULE, names.CODE_FUNCTION, names.OPENINFERENCE_KIND)
 
 
 class _Never:

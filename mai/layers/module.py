@@ -119,6 +119,7 @@ class Module(Generic[In, Out]):
 
     _mai_root: ClassVar[bool] = True
     _mai_kind: ClassVar[str] = "module"
+    _mai_operation: ClassVar[str] = ""  # `gen_ai.operation.name`, if it is one; its spans are called after it
     _mai_flow: ClassVar[bool | None] = None  # whether it is one unless its settings say; None: if of another kind
     _mai_names: ClassVar[Mapping[str, Any] | None] = None  # what annotations of forward may name besides globals
     _mai_signature: Signature | None = None
@@ -234,7 +235,7 @@ class Module(Generic[In, Out]):
         middleware: Around = UNSET,
         inline: bool | None = UNSET,
         isolate: bool = UNSET,
-        detached: bool = UNSET,
+        detached: bool | Literal["link"] = UNSET,
         flow: bool | None = UNSET,
         undo: Callable[..., object] | None = UNSET,
         version: str | None = UNSET,
@@ -253,7 +254,8 @@ class Module(Generic[In, Out]):
             middleware: An ``async (call, next) -> value``, or several, the first one outermost; see `Call`.
             inline: Run a plain ``forward`` on the event loop instead of in a worker thread.
             isolate: Give the call (a composite: each branch too; each attempt) a deep copy of its input.
-            detached: The call returns its TraceHandle at once, and its work goes on; see :doc:`/howto/detach`.
+            detached: The call returns its TraceHandle at once, and its work goes on; see :doc:`/howto/detach`. With
+                ``"link"`` its spans are a trace of their own, which is linked to this one.
             flow: Under a durable engine ``forward`` is repeated, and the modules that it calls are the recorded steps;
                 None: so it is with composites and graphs, and not with a ``forward`` of yours.
             undo: A module or function of the step's value that takes it back; called by a durable engine when the run
