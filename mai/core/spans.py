@@ -9,7 +9,7 @@ from typing import Any
 
 from opentelemetry import context as otel
 from opentelemetry import trace
-from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode, Tracer
+from opentelemetry.trace import Link, Span, Status, StatusCode, Tracer
 
 from ..values import names
 from ..values.events import TraceLink
@@ -84,7 +84,7 @@ def open_span(frame: Frame, owner: Frame, spec: Any, attrs: dict[str, Any] | Non
         known, wanted = frame.env.metadata, {"conversation_id": names.CONVERSATION_ID, "session_id": names.SESSION_ID}
         given |= {key: str(known[source]) for source, key in wanted.items() if source in known}
     tracer: Any = telemetry.tracer
-    span = tracer.start_span(spec.title, ambient, kind=SpanKind.INTERNAL, attributes=given, links=links)
+    span = tracer.start_span(spec.title, ambient, kind=spec.span_kind, attributes=given, links=links)
     context = span.get_span_context()
     if span.is_recording() or context.trace_flags.sampled:
         frame.span = span

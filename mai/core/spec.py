@@ -4,6 +4,8 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Optional
 
+from opentelemetry.trace import SpanKind
+
 from ..values.casts import Caster
 from ..values.signature import Signature
 from .retry import Retry
@@ -15,6 +17,7 @@ class Spec:
 
     what: tuple[str, str, str]  # name, kind, and qualified name of the class or function
     title: str  # of the span
+    span_kind: SpanKind
     key: str  # in the path, if user code makes the call
     signature: Signature
     params: Mapping[str, object]  # defaults that `with_` set

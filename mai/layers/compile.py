@@ -3,6 +3,8 @@
 from dataclasses import replace
 from typing import Any
 
+from opentelemetry.trace import SpanKind
+
 from ..core.retry import Retry
 from ..core.spec import Spec
 from ..errors import ConfigError
@@ -47,7 +49,8 @@ def spec_of(module: Any) -> Spec:
         known[names.WORKFLOW] = name
     spec = Spec(
         what=(name, kind, qualified),
-        title=f"{operation} {name}".strip(),
+        title=module._mai_span or f"{operation} {name}".strip(),
+        span_kind=module._mai_span_kind,
         key=f"/{name}",
         signature=signature,
         params=settings.params,
@@ -102,6 +105,7 @@ def _attempt(spec: Spec) -> Spec:
         spec,
         what=("attempt", "attempt", spec.what[2]),
         title="attempt",
+        span_kind=SpanKind.INTERNAL,
         fingerprint=None,
         attempts=spec.retry.attempts,
         limit=spec.timeout,

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Gener
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, ParamSpec, Protocol, Self, TypeVar, Unpack, overload
 
+from opentelemetry.trace import SpanKind
 from pydantic import BaseModel
 
 from ..core.call import DONE, begin, current, finish, launch, started
@@ -120,6 +121,8 @@ class Module(Generic[In, Out]):
     _mai_root: ClassVar[bool] = True
     _mai_kind: ClassVar[str] = "module"
     _mai_operation: ClassVar[str] = ""  # `gen_ai.operation.name`, if it is one; its spans are called after it
+    _mai_span: Any = ""  # the name of its spans; "": after its operation and its own name
+    _mai_span_kind: ClassVar[SpanKind] = SpanKind.INTERNAL
     _mai_flow: ClassVar[bool | None] = None  # whether it is one unless its settings say; None: if of another kind
     _mai_names: ClassVar[Mapping[str, Any] | None] = None  # what annotations of forward may name besides globals
     _mai_signature: Signature | None = None

@@ -34,12 +34,6 @@ def _many(value: Any) -> Any:
     return listed
 
 
-def _callable(value: Any) -> Any:
-    if value is not None and not callable(value):
-        raise ValueError("give a module or a function of the step's value")
-    return value
-
-
 def _around(value: Any) -> Any:
     """Return middleware as a tuple."""
     listed = _many(value)
@@ -51,6 +45,12 @@ def _around(value: Any) -> Any:
         except ValueError:  # of some builtins nothing is known
             continue
     return listed
+
+
+def _callable(value: Any) -> Any:
+    if value is not None and not callable(value):
+        raise ValueError("give a module or a function of the step's value")
+    return value
 
 
 class Settings(BaseModel, frozen=True, arbitrary_types_allowed=True, defer_build=True):

@@ -53,14 +53,14 @@ def spans_of(handle: TraceHandle[Any]) -> Iterator[ReadableSpan]:
         began = zero + ((one.start_ns or handle.start_ns or 0) - (handle.start_ns or 0))
         over = began if one.end_ns is None or one.start_ns is None else began + one.end_ns - one.start_ns
         yield ReadableSpan(
-            name=f"invoke_workflow {one.name}" if one.kind == "graph" else one.name,
+            name=_name(one),
             context=context,
             parent=ids.get(id(one.parent)),
             resource=here,
             attributes=_attributes(one),
             events=[*_told(one, began), *_events(one, over)],
             links=[_link(link) for link in one.links],
-            kind=SpanKind.INTERNAL,
+            kind=SpanKind.CLIENT if one.attributes.get(names.OPERATION) in _REMOTE else SpanKind.INTERNAL,
             status=_status(one),
             start_time=began,
             end_time=over,
@@ -70,6 +70,17 @@ def spans_of(handle: TraceHandle[Any]) -> Iterator[ReadableSpan]:
 
 def _id(size: int, *facts: object) -> int:
     return int.from_bytes(blake2b(repr(facts).encode(), digest_size=size).digest()) or 1
+
+
+def _name(one: TraceHandle[Any]) -> str:
+    """Return the name of a span, by which the conventions for generative AI know its operation."""
+    operation = "invoke_workflow" if one.kind == "graph" else one.attributes.get(names.OPERATION, "")
+    called = (one.attributes[key] for key in _CALLED if key in one.attributes)
+    return f"{operation} {next(called, one.name)}" if operation else one.name
+
+
+_REMOTE = ("chat", "embeddings")
+_CALLED = ("gen_ai.request.model", "gen_ai.tool.name", "gen_ai.agent.name")
 
 
 def _attributes(one: TraceHandle[Any]) -> dict[str, Any]:

@@ -59,6 +59,7 @@ class CallSpan(ReadableSpan, Span):
     _began: int | None = None
     _ended: int | None = None
     _title: str | None = None
+    _given_kind: SpanKind = SpanKind.INTERNAL
     _given: Mapping[str, Any] | None = None
 
     def __init__(
@@ -162,7 +163,7 @@ class CallSpan(ReadableSpan, Span):
             attributes=_bounded(self._facts(), limits.max_span_attributes, limits.max_span_attribute_length),
             events=[_event(what, facts, at, limits) for what, facts, at in _newest(events, limits.max_events)],
             links=_newest(self._linked, limits.max_links),
-            kind=SpanKind.INTERNAL,
+            kind=self.kind,
             status=self._verdict or Status(StatusCode.UNSET),
             start_time=began,
             end_time=self._end_time_of(began),
@@ -220,8 +221,8 @@ class CallSpan(ReadableSpan, Span):
 
     @property
     def kind(self) -> SpanKind:
-        """INTERNAL."""
-        return SpanKind.INTERNAL
+        """CLIENT where a step calls another process, else INTERNAL."""
+        return self._given_kind if self._spec is None else self._spec.span_kind
 
     @property
     def status(self) -> Status:
@@ -316,6 +317,7 @@ class LightTracer(Tracer):
             return self.sdk.start_span(name, context, *args, **given)
         span = CallSpan(self, _trace_of(above), above.span_id, self._new_id())
         span._title, span._given, span._began = name, given.get("attributes") or {}, _wall()
+        span._given_kind = given.get("kind", SpanKind.INTERNAL)
         return span
 
     def start_as_current_span(self, name: str, *args: Any, **given: Any) -> Any:
