@@ -50,6 +50,8 @@ nitpick_ignore_regex = [
     # Other libraries: links to them need their inventories from the network, and the build must work without one.
     (r"py:.*", r"(annotated_types|anyio|asyncio|collections|contextlib|contextvars|datetime|enum|inspect|types)\..*"),
     (r"py:.*", r"(opentelemetry|pydantic|pydantic_core|typing|typing_extensions)\..*"),
+    (r"py:.*", r"(os|ssl)\.\w+"),
+    (r"py:class", r"Server"),  # that of the MCP SDK
     # Shown in signatures, not documented: what is private, the mark of a keyword not given, type variables alone, and
     # the keywords of a class and of the decorator, which are those of `Module.with_`.
     (r"py:.*", r"mai\.[\w.]*\._\w+"),

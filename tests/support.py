@@ -2,7 +2,8 @@
 
 `simulated` runs an async test on a loop whose clock jumps to the next timer when nothing else is left to do, so that a
 test of a minute's timeout takes a millisecond and its times are exact. The loop is in debug mode, and a test fails if
-it leaves a task or an unheard exception behind.
+it leaves a task or an unheard exception behind. Other than in `mai.testing` the worker threads are real ones, which run
+at the same time: that is what many of these tests are about.
 """
 
 import asyncio
@@ -26,7 +27,8 @@ from opentelemetry.sdk.trace.sampling import Decision, Sampler, SamplingResult
 
 import mai
 from mai import ConfigError
-from tests.clocks import replaced
+from mai.core.clock import clock
+from mai.testing.clocks import exchanged
 
 __all__ = [
     "Simulation", "loop_of", "python", "recorded_spans", "refused", "refused_value", "simulate", "simulated",
@@ -113,7 +115,7 @@ def simulate(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
     with asyncio.Runner(loop_factory=Simulation) as runner:
         loop = runner.get_loop()
         assert isinstance(loop, Simulation)
-        with replaced(loop.time):
+        with exchanged(clock, now=loop.time, wall=loop.time, ticks=lambda: int(loop.now * 1e9)):
             try:
                 return runner.run(main())
             finally:

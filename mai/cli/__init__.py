@@ -1,9 +1,10 @@
 """The `mai` command: runs modules from a shell.
 
-It needs the extra ``cli``. The parts: `app` declares the commands, `run` does one run, `plan` shows a plan, `target`
-finds the Module, `words` and `inputs` read what it is called with, `interrupt` is Ctrl-C, `progress` shows a run on a
-terminal, `questions` answers what it asks, `output` prints results and failures, `about` the target's help, `usage`
-says what was wrong with a command line; `serve` offers modules over MCP.
+It needs the extra ``cli``. The parts: `app` declares the commands, `run` does one run, `plan` shows a plan, `trace` a
+trace that was stored, `serve` offers modules over MCP; `target` finds the Module, `words` and `inputs` read what it is
+called with, `interrupt` is Ctrl-C, `progress` shows a run on a terminal, `questions` answers what it asks, `output`
+prints results and failures, `files` keeps traces, `about` is the target's help, `usage` says what was wrong with a
+command line.
 """
 
 import sys

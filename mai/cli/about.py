@@ -14,7 +14,7 @@ from mai.values.casts import show
 
 __all__ = ["OPTION_NAMES", "about"]
 
-OPTION_NAMES = frozenset({"answer", "timeout", "trace", "json", "traceback", "help"})
+OPTION_NAMES = frozenset({"answer", "timeout", "trace", "trace_html", "trace_json", "json", "traceback", "help"})
 
 
 def about(module: Module[Any, Any], written: str) -> str:

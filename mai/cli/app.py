@@ -9,6 +9,8 @@ import mai
 from mai.cli.plan import FORMATS, plan_target
 from mai.cli.run import Options, run_target
 from mai.cli.runs import runs_app
+from mai.cli.trace import FORMATS as TRACE_FORMATS
+from mai.cli.trace import show_trace
 
 __all__ = ["app", "options_first"]
 
@@ -22,7 +24,7 @@ _RUN_HELP = (
     "Exit codes: 0 ok, 1 the run failed, 2 bad usage, 130 interrupted."
 )
 _FLAGS = ("--trace", "--json", "--traceback")
-_VALUED = ("--timeout", "--answer")
+_VALUED = ("--timeout", "--answer", "--trace-html", "--trace-json")
 
 
 def options_first(words: Sequence[str]) -> list[str]:
@@ -89,12 +91,26 @@ def _run(
     trace: Annotated[
         bool, typer.Option("--trace", help="Print the trace tree to standard error after the run.")
     ] = False,
+    trace_html: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Write the trace to a page that any browser shows.")
+    ] = None,
+    trace_json: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Store the trace; mai trace FILE shows it again.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
     traceback: Annotated[
         bool, typer.Option("--traceback", help="Print the whole Python traceback if the run fails.")
     ] = False,
 ) -> None:
-    options = Options(timeout=timeout, trace=trace, as_json=as_json, traceback=traceback, answers=tuple(answer or ()))
+    options = Options(
+        timeout=timeout,
+        trace=trace,
+        trace_html=trace_html,
+        trace_json=trace_json,
+        as_json=as_json,
+        traceback=traceback,
+        answers=tuple(answer or ()),
+    )
     raise typer.Exit(run_target(target, words or [], options))
 
 
@@ -134,3 +150,20 @@ def _serve_mcp(
     from mai.cli.serve import serve_targets  # noqa: PLC0415 (no other command needs the tools)
 
     raise typer.Exit(serve_targets(targets, http, token_env))
+
+
+@app.command("trace")
+def _trace(
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help="What mai run --trace-json FILE wrote; - for standard input.")
+    ],
+    *,
+    form: Annotated[
+        str, typer.Option("--format", metavar="FORMAT", help=f"How to print it: {', '.join(TRACE_FORMATS)}.")
+    ] = "tree",
+    html: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Write it to a page that any browser shows, and print nothing.")
+    ] = None,
+) -> None:
+    """Show a stored trace: which steps ran when, for how long, and what came of them."""
+    raise typer.Exit(show_trace(file, form, html))

@@ -1,12 +1,10 @@
 """`mai plan`: load the target and print its plan."""
 
-import difflib
-
 from mai import views
 from mai.cli.output import failure_text, say, write_result
 from mai.cli.run import BAD_USAGE, OK
 from mai.cli.target import import_paths, load
-from mai.cli.usage import BadUsage
+from mai.cli.usage import BadUsage, check_format
 from mai.errors import WiringError
 
 __all__ = ["FORMATS", "plan_target"]
@@ -17,12 +15,11 @@ FORMATS = ("text", "mermaid", "dot", "json")
 def plan_target(written: str, form: str, *, with_traceback: bool = False) -> int:
     """Print the plan of the target *written* in the format *form*, and return the exit code."""
     try:
-        if form not in FORMATS:
-            close = difflib.get_close_matches(form, FORMATS, 1)
-            hint = f"; did you mean {close[0]}?" if close else f"; give one of {', '.join(FORMATS)}"
-            raise BadUsage(f"--format {form}: there is no such format{hint}")
+        check_format(form, FORMATS)
         with import_paths(written):
-            plan = load(written).plan()
+            module = load(written)
+            result = module.plan_json() if form == "json" else views.draw(module.plan(), form)
+            write_result(result)
     except WiringError as error:  # a graph that is not finished
         say(f"mai plan: {error}")
         return BAD_USAGE
@@ -31,5 +28,4 @@ def plan_target(written: str, form: str, *, with_traceback: bool = False) -> int
         if with_traceback and problem.__cause__ is not None:
             say(failure_text(problem.__cause__, with_traceback=True))
         return BAD_USAGE
-    write_result(plan.model_dump_json(indent=2) if form == "json" else views.draw(plan, form))
     return OK

@@ -2,15 +2,15 @@
 
 import asyncio
 import math
-import os
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TextIO
 
-from mai import capture, views
+from mai import capture
 from mai.cli.about import about
+from mai.cli.files import check_file, keep
 from mai.cli.inputs import arguments, call_arguments, input_model
 from mai.cli.interrupt import Interrupt, handling_sigint
 from mai.cli.output import failure_text, result_text, say, write_result
@@ -20,7 +20,8 @@ from mai.cli.target import import_paths, load
 from mai.cli.usage import BadUsage
 from mai.errors import AskError, DeadlineExceeded, PayloadError
 from mai.layers import Module
-from mai.types import Context, TraceHandle
+from mai.types import Context
+from mai.views.coloured import print_trees
 
 __all__ = ["BAD_USAGE", "FAILED", "INTERRUPTED", "OK", "Options", "run_target"]
 
@@ -34,6 +35,8 @@ class Options:
     Attributes:
         timeout: Deadline of the run [s]; ``None`` means none.
         trace: Print the trace tree to standard error after the run.
+        trace_html: The file to write the trace to as a page; ``None`` means none.
+        trace_json: The file to store the trace in; ``None`` means none.
         as_json: Print the result as JSON.
         traceback: Print Python's whole traceback where the run fails or the target cannot be imported.
         answers: The answers to the first questions of the run, in their order.
@@ -41,6 +44,8 @@ class Options:
 
     timeout: float | None = None
     trace: bool = False
+    trace_html: str | None = None
+    trace_json: str | None = None
     as_json: bool = False
     traceback: bool = False
     answers: tuple[str, ...] = ()
@@ -51,6 +56,8 @@ def run_target(written: str, tokens: Sequence[str], options: Options) -> int:
     try:
         if options.timeout is not None and not 0 < options.timeout < math.inf:
             raise BadUsage(f"--timeout {options.timeout:g}: give a positive number of seconds")
+        check_file(options.trace_html, "--trace-html")
+        check_file(options.trace_json, "--trace-json")
         with import_paths(written):
             module = load(written)
             if _asks_for_help(tokens):
@@ -96,8 +103,9 @@ def _run(module: Module[Any, Any], tokens: Sequence[str], options: Options) -> i
         except Exception as error:  # noqa: BLE001 - the boundary where a failure becomes an exit code
             code = _failed(error, options)
     if options.trace:
-        say(_trees(traced.runs))
-    return code
+        print_trees(traced.runs, sys.stderr)
+    kept = keep(traced.runs, html=options.trace_html, data=options.trace_json)
+    return code if kept else code or FAILED
 
 
 def _answering(options: Options, display: Display | None, interrupt: Interrupt) -> AbstractContextManager[None]:
@@ -129,14 +137,6 @@ def _failed(error: BaseException, options: Options) -> int:
     if isinstance(error, AskError) and "nobody can answer" in str(error):
         say("  (answer at a terminal, or with --answer VALUE for each question, in the order in which they come)")
     return FAILED
-
-
-def _trees(handles: Sequence[TraceHandle[Any]]) -> str:
-    """Return the trace trees, as wide as the terminal that standard error is, if it is one."""
-    width = None
-    if sys.stderr.isatty() and "COLUMNS" not in os.environ:
-        width = os.get_terminal_size(sys.stderr.fileno()).columns
-    return views.runs(handles, width)
 
 
 def _read_stdin() -> bytes | None:

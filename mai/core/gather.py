@@ -289,8 +289,10 @@ class _Lone:
         return error is None
 
 
-def hopped(body: Body) -> Body:
+def hopped(body: Body, dropped: Callable[[BaseException], None]) -> Body:
     """Return a body that runs *body* on a fresh stack: in a task of its own, which is joined.
+
+    *dropped* is told of a cancel that comes before that has begun.
 
     A call costs some Python frames and some of the C stack, so that a nest of a few hundred would overflow both.
     """
@@ -299,7 +301,9 @@ def hopped(body: Body) -> Body:
     work = _Lone(body, lambda: task.cancelling() - before)
     try:
         yield from gather(work).__await__()
-    except asyncio.CancelledError:
+    except asyncio.CancelledError as error:
+        if work.body is not None:
+            dropped(error)
         if not work.gave:  # else whoever drives the call finds the cancel, and tells it from a deadline
             raise
     finally:  # a failure wins over a cancel where the body made it of one: a deadline that passed, clean-up

@@ -8,20 +8,21 @@ import uuid
 from collections.abc import Callable
 
 
+class Chance:
+    """Random numbers in [0, 1) and random bytes, behind attributes, so that a simulation can hand out its own."""
+
+    draw: Callable[[], float] = staticmethod(lambda: int.from_bytes(os.urandom(6), "big") / (1 << 48))
+    take: Callable[[int], bytes] = staticmethod(os.urandom)
+
+
+chance: Chance = Chance()
+
+
 def new_id() -> str:
     """Return 128 random bits as 32 hexadecimal digits."""
-    return os.urandom(16).hex()
+    return chance.take(16).hex()
 
 
 def new_uuid() -> str:
     """Return a random UUID, as text."""
-    return str(uuid.UUID(bytes=os.urandom(16), version=4))
-
-
-class Chance:
-    """Random numbers in [0, 1), behind one attribute, so that a simulation can hand out its own."""
-
-    draw: Callable[[], float] = staticmethod(lambda: int.from_bytes(os.urandom(6), "big") / (1 << 48))
-
-
-chance: Chance = Chance()
+    return str(uuid.UUID(bytes=chance.take(16), version=4))

@@ -27,13 +27,17 @@ from ..errors import TooManyAbandoned
 from .clock import clock
 from .frame import current
 from .names import THREAD_ABANDONED
+from .points import points
 
 _here = threading.local()  # .job: what this worker thread does now
 thread_owners: WeakSet[Any] = WeakSet()  # which must `forget` their threads in a forked child
 
 
-def worker_loop() -> asyncio.AbstractEventLoop | None:
+def worker_loop(door: "Door | None" = None) -> asyncio.AbstractEventLoop | None:
     """Return the loop that waits for the job of this thread, or None outside worker threads.
+
+    Args:
+        door: Behind which this thread is about to block; if the job is given up, so is the call that it waits for.
 
     Raises:
         asyncio.CancelledError: If the caller of the job was cancelled, so that the job must start nothing more.
@@ -41,12 +45,34 @@ def worker_loop() -> asyncio.AbstractEventLoop | None:
     job: Job | None = getattr(_here, "job", None)
     if job is not None and job.state == "abandoned":
         raise asyncio.CancelledError
+    if job is not None:
+        job.door = door
     return None if job is None else job.loop
 
 
 def start_thread(target: Callable[[], None], name: str) -> None:
     """Start a daemon thread, which never keeps the interpreter from ending."""
+    points.reach("thread.start")
     threading.Thread(target=target, name=name, daemon=True).start()
+
+
+class Scheduling:
+    """How worker threads start and block; a simulation puts its own in the place of these, and one runs at a time."""
+
+    def start(self, target: Callable[[], None], name: str) -> None:
+        """Start a worker thread."""
+        start_thread(target, name)
+
+    def gate(self, lock: Any) -> Callable[[], object]:
+        """Return what blocks until *lock* is free, and takes it."""
+        return lock.acquire  # type: ignore[no-any-return]
+
+    def until(self, ready: Callable[[], bool], timeout: float | None) -> float | None:
+        """Block until *ready*, if this can; return how long the thread has yet to block by itself."""
+        return timeout
+
+
+scheduling: Scheduling = Scheduling()
 
 
 # Runs in forked children only, of which the measurement of coverage hears nothing.
@@ -70,12 +96,14 @@ class Job:
         self.call: Callable[[], Any] | None = call
         self.future: asyncio.Future[Any] = loop.create_future()
         self.state = "queued"  # then "running", then "done"; or "abandoned" from either of the first two
+        self.door: Door | None = None  # the last one behind which it blocked
         self.settle: Callable[[], Any] = int  # then what tells the future, in the loop's thread
 
     def run(self) -> None:
         """Do the work, in this thread."""
         before, _here.job = getattr(_here, "job", None), self
         try:
+            points.reach("thread.job")
             self.settle = partial(self.future.set_result, self.context.run(self.call))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType, reportCallIssue]
         except BaseException as error:  # noqa: BLE001 (whatever it is, the caller gets it)
             wrapped = RuntimeError("the step raised StopIteration") if isinstance(error, StopIteration) else error
@@ -94,9 +122,13 @@ class Door(SimpleQueue[Any]):
     value: Any = None
     error: BaseException | None = None
 
+    def cancel(self) -> None:
+        """Cancel the call; from any thread."""
+        self.loop.call_soon_threadsafe(lambda: self.task and self.task.cancel())
+
     def serve(self, timeout: float | None = None) -> None:
         """Run jobs until None comes (raises queue.Empty after *timeout* seconds without any)."""
-        while (work := self.get(timeout=timeout)) is not None:
+        while (work := self.get(timeout=scheduling.until(lambda: not self.empty(), timeout))) is not None:
             work()
         self.open = False
         while not self.empty():
@@ -189,7 +221,7 @@ class Threads:
             self._coming = True
             self._idle.pop().release()
         elif self._busy() < self.limit:
-            start_thread(self._work, f"mai-worker-{self.started + 1}")  # may fail: then the next call tries again
+            scheduling.start(self._work, f"mai-worker-{self.started + 1}")  # may fail: then the next call tries again
             self._coming = True
             self.started += 1
 
@@ -228,6 +260,7 @@ class Threads:
         """What a thread does: take jobs while there are any, else wait at its gate."""
         gate = threading.Lock()
         gate.acquire()
+        rest = scheduling.gate(gate)
         job: Job | None = None
         arrives = True
         while True:
@@ -252,7 +285,7 @@ class Threads:
                 job.run()
             elif stays:
                 del ended  # an idle thread holds nothing
-                gate.acquire()
+                rest()
                 arrives = True
             else:
                 return
@@ -289,6 +322,9 @@ async def offload(call: Callable[[], Any]) -> Any:
     try:
         return await job.future
     except asyncio.CancelledError:
-        if threads.abandon(job) and frame.handle is not None:
+        abandoned, due = threads.abandon(job), frame.deadline
+        if abandoned and job.door is not None and (due is None or clock.now() < due):  # else a timer of its own does
+            job.door.cancel()
+        if abandoned and frame.handle is not None:
             frame.handle.attributes = {**frame.handle.attributes, THREAD_ABANDONED: True}
         raise

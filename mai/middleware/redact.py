@@ -69,8 +69,7 @@ class Redactor:
         if isinstance(value, bytes):
             return self.text(value.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")
         if isinstance(value, Mapping):
-            whole: Mapping[Any, Any] = value  # pyright: ignore[reportUnknownVariableType]
-            return {self.value(key): self.value(one) for key, one in whole.items()}
+            return {self.value(key): self.value(one) for key, one in _pairs(value)}
         if type(value) in (list, tuple):
             return type(value)(self.value(one) for one in value)
         return value
@@ -79,7 +78,7 @@ class Redactor:
         """Return what redacts a text that comes in chunks, between which a secret may be split."""
         return RedactedStream(self)
 
-    def held(self, text: str) -> int:
+    def _held(self, text: str) -> int:
         """Return how many characters at the end of *text* may be the beginning of a secret."""
         for start in range(max(0, len(text) - self._longest + 1), len(text)):
             tail = text[start:]
@@ -87,7 +86,7 @@ class Redactor:
                 return len(tail)
         return 0
 
-    def found(self, text: str) -> Iterator[re.Match[str]]:
+    def _found(self, text: str) -> Iterator[re.Match[str]]:
         """Yield where secrets stand in *text*."""
         return iter(()) if self._pattern is None else self._pattern.finditer(text)
 
@@ -115,14 +114,14 @@ class RedactedStream:
     def feed(self, chunk: str) -> str:
         """Take the next chunk; return as much of the text as is sure."""
         text, out, at = self._rest + chunk, list[str](), 0
-        sure = len(text) - self._redactor.held(text)
-        for match in self._redactor.found(text):
+        sure = len(text) - self._redactor._held(text)
+        for match in self._redactor._found(text):
             if match.start() >= sure:
                 break
             out += [text[at : match.start()], self._redactor.mask]
             at = match.end()
             if at > sure:  # what is held back was the end of a whole one
-                sure = len(text) - self._redactor.held(text[at:])
+                sure = len(text) - self._redactor._held(text[at:])
         self._rest = text[max(at, sure) :]
         return "".join([*out, text[at:sure]])
 
@@ -160,3 +159,8 @@ def _base64(data: bytes) -> Iterator[str]:
         core = text[first : (before + len(data)) * 8 // 6]
         if len(core) >= _CORE:
             yield core
+
+
+def _pairs(value: Any) -> list[tuple[Any, Any]]:
+    """Return the items of a mapping, of whatever types."""
+    return list(value.items())

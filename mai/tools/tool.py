@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Generic, Literal, ParamSpec, Protocol, TypedDict, TypeVar, Unpack, cast, overload
 
+from pydantic import ConfigDict, TypeAdapter
 from pydantic.errors import PydanticInvalidForJsonSchema, PydanticUserError
-from pydantic_core import to_json
 
 from mai.core.frame import current
 from mai.core.trace import noted
@@ -37,6 +37,9 @@ Approve = bool | Callable[[Mapping[str, Any]], bool | Awaitable[bool]]
 OnError = Literal["return", "raise"]
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _SHOWN = 2000  # characters of one argument that a person is shown
+_JSON: TypeAdapter[Any] = TypeAdapter(
+    Any, config=ConfigDict(ser_json_inf_nan="constants", ser_json_bytes="base64", defer_build=True)
+)
 _call_id: ContextVar[str] = ContextVar("mai.tool.call_id", default="")
 
 
@@ -280,8 +283,7 @@ class Tool(Module[Any, Any], Generic[P, R]):
             if alone and p.name in left:
                 places.append(left.pop(p.name))
         if rest is not None:
-            more: Any = left.pop(rest.name)
-            places += more if isinstance(more, list) else [more]
+            places += _listed(left.pop(rest.name))
         return places, left
 
     def _cut(self, text: str) -> str:
@@ -346,7 +348,7 @@ def as_text(value: object) -> str:
     if isinstance(value, str):
         return value
     try:
-        return to_json(value, fallback=str, inf_nan_mode="constants", bytes_mode="base64").decode()
+        return _JSON.dump_json(value, fallback=str).decode()
     except ValueError:  # it contains itself, or text that is no Unicode
         return repr(value)
 
@@ -371,6 +373,10 @@ def _by_name(signature: Signature, args: Any, kwargs: Any) -> dict[str, Any]:
     found = dict(zip((p.name for p in signature.positional), args, strict=False))
     rest = args[len(signature.positional) :]
     return {**found, **({signature.rest[0]: rest} if rest else {}), **kwargs}
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]  # pyright: ignore[reportUnknownVariableType]
 
 
 def _shown(value: object) -> str:

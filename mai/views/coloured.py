@@ -1,5 +1,6 @@
 """The text tree in the colours of a terminal, which needs rich; without it, or without a terminal, plain text."""
 
+import os
 import sys
 from collections.abc import Iterable
 from typing import Any, TextIO
@@ -27,10 +28,10 @@ def print_trees(handles: Iterable[TraceHandle[Any]], file: TextIO | None = None)
     try:
         from rich.console import Console  # noqa: PLC0415 (an extra)
     except ImportError:
-        print(_writable(runs(handles), out), file=out)
+        print(_writable(runs(handles, _width(out)), out), file=out)
         return
     console = Console(file=out, highlight=False, markup=False, emoji=False)
-    width = console.width if console.is_terminal or console.is_jupyter else None
+    width = _width(out)
     for i, handle in enumerate(handles):
         if i:
             console.print()
@@ -47,6 +48,14 @@ def _print_line(console: Any, line: list[Piece], out: TextIO) -> None:
         text.append(_writable(piece.text, out), _STYLES.get(piece.role, COLOURS.get(piece.role, "")))
     text.rstrip()
     console.print(text, soft_wrap=True)
+
+
+def _width(out: TextIO) -> int | None:
+    """Return how wide the terminal *out* is; None where it is none, or ``COLUMNS`` says it."""
+    try:
+        return os.get_terminal_size(out.fileno()).columns if out.isatty() and "COLUMNS" not in os.environ else None
+    except OSError:  # it only looks like one
+        return None
 
 
 def _writable(text: str, out: TextIO) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 
 from mai.types import TraceHandle
 from mai.views.figures import critical_path, latest
-from mai.views.outcomes import glyph
+from mai.views.outcomes import glyph, name_of
 from mai.views.text import safe, seconds_text
 
 __all__ = ["gantt"]
@@ -52,7 +52,7 @@ def gantt(handle: TraceHandle[Any]) -> str:
         at, until = max(0, first) * 1000 // size, max(0, last) * 1000 // size
         took = "" if call.duration is None else f" {seconds_text(call.duration)}"
         tag = _tag(call, path)
-        lines.append(f"  {glyph(call.outcome)} {_text(call.name + took)} :{tag}{at}, {max(until, at + 1)}")
+        lines.append(f"  {glyph(call.outcome)} {_text(name_of(call) + took)} :{tag}{at}, {max(until, at + 1)}")
     return "\n".join(lines)
 
 

@@ -1,8 +1,11 @@
-"""The marks and colours of outcomes, the same in every view."""
+"""The marks and colours of outcomes, and what a call is called: the same in every view."""
 
 from collections.abc import Mapping
+from typing import Any
 
-__all__ = ["COLOURS", "GLYPHS", "glyph"]
+from mai.types import TraceHandle
+
+__all__ = ["COLOURS", "GLYPHS", "glyph", "name_of"]
 
 GLYPHS: Mapping[str, str] = {
     "running": "•", "ok": "✓", "error": "✗", "timeout": "◷", "cancelled": "⊘", "abandoned": "◌", "skipped": "-",
@@ -24,3 +27,8 @@ def glyph(outcome: str) -> str:
         ('✓', '?')
     """
     return GLYPHS.get(outcome, "?")
+
+
+def name_of(handle: TraceHandle[Any]) -> str:
+    """Return the name of a call; of an attempt with its number."""
+    return f"{handle.name} {handle.attempt}" if handle.kind == "attempt" else handle.name

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from mai.layers.names import BRANCH_KEY, DECISION, LOOP_TURNS, MAP_ITEMS
 from mai.types import TraceHandle
-from mai.views.outcomes import glyph
+from mai.views.outcomes import glyph, name_of
 from mai.views.text import bytes_text, cells, cut, pad, safe, seconds_text
 
 __all__ = ["Piece", "pieces", "runs", "tree"]
@@ -126,8 +126,7 @@ def _prefixes(below: str, depth: int, deepest: int, *, last: bool) -> tuple[str,
 def _title(handle: TraceHandle[Any]) -> str:
     """Return the name; with a named branch's key, the turns or items of a call that repeats, the way that one chose."""
     key, decision = handle.attributes.get(BRANCH_KEY), handle.attributes.get(DECISION)
-    name = f"{handle.name} {handle.attempt}" if handle.kind == "attempt" else handle.name
-    name = name if key is None else f"{key}: {name}"
+    name = name_of(handle) if key is None else f"{key}: {name_of(handle)}"
     times = handle.attributes.get(MAP_ITEMS, handle.attributes.get(LOOP_TURNS))
     name = name if times is None else f"{name} x{times:,}"
     return safe(name if decision is None else f"{name} → {decision}")
@@ -204,5 +203,6 @@ def _bar(handle: TraceHandle[Any], columns: _Columns) -> str:
     end_ns = columns.end_ns if handle.end_ns is None else handle.end_ns
     first = min(columns.bar - 1, max(0, (handle.start_ns - columns.start_ns) * columns.bar // total))
     last = min(columns.bar, max(first + 1, -((columns.start_ns - end_ns) * columns.bar // total)))
-    thin = not running and (end_ns - handle.start_ns) * columns.bar * 8 < total
-    return " " * first + ("░" if running else "▏" if thin else "█") * (last - first)
+    if not running and (end_ns - handle.start_ns) * columns.bar * 8 < total:
+        return " " * first + "▏"
+    return " " * first + ("░" if running else "█") * (last - first)

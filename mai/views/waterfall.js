@@ -180,7 +180,7 @@
     if (!width) return;
     const rough = span / Math.max(2, width / 92);
     const power = 10 ** Math.floor(Math.log10(rough));
-    const step = [1, 2, 5, 10].map((n) => n * power).find((n) => n >= rough);
+    const step = [1, 2, 2.5, 5, 10].map((n) => n * power).find((n) => n >= rough);
     const begin = Math.ceil((state.from - first) / step) * step;
     const [unit, size] = unitOf(Math.max(step, (state.to - first) / 10));
     const made = [];

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 
 from mai import Parallel, capture, module
 from mai.cli.progress import Census, live, picture
+from mai.testing import FakeClock
 from tests.cli.support import Done
-from tests.clocks import replaced
 
 
 @dataclass(eq=False, repr=False)
@@ -136,7 +136,7 @@ def test_attempts_are_shown_as_those_of_their_call_and_are_no_calls() -> None:
 
     def steps() -> list[str]:
         everything(census)
-        with replaced(lambda: 0.0):
+        with FakeClock(0.0):
             return [line.rpartition("  ")[0] for line in picture(census, "root", 1.0).plain.split("\n")[1:]]
 
     assert steps() == ["  • Chat"]
@@ -257,7 +257,7 @@ def test_the_display_shows_the_steps_that_run_longest() -> None:
         fan.begin(f"step \x1b[2J{n}", start_ns=n * 10**9).ended = n == 0
     census = Census([root])  # type: ignore[list-item]
     everything(census)
-    with replaced(lambda: 72.0):
+    with FakeClock(72.0):
         lines = picture(census, "root", 72.3).plain.split("\n")
     assert lines[0][1:] == " root  1 done, 11 running, 1 m 12 s"
     assert lines[1] == "  1/30 Parallel"

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from opentelemetry.trace import StatusCode
 
 from mai import ConfigError, Context, DeadlineExceeded, Module, Retry, WiringError, capture, module
-from tests.clocks import drawn
+from mai.testing import fixed_chance
 from tests.support import loop_of, recorded_spans, refused, simulated
 
 mark: contextvars.ContextVar[str] = contextvars.ContextVar("mark", default="clean")
@@ -38,7 +38,7 @@ class Flaky(Module):
 
 @pytest.fixture(autouse=True)
 def longest_pauses() -> Iterator[None]:
-    with drawn(1.0):
+    with fixed_chance(1.0):
         yield
 
 
@@ -51,7 +51,7 @@ def longest_pauses() -> Iterator[None]:
 def test_a_pause_is_random_between_nothing_and_a_bound_that_doubles(
     attempt: int, base: float, limit: float, chance: float
 ) -> None:
-    with drawn(chance):
+    with fixed_chance(chance):
         pause = Retry(attempt + 1, base=base, limit=limit).pause(attempt, ValueError())
     bound = min(limit, base * 2.0 ** min(attempt - 1, 1000))
     assert pause == pytest.approx(chance * bound)

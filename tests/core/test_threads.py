@@ -10,7 +10,10 @@ from typing import Any
 import pytest
 
 from mai import Context, DeadlineExceeded, LocalEngine, Module, Parallel, TooManyAbandoned, capture, module
+from mai.core.clock import clock
 from mai.core.threads import Door
+from mai.testing import explore
+from mai.testing.loop import START
 from tests.support import loop_of, python, simulated
 
 mark: contextvars.ContextVar[str] = contextvars.ContextVar("mark", default="clean")
@@ -270,6 +273,39 @@ async def test_a_cancelled_caller_is_free_at_once() -> None:
             await task
         assert gate.passed == 0
         gate.open.set()
+
+
+@pytest.mark.parametrize("by", ["timeout", "cancel"])
+def test_the_call_that_an_abandoned_thread_waits_for_is_cancelled_with_it(by: str) -> None:
+    times: list[float] = []
+
+    @module
+    async def long(x: int) -> None:
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            await asyncio.sleep(1)
+            times.append(clock.now() - START)
+
+    @module
+    def waits(x: int) -> None:
+        try:
+            long.run(x)
+        finally:
+            times.append(clock.now() - START)
+
+    async def main() -> None:
+        task = asyncio.ensure_future(waits.with_(timeout=10 if by == "timeout" else None)(1))
+        if by == "cancel":
+            await asyncio.wait([task], timeout=10)
+            task.cancel()
+        with pytest.raises(DeadlineExceeded if by == "timeout" else asyncio.CancelledError):
+            await task
+        assert clock.now() - START == pytest.approx(10)
+
+    seen = explore(main, seeds=20)
+    assert len(times) == 2 * (seen.runs + 1)
+    assert times == [pytest.approx(11, abs=0.02)] * len(times)
 
 
 @pytest.mark.parametrize("door", ["run", "start"])

@@ -8,9 +8,10 @@ from typing import Any
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from mai.core.clock import clock
+from mai.testing import Trial
+from mai.testing.loop import START
 
-from .simulation import Outcome, simulate, unfinished
+from .simulation import simulate, unfinished
 from .trees import Kinds, Par, Step, Wait, World, build, nodes, numbered, trees
 
 MOST_MOMENTS = 60
@@ -30,7 +31,7 @@ TIMED = Kinds(
 class Story:
     """One run, and how things stood when the caller had its turn again."""
 
-    out: Outcome
+    out: Trial[Any]
     world: World
     took: float  # from the cancel to the end of the call
     clean: float  # all clean-ups of the tree, one after the other
@@ -43,7 +44,7 @@ class Story:
 
 def cancelled(tree: Any, seed: int, moment: int | None) -> Story:
     """Run the tree and cancel it at a moment."""
-    world, moments, after = World(), [math.inf], dict[str, Any]()
+    world, after = World(), dict[str, Any]()
 
     async def main() -> Any:
         task = asyncio.current_task()
@@ -55,11 +56,12 @@ def cancelled(tree: Any, seed: int, moment: int | None) -> Story:
             after["tasks"], after["cancels"] = unfinished(), task.cancelling()
             after["later"] = {*world.began}
 
-    out = simulate(main, seed, moment, lambda: moments.append(clock.now()))
+    out = simulate(main, seed, moment)
+    met = math.inf if out.at is None else START + out.at
     clean = sum(max(0.0, node.cleanup) for node in nodes(tree) if isinstance(node, Step))
     after["later"] = {*world.began} - after["later"]
-    after["late"] = {ident for ident, (when, _) in world.began.items() if when > moments[-1]}
-    return Story(out, world, took=1000 + out.elapsed - moments[-1], clean=clean, **after)
+    after["late"] = {ident for ident, (when, _) in world.began.items() if when > met}
+    return Story(out, world, took=START + out.elapsed - met, clean=clean, **after)
 
 
 def stories(tree: Any, seed: int) -> Any:
@@ -70,8 +72,8 @@ def stories(tree: Any, seed: int) -> Any:
         assert story.tasks == 1
         assert story.unclean == []
         assert story.later == set()
-        assert story.cancels == story.out.hit
-        if story.out.hit:
+        assert story.cancels == (story.out.at is not None)
+        if story.out.at is not None:
             yield story
 
 

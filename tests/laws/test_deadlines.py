@@ -9,8 +9,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mai import DeadlineExceeded
+from mai.testing import Trial
 
-from .simulation import Outcome, simulate, unfinished
+from .simulation import simulate, unfinished
 from .trees import (
     Call,
     Cond,
@@ -87,7 +88,7 @@ class Schedule:
         return now
 
 
-def timed(tree: Any, seed: int, world: World) -> Outcome:
+def timed(tree: Any, seed: int, world: World) -> Trial[Any]:
     async def main() -> Any:
         task = asyncio.current_task()
         assert task is not None

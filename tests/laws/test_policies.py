@@ -9,8 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from mai import DeadlineExceeded, Module, TraceHandle, capture
-from mai.core.clock import clock
-from tests.clocks import drawn
+from mai.testing import Trial, fixed_chance
 from tests.support import recorded_spans
 
 from .policies import (
@@ -30,7 +29,7 @@ from .policies import (
     on_paper,
     trees,
 )
-from .simulation import Outcome, simulate, unfinished
+from .simulation import loop_of, simulate, unfinished
 from .trees import digest
 
 MANY = settings(max_examples=settings.default.max_examples * 4)
@@ -59,8 +58,8 @@ def paper(tree: Any) -> Wanted:
 
 
 def run(
-    tree: Any, diary: Diary, seed: int, depth: int = 0, moment: int | None = None, on_cancel: Any = lambda: None
-) -> tuple[Outcome, list[TraceHandle[Any]]]:
+    tree: Any, diary: Diary, seed: int, depth: int = 0, moment: int | None = None
+) -> tuple[Trial[Any], list[TraceHandle[Any]]]:
     """Run the tree; see that nothing is left behind when the caller has its turn again."""
     runs: list[TraceHandle[Any]] = []
 
@@ -71,25 +70,19 @@ def run(
         for _ in range(depth):
             made = Nest(made)
         try:
-            with capture() as trace:
+            with capture() as trace, fixed_chance(CHANCE):
                 return await made(3)
         finally:
             runs.extend(trace.runs)
             assert unfinished() == 1
-            assert task.cancelling() == (moment is not None and bool(hits))
+            assert task.cancelling() == (moment is not None and loop_of().steps >= moment)
             assert around.get() == 0
             assert Counter(diary.ended) == Counter((ident, attempt) for ident, attempt, _ in diary.begun)
             ends.append((len(diary.begun), len(diary.ended)))
 
-    hits: list[bool] = []
     ends: list[Any] = []
 
-    def cancel() -> None:
-        hits.append(True)
-        on_cancel()
-
-    with drawn(CHANCE):
-        out = simulate(main, seed, moment, cancel)  # which raises Leak if a task or an error is left
+    out = simulate(main, seed, moment)  # which raises Leak if a task or an error is left
     assert diary.wrong == []
     assert ends in ([], [(len(diary.begun), len(diary.ended))])
     if isinstance(out.error, AssertionError):
@@ -177,16 +170,15 @@ def test_a_cancel_at_any_moment_ends_all_attempts_and_nothing_begins_any_more(tr
     wanted = paper(tree)
     steps = run(tree, Diary(), seed, depth)[0].steps
     for moment in moments(steps, seed):
-        at: list[float] = []
         diary = Diary()
-        out, _ = run(tree, diary, seed, depth, moment, lambda at=at: at.append(clock.now() - 1000.0))
-        if not out.hit:
+        out, _ = run(tree, diary, seed, depth, moment)
+        if out.at is None:
             continue
-        assert all(when <= at[0] for _, _, when in diary.begun)
-        due = Counter((ident, attempt) for ident, attempt, when in wanted.begun if when <= at[0] + NEAR)
+        assert all(when <= out.at for _, _, when in diary.begun)
+        due = Counter((ident, attempt) for ident, attempt, when in wanted.begun if when <= out.at + NEAR)
         assert Counter((ident, attempt) for ident, attempt, _ in diary.begun) <= due
-        assert out.elapsed - at[0] < NEAR
-        if at[0] < wanted.end - NEAR:
+        assert out.elapsed - out.at < NEAR
+        if out.at < wanted.end - NEAR:
             assert isinstance(out.error, asyncio.CancelledError)
 
 
@@ -195,12 +187,11 @@ def test_a_cancel_at_any_moment_ends_all_attempts_and_nothing_begins_any_more(tr
 def test_a_clean_up_that_fails_does_not_keep_a_cancelled_call_going(tree: Any, seed: int, depth: int) -> None:
     steps = run(tree, Diary(), seed, depth)[0].steps
     for moment in moments(steps, seed):
-        at: list[float] = []
         diary = Diary()
-        out, _ = run(tree, diary, seed, depth, moment, lambda at=at: at.append(clock.now() - 1000.0))
-        if out.hit:
-            assert all(when <= at[0] for _, _, when in diary.begun)
-            assert out.elapsed - at[0] < NEAR
+        out, _ = run(tree, diary, seed, depth, moment)
+        if out.at is not None:
+            assert all(when <= out.at for _, _, when in diary.begun)
+            assert out.elapsed - out.at < NEAR
             assert out.error is not None
 
 

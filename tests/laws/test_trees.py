@@ -7,8 +7,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mai import Conditional, Context, Module, TraceHandle, capture
+from mai.testing import Trial
 
-from .simulation import Outcome, simulate, unfinished
+from .simulation import simulate, unfinished
 from .trees import (
     VARS,
     Cond,
@@ -37,7 +38,7 @@ SEEDS = st.integers(0, 2**16)
 FAILING = Kinds(endings=("return", "return", "return", "raise", "fail"))
 
 
-def run(tree: Any, world: World, seed: int, *, observed: bool) -> tuple[Outcome, list[TraceHandle[Any]]]:
+def run(tree: Any, world: World, seed: int, *, observed: bool) -> tuple[Trial[Any], list[TraceHandle[Any]]]:
     """Run the tree in surroundings that have values of their own, which must be the same afterwards."""
     runs: list[TraceHandle[Any]] = []
 

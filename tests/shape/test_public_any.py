@@ -8,14 +8,32 @@ from collections.abc import Iterator
 
 import pytest
 
-ROOMS = ("mai", "mai.errors", "mai.layers", "mai.types")
+ROOMS = (
+    "mai",
+    "mai.agents",
+    "mai.errors",
+    "mai.layers",
+    "mai.middleware",
+    "mai.models",
+    "mai.tools",
+    "mai.types",
+)
 OPAQUE = "a value of the user's, which is only handed on"
 ANY_MODULE = "modules of all types stand side by side"
 ANY_CALL = "the handles of calls of all types stand side by side"
 NO_TYPE_FORM = "any type expression (`int | None`, `list[int]`), for which typing has no type before TypeForm"
 MADE_FROM_FORWARD = "made from forward, when the program runs"
+ANY_TOOL = "tools of all types stand side by side"
 REASONS = {
     "AlreadyRecorded.record": "a `mai.durable.Record`, of a room above",
+    "Agent.__init__(returning)": NO_TYPE_FORM,
+    "Agent.__init__(self)": "the type of its answer follows from *returning*, which is " + NO_TYPE_FORM,
+    "Agent.__init__(tools)": "whatever can be a tool: modules and functions of all types",
+    "Agent.as_tool ->": "the types of a tool's arguments are in its inner module",
+    "Agent.as_tool(**options)": "those of Tool",
+    "Agent.tools": "tools of all types stand side by side",
+    "Budget.__call__ ->": "the value of any call",
+    "Budget.__call__(next)": "a middleware around any call",
     "Call.args": "the arguments of any forward",
     "Call.kwargs": "the arguments of any forward",
     "Conditional.otherwise": ANY_MODULE,
@@ -39,6 +57,10 @@ REASONS = {
     "Graph.from_plan ->": "follows from data",
     "Graph.from_plan(modules)": ANY_MODULE,
     "Graph.from_plan(types)": NO_TYPE_FORM,
+    "InvalidOutput.__init__(**facts)": "those of ModelError",
+    "BudgetExhausted.__init__(**facts)": "those of ModelError",
+    "Model.returning ->": "follows from *type*, which is " + NO_TYPE_FORM,
+    "Model.returning(type)": NO_TYPE_FORM,
     "Module.Out ->": NO_TYPE_FORM,
     "Module.draw(trace)": ANY_CALL,
     "Module.forward(*args)": "forward of a subclass may take more",
@@ -87,6 +109,9 @@ REASONS = {
     "TraceHandle.parent": ANY_CALL,
     "TraceHandle.to_dict ->": "what JSON has",
     "TraceHandle.walk ->": ANY_CALL,
+    "Request.output": "a JSON schema",
+    "Returning.__init__(type)": NO_TYPE_FORM,
+    "ToolDefinition.parameters": "a JSON schema",
     "UnknownCase.__init__(cases)": OPAQUE,
     "UnknownCase.__init__(key)": OPAQUE,
     "UnknownCase.cases": OPAQUE,
@@ -94,6 +119,21 @@ REASONS = {
     "ask ->": "follows from *type*, which is " + NO_TYPE_FORM,
     "ask(type)": NO_TYPE_FORM,
     "capture.runs": ANY_CALL,
+    "MCPTools.__iter__ ->": ANY_TOOL,
+    "MCPTools.tools": ANY_TOOL,
+    "Redactor.value ->": "of the type that it is given",
+    "Redactor.value(value)": "any value; what is no text stays",
+    "Tool(base)": "its parameters are in P and its value in R; Module has no place for both",
+    "Tool.inner": ANY_MODULE,
+    "Tool.schema ->": "a JSON schema",
+    "ToolResult.value": OPAQUE,
+    "as_tools ->": ANY_TOOL,
+    "as_tools(*things)": "modules, functions, and lists of such",
+    "files ->": ANY_TOOL,
+    "mcp_server ->": "a type of the SDK, for which lifespan it is open",
+    "mcp_server(*things)": "modules, functions, and lists of such",
+    "serve_mcp(*things)": "modules, functions, and lists of such",
+    "spent(*traces)": ANY_CALL,
 }
 
 

@@ -1,7 +1,12 @@
 """The tree in colour: on a terminal, and only there."""
 
+import fcntl
 import io
+import os
+import re
+import struct
 import sys
+import termios
 from typing import Any
 
 import pytest
@@ -84,6 +89,19 @@ def test_what_an_encoding_does_not_have_is_written_as_escapes() -> None:
     handle(ROOT).print(file)
     assert r"\u2713" in file.getvalue()
     assert file.getvalue().isascii()
+
+
+def test_the_width_is_that_of_the_terminal_that_is_written_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS")
+    ours, theirs = os.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 47, 0, 0))
+    with open(theirs, "w", encoding="utf-8") as file, open(ours, "rb") as screen:
+        print_trees([handle(call("long name " * 9, 0, 1))], file)
+        file.flush()
+        text = os.read(screen.fileno(), 10_000).decode()
+    assert len(re.sub(r"\x1b\[[\d;]*m", "", text).rstrip("\r\n")) == 47
+    print_trees([handle(ROOT)], pretender := Terminal())
+    assert len(pretender.getvalue()) > 40
 
 
 def test_without_rich_the_plain_tree_is_printed() -> None:

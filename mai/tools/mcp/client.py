@@ -74,7 +74,7 @@ class MCPCall(Module[Any, Any]):
             ToolError: If the server says that the tool failed.
         """
         self._check(arguments)
-        return await self._server.call(self._definition, arguments)
+        return await self._server._call(self._definition, arguments)
 
     def _check(self, arguments: Mapping[str, Any]) -> None:
         """Refuse what servers tend to drop in silence."""
@@ -260,7 +260,7 @@ class MCPTools:
 
     # ---------------------------------------------------------------- calls
 
-    async def call(self, definition: "Definition", arguments: dict[str, Any]) -> Any:
+    async def _call(self, definition: "Definition", arguments: dict[str, Any]) -> Any:
         """Call a tool as it was pinned, and return its structured content, or else its text.
 
         Raises:

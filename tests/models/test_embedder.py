@@ -1,0 +1,61 @@
+import json
+from typing import Any
+
+import pytest
+
+from mai import ConfigError, capture
+from mai.models import AuthError, Budget, BudgetExhausted, Embedder, NoRequests, Prices, RateLimited, no_requests
+from tests.examples.fake_model_server import Connection, Request
+from tests.models.support import KEY, FakeModelServer, error
+
+
+def vectors(connection: Connection, request: Request) -> None:
+    """Answer each text with its length and a one."""
+    texts: list[str] = request.body["input"]
+    data = [{"object": "embedding", "index": i, "embedding": [float(len(t)), 1.0]} for i, t in enumerate(texts)]
+    usage = {"prompt_tokens": 8, "total_tokens": 8}
+    connection.send(200, json.dumps({"object": "list", "data": data, "model": "e-1", "usage": usage}).encode())
+
+
+async def test_texts_become_vectors_in_their_order() -> None:
+    with FakeModelServer([vectors]) as server, capture() as trace:
+        embedder = Embedder("tiny", url=server.url, key=KEY, prices=Prices(input_usd=1e6, output_usd=0))
+        found = await embedder(["a", "bbb"])
+        await embedder.aclose()
+        assert server.requests[0].headers["authorization"] == f"Bearer {KEY}"
+    assert found.vectors == ((1.0, 1.0), (3.0, 1.0))
+    assert (found.usage.input_tokens, found.cost_usd, found.model) == (8, 8.0, "e-1")
+    facts = trace.runs[0].attributes
+    assert facts["openinference.span.kind"] == "EMBEDDING"
+    assert facts["gen_ai.operation.name"] == "embeddings"
+    assert (facts["gen_ai.usage.input_tokens"], facts["mai.cost.usd"]) == (8, 8.0)
+    assert facts["gen_ai.embeddings.dimension.count"] == 2
+    assert embedder._mai_span == "embeddings tiny"
+
+
+async def test_no_texts_have_no_vectors_and_nobody_is_asked() -> None:
+    assert (await Embedder("openai:text-embedding-3-small")([])).vectors == ()
+
+
+@pytest.mark.parametrize(("behaviour", "kind"), [(error(401), AuthError), (error(429, Retry_After="1"), RateLimited)])
+async def test_a_failure_has_the_name_that_it_has_of_a_model(behaviour: Any, kind: type[Exception]) -> None:
+    with FakeModelServer([behaviour]) as server:
+        embedder = Embedder("tiny", url=server.url, key=KEY)
+        with pytest.raises(kind) as caught:
+            await embedder(["a"])
+        await embedder.aclose()
+    assert caught.value.__cause__ is caught.value.__context__ is None
+
+
+async def test_an_embedder_keeps_to_budgets_and_to_no_requests() -> None:
+    embedder = Embedder("openai:text-embedding-3-small", key=KEY)
+    with no_requests(), pytest.raises(NoRequests):
+        await embedder(["a"])
+    with Budget(tokens=1), pytest.raises(BudgetExhausted):
+        await embedder(["a" * 100])
+
+
+def test_an_embedder_needs_a_vendor() -> None:
+    with pytest.raises(ConfigError, match="names no vendor"):
+        Embedder("text-embedding-3-small")
+    assert Embedder("openai:text-embedding-3-small").with_(key=KEY).key is not None

@@ -1,0 +1,225 @@
+"""What the steps of one simulated run write down, and what has to hold when it is over."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+from mai import Context, DeadlineExceeded, LoopExhausted, Module, PartialFailure, TraceHandle
+from mai.core.clock import clock
+from mai.testing import Crash, SimulatedFault, SimulationLoop, Trial
+from mai.testing.loop import START
+
+MARK: ContextVar[str] = ContextVar("search.mark", default="caller's")
+OWN = (SimulatedFault, DeadlineExceeded, LoopExhausted, PartialFailure)  # errors that no step of ours has raised
+SLACK = 0.02  # seconds that threads may need to come round
+
+
+class World:
+    """What happened in one run."""
+
+    def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Begin a new run, with the modules that were built in this world."""
+        self.begun: Counter[str] = Counter()
+        self.ended: Counter[str] = Counter()
+        self.last_begin = 0.0
+        self.cleanup = 0.0  # all clean-ups that began, one after the other
+        self.raised: set[int] = set()
+        self.kept: list[BaseException] = []  # so that no address comes again
+        self.active: Counter[str] = Counter()
+        self.most: Counter[str] = Counter()
+        self.wrong: list[str] = []
+        self.after: dict[str, Any] = {}
+        self.handles: list[TraceHandle[Any]] = []
+
+    def failure(self, name: str) -> ValueError:
+        """Return the error of the step *name*."""
+        error = ValueError(name)
+        self.raised.add(id(error))
+        self.kept.append(error)
+        return error
+
+    @contextmanager
+    def inside(self, name: str, group: str = "") -> Generator[None]:
+        """Write down that a step runs; see that what it sees is its own."""
+        self.begun[name] += 1
+        self.last_begin = clock.now()
+        self.active[group] += 1
+        self.most[group] = max(self.most[group], self.active[group])
+        if MARK.get() == name:
+            self.wrong.append(f"{name} sees what an earlier call of it left")
+        MARK.set(name)
+        path = Context.get().step_id
+        try:
+            yield
+        finally:
+            if MARK.get() != name or Context.get().step_id != path:
+                self.wrong.append(f"{name} sees {MARK.get()!r} at {Context.get().step_id!r}, not its own")
+            self.active[group] -= 1
+            self.ended[name] += 1
+
+    def step(self, name: str, *seconds: float, **how: Any) -> Module[Any, Any]:
+        """Return a step that waits for each of *seconds* and adds 1."""
+        return Work(self, name, seconds, **how).with_(name=name)
+
+
+class Work(Module[Any, Any]):
+    """A step of the search: it waits, fails in its first calls, cleans up, and may be stubborn when it is cancelled."""
+
+    def __init__(
+        self, world: World, name: str, seconds: tuple[float, ...], *, fails: int = 0, cleanup: float = -1.0,
+        group: str = "", stubborn: str = "", gives: Callable[[Any], Any] = lambda x: x + 1,
+    ) -> None:  # fmt: skip
+        self.world, self.name, self.seconds, self.fails = world, name, seconds, fails
+        self.cleanup, self.group, self.stubborn, self.gives = cleanup, group, stubborn, gives
+
+    async def forward(self, x: Any) -> Any:
+        """Work."""
+        with self.world.inside(self.name, self.group):
+            try:
+                for pause in self.seconds:
+                    await asyncio.sleep(pause)
+                if self.world.begun[self.name] <= self.fails:
+                    raise self.world.failure(self.name)
+                return self.gives(x)
+            except asyncio.CancelledError:
+                if self.stubborn == "swallow":
+                    return -1
+                if self.stubborn == "fail":
+                    raise self.world.failure(self.name) from None
+                raise
+            finally:
+                if self.cleanup >= 0:
+                    self.world.cleanup += self.cleanup
+                    await asyncio.sleep(self.cleanup)
+
+
+class Threaded(Work):
+    """The same in a worker thread; it calls what it is given there."""
+
+    inner: Module[Any, Any] | None = None
+
+    def forward(self, x: Any) -> Any:
+        """Work, in a thread."""
+        with self.world.inside(self.name, self.group):
+            out = x if self.inner is None else self.inner.run(x)
+            if self.world.begun[self.name] <= self.fails:
+                raise self.world.failure(self.name)
+            return self.gives(out)
+
+
+class Streaming(Work):
+    """The same as a stream of three chunks."""
+
+    async def forward(self, x: Any) -> AsyncIterator[Any]:
+        """Work, chunk by chunk."""
+        with self.world.inside(self.name, self.group):
+            for i in range(3):
+                for pause in self.seconds:
+                    await asyncio.sleep(pause)
+                yield x + i
+
+
+class Chunks(Work):
+    """The same as a plain generator, in a thread."""
+
+    def forward(self, x: Any) -> Iterator[Any]:
+        """Work in a thread, chunk by chunk."""
+        with self.world.inside(self.name, self.group):
+            for i in range(3):
+                yield x + i
+
+
+def check(
+    world: World, trial: Trial[Any], expected: Any, limits: dict[str, int], *, guards: bool, unloads: bool
+) -> None:
+    """Raise AssertionError if something does not hold that has to.
+
+    Args:
+        world: What was written down.
+        trial: How the run ended.
+        expected: The value of a run that nothing met, or the types of the errors that stand for it.
+        limits: How many steps of each group may run at once.
+        guards: The program catches failures, so that after a fault it may give another value.
+        unloads: After a cancel its calls have not ended: others carry them on.
+    """
+    if isinstance(trial.error, Crash):
+        return
+    assert world.wrong == [], world.wrong
+    assert world.begun == world.ended, f"clean-up was lost: {world.begun - world.ended}"
+    check_end(world, trial)
+    for group, limit in limits.items():
+        assert world.most[group] <= limit, f"{world.most[group]} steps of {group} at once, not {limit}"
+    if not (unloads and trial.at is not None):
+        for handle in world.handles:
+            check_handles(handle)
+    error = trial.value if isinstance(trial.value, BaseException) else trial.error
+    if error is not None and not isinstance(error, asyncio.CancelledError):
+        check_error(world, error)
+    if isinstance(trial.value, BaseException) or trial.error is None:
+        met = trial.at is not None and guards
+        right = isinstance(error, expected) if error is not None else trial.value == expected
+        assert right or met, f"it gave {trial.value!r}, not {expected!r}"
+
+
+def check_end(world: World, trial: Trial[Any]) -> None:
+    """Raise AssertionError unless all was over when the caller had its turn again (it does not wait for threads)."""
+    after = world.after
+    if not after:
+        return
+    assert after["mark"] == "caller's", "a contextvar has leaked to the caller"
+    cancelled = trial.at is not None and isinstance(trial.error, asyncio.CancelledError)
+    assert after["cancelled"] == cancelled or trial.at is not None, "task.cancelling() says that a cancel came"
+    if not after["busy"]:
+        assert after["tasks"] == 1, "a task went on beside the caller"
+        assert after["lost"] == {}, f"clean-up was not through: {after['lost']}"
+        assert after["begun"] == sum(world.begun.values()), "a step began after the end"
+
+
+def check_cancel(world: World, trial: Trial[Any]) -> None:
+    """Raise AssertionError if a run that was cancelled went on."""
+    if trial.at is None or isinstance(trial.error, Crash):
+        return
+    error = trial.value if isinstance(trial.value, BaseException) else trial.error
+    assert error is not None, "the cancel was lost"
+    assert isinstance(error, asyncio.CancelledError) or world.raised, f"{error!r} of a cancel"
+    assert world.after.get("cancelled", True), "task.cancelling() does not say that a cancel came"
+    assert world.last_begin <= START + trial.at + SLACK, "a step began after the cancel"
+    assert trial.elapsed - trial.at <= world.cleanup + SLACK, "more than clean-up went on"
+
+
+def check_handles(root: TraceHandle[Any]) -> None:
+    """Raise AssertionError unless all calls of a trace have ended, each inside the one around it."""
+    for handle in root.walk():
+        assert handle.outcome != "running", f"{handle.step_id} is said to run"
+        assert (handle.error is None) == (handle.outcome in ("ok", "cancelled", "replayed")), handle.step_id
+        if handle.start_ns is not None:
+            assert handle.end_ns is not None, f"{handle.step_id} has no end"
+            assert handle.start_ns <= handle.end_ns, handle
+        if handle.parent is not None and handle.parent.start_ns is not None and handle.start_ns is not None:
+            assert handle.parent.start_ns <= handle.start_ns, handle
+            assert not handle.end_ns or handle.end_ns <= (handle.parent.end_ns or 0), f"{handle} outlives its caller"
+
+
+def check_error(world: World, error: BaseException) -> None:
+    """Raise AssertionError unless *error* is one that belongs to the run, and says where it was."""
+    if isinstance(error, BaseExceptionGroup) and not isinstance(error, PartialFailure):
+        for inner in error.exceptions:
+            check_error(world, inner)
+        return
+    assert isinstance(error, OWN) or id(error) in world.raised, f"{error!r} is nobody's"
+    notes = getattr(error, "__notes__", [])
+    assert sum(note.startswith("mai: in ") for note in notes) == 1, f"{error!r} does not say where: {notes}"
+    assert isinstance(getattr(error, "__mai_trace__", None), TraceHandle), f"{error!r} has no trace"
+
+
+def loop_of() -> SimulationLoop:
+    """Return the loop of the run."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, SimulationLoop)
+    return loop
