@@ -91,7 +91,7 @@ class Driver:
     async def drive(self, scope: Scope, h: TraceHandle[Any], held: Any = None) -> Any:
         """Carry the run on until it has ended, and give or raise what came of it."""
         while True:
-            if held is None:
+            while held is None:
                 info = await self.engine.info(self.run_id)
                 if info.status in ENDED:
                     return self.engine.outcome(info, self.code)
@@ -99,9 +99,8 @@ class Driver:
                     raise attention(self.run_id)
                 if self._may_claim(info):
                     held = await self.engine.journal.claim(self.run_id, self.engine.owner, self.engine.ttl)
-            if held is None:
-                await self._wait(info)
-                continue
+                if held is None:
+                    await self._wait(info)
             found = await self._carried(scope, h, *held)
             if found is not _LOST:
                 return found
@@ -110,11 +109,10 @@ class Driver:
     def _may_claim(self, info: RunInfo) -> bool:
         """Say whether the run looks as if it could be carried on."""
         woken, self._woken = self._woken, False
-        if info.due is not None and info.due > clock.wall() and info.status == "pending":
-            return info.cancelled
-        return (
-            woken or info.cancelled or info.status != "waiting" or (info.due is not None and info.due <= clock.wall())
-        )
+        due = info.due is not None and info.due <= clock.wall()
+        if info.status == "pending" and info.due is not None:
+            return info.cancelled or due
+        return woken or info.cancelled or due or info.status != "waiting"
 
     async def _wait(self, info: RunInfo) -> None:
         """Wait until something has happened to a run that is not held here, or its time has come."""

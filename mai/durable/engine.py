@@ -215,18 +215,30 @@ class DurableEngine(LocalEngine):
 
     async def _look(self) -> None:
         """Take up what can be taken up."""
-        for run_id in await self.journal.due(clock.wall()):
+        for run_id in await self.journal.due(clock.wall(), 1 << 31, targets=self._codes.targets):
             await self._adopt(run_id)
 
     async def _adopt(self, run_id: str) -> None:
         """Drive a run that nobody drives and whose time has come, if its code is here."""
         info = None if self.closing else await self.journal.run(run_id)
         code = None if info is None else self._codes.find(info)
-        if info is None or code is None or run_id not in await self.journal.due(clock.wall(), 1 << 31):
+        if info is None or code is None or info.status in ENDED or info.status == "needs_attention":
             return
-        if run_id not in self._drivers and not self.closing:
-            driver = self._drivers[run_id] = Driver(self, run_id, code, info.input, info.due)
-            self._begin(driver, scoped(ROOT, auth=self.auth), driver.drive)
+        if run_id in self._drivers or self.closing or not (await self._is_free(info)):
+            return
+        driver = self._drivers[run_id] = Driver(self, run_id, code, info.input, info.due)
+        self._begin(driver, scoped(ROOT, auth=self.auth), driver.drive)
+
+    async def _is_free(self, info: RunInfo) -> bool:
+        """Say whether a run waits for somebody to carry it on."""
+        if info.due is not None and info.due <= clock.wall():
+            return True
+        if info.status == "pending":
+            return info.due is None or info.cancelled
+        if info.cancelled or info.status == "running":
+            return info.owner is None or info.run_id in await self.journal.due(clock.wall(), 1 << 31)
+        wanted = set(info.waits.values())
+        return any(one.path is None and one.name in wanted for one in await self.journal.signals(info.run_id))
 
     def soon(self, work: Coroutine[Any, Any, Any]) -> None:
         """Do *work* in the loop of the engine; from any thread."""
@@ -400,7 +412,7 @@ class DurableEngine(LocalEngine):
             await self.journal.open()
             self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
             self.closing = False
-            self._unwatch = self.journal.watch(self._told)
+            self._unwatch = self.journal.watch(self._told, targets=self._codes.targets)
             self.soon(self._look())
         await super().__aenter__()
         return self

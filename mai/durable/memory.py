@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from hashlib import blake2b
 from typing import Any
@@ -231,9 +231,10 @@ class MemoryJournal:
         """Return what has this content address."""
         return self._blobs[address]
 
-    async def due(self, now: float, limit: int = 100) -> Sequence[str]:
+    async def due(self, now: float, limit: int = 100, *, targets: Collection[str] | None = None) -> Sequence[str]:
         """Return runs to be claimed."""
-        return [run_id for run_id, info in self._runs.items() if self._is_due(info, now)][:limit]
+        due = [info for info in self._runs.values() if self._is_due(info, now)]
+        return [info.run_id for info in due if targets is None or info.target in targets][:limit]
 
     def _is_due(self, info: RunInfo, now: float) -> bool:
         if info.status == "running":
@@ -245,7 +246,9 @@ class MemoryJournal:
         starts = info.due is None and info.status == "pending"
         return asked or starts or (info.due is not None and info.due <= now)
 
-    def watch(self, callback: Callable[[str, What], object]) -> Callable[[], None]:
+    def watch(
+        self, callback: Callable[[str, What], object], *, targets: Collection[str] | None = None
+    ) -> Callable[[], None]:
         """Call *callback* when something happens, in the thread of who did it; of due runs, in this loop."""
         key = object()
         self._watchers[key] = callback

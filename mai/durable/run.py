@@ -238,9 +238,14 @@ class DurableRun(Run):
     async def _due(self, path: str, seconds: float) -> float:
         """Return when something is due that takes *seconds* from when it was first asked for."""
         self.past.enter()
-        if (record := self.past.get(path, "timer")) is not None:
-            return record.due if record.due is not None else clock.wall()
-        await self.past.turn(path)
+        if (record := self.past.get(path, "timer")) is None:
+            await self.past.turn(path)
+        elif record.due is not None and record.due <= clock.wall() + seconds:
+            return record.due
+        else:  # the clock was set back: it begins anew, once
+            path = f"{path}!again"
+            if (record := self.past.get(path, "timer")) is not None and record.due is not None:
+                return record.due
         now = clock.wall()
         await self._write(path, "timer", now, due=now + seconds)
         return now + seconds
