@@ -2,7 +2,8 @@
 
 Row 10: a graph of 10,000 nodes with two inputs each, wired and run through the public API; every node is a call that
 keeps all its promises. The same with a cast on each edge, with a retry policy on each node, and where every node waits
-once. Row 11: the same graph with a million nodes, wired, run, and its bytes (in full measurements only). Row 6: a chain
+once. Row 11: the same graph with a million nodes, wired, run, and its bytes (in full measurements only). Row 12: the
+same run under ``capture()`` and its plan written out as JSON, and what is held meanwhile. Row 6: a chain
 of 100 nodes, which runs as one, against the Sequential of the same steps. The runner looks at the clock, and lets the
 loop run about every millisecond, in all of them. The peer makes an `asyncio.Task` for each node, which awaits the tasks
 of its inputs.
@@ -10,9 +11,11 @@ of its inputs.
 
 import asyncio
 import gc
+import os
 import tracemalloc
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
 from time import perf_counter_ns
 from typing import Any
 
@@ -166,10 +169,18 @@ async def _chain(scale: Scale) -> list[Row]:
     async def theirs() -> None:
         await sequence(1)
 
-    samples = {"mai": Timed(ours, n), "Sequential": Timed(theirs, n)}
-    figure = ratio("mai", "Sequential")
-    return [Row("6", f"chain of {n} nodes in a graph, to a Sequential", None, "Sequential", samples, figure,
-                scale.rounds, n)]  # fmt: skip
+    def traced(work: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
+        async def watched() -> None:
+            with capture():
+                await work()
+
+        return watched
+
+    figure, what, lines = ratio("mai", "Sequential"), f"chain of {n} nodes in a graph, to a Sequential", list[Row]()
+    for how, mine, other in (("", ours, theirs), (", under capture()", traced(ours), traced(theirs))):
+        samples = {"mai": Timed(mine, n), "Sequential": Timed(other, n)}
+        lines.append(Row("6", what + how, None, "Sequential", samples, figure, scale.rounds, n))
+    return lines
 
 
 @dataclass(frozen=True)
@@ -201,6 +212,12 @@ async def _large(scale: Scale) -> list[Row]:
         for _ in range(awaits):
             await _nothing(1)
         marks.append(perf_counter_ns())
+        with capture():
+            await made(1)
+        marks.append(perf_counter_ns())
+        with Path(os.devnull).open("w", encoding="utf-8") as file:
+            file.writelines(made.plan_json())
+        marks.append(perf_counter_ns())
     finally:
         gc.enable()
     a = (marks[3] - marks[2]) / awaits
@@ -209,12 +226,21 @@ async def _large(scale: Scale) -> list[Row]:
         made = layered(Add(), levels, width)
         await made(1)
         memory = tracemalloc.get_traced_memory()[1] / n
+        before = tracemalloc.get_traced_memory()[0]
+        tracemalloc.reset_peak()
+        size = sum(map(len, made.plan_json()))
+        held = tracemalloc.get_traced_memory()[1] - before
     finally:
         tracemalloc.stop()
+    promise(size > 100 * n, f"the whole plan is written: {size} characters")
     facts = (
         ("11", "wiring, each", 30.0, "A", (marks[1] - marks[0]) / n / a),
         ("11", "run, each", 21.0, "A", (marks[2] - marks[1]) / n / a),
         ("11", "bytes at the peak of wiring and run, each", 150.0, "B", memory),
+        ("12", "run under capture(), each", None, "A", (marks[4] - marks[3]) / n / a),
+        ("12", "plan written out, each", None, "A", (marks[5] - marks[4]) / n / a),
+        ("12", "run under capture() and plan written out, each", 35.0, "A", (marks[5] - marks[3]) / n / a),
+        ("12", "held while the plan is written out, in all", 1e6, "B", held),
     )
     return [
         Row(row, f"graph of {n:,} nodes, {what}", target, unit, {"mai": Once(value)}, lambda t: t["mai"], 1, n)

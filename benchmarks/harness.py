@@ -48,7 +48,7 @@ __all__ = [
     "table",
 ]
 
-ALL = ("calls", "deadlines", "composites", "graph", "threads", "latency", "import")
+ALL = ("calls", "deadlines", "composites", "graph", "threads", "journal", "latency", "import")
 HERE = Path(__file__).resolve().parent
 Times = Mapping[str, float]
 _NONE: "Mapping[str, BrokenPromise]" = MappingProxyType({})

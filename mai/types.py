@@ -15,18 +15,33 @@ from types import MappingProxyType
 from typing import Annotated, Any, Generic, Optional, TypeVar
 
 from opentelemetry.trace import Span
-from pydantic import AfterValidator, BaseModel, Field, JsonValue, PlainSerializer
+from pydantic import AfterValidator, BaseModel, Field, JsonValue, PlainSerializer, computed_field
 
 from .core.clock import clock
-from .core.control import Question, Reader, Stream
-from .core.events import Asked, Chunk, Emitted, Event, Failed, Finished, Progress, Retrying, Started, TraceEvent
+from .core.control import Reader, Stream
 from .core.frame import Frame, current, restore, scoped, set_current
 from .core.middleware import Call
 from .core.retry import Retry
-from .core.trace import ErrorInfo, Outcome, TraceHandle, TraceLink
+from .core.trace import TraceHandle
 from .errors import ConfigError, CycleError, WiringError
 from .values.casts import caster, ordered, sized, written
 from .values.checked import PAUSE, SECONDS, UNSET, checked, near
+from .values.events import (
+    Asked,
+    Chunk,
+    Emitted,
+    ErrorInfo,
+    Event,
+    Failed,
+    Finished,
+    Outcome,
+    Progress,
+    Question,
+    Retrying,
+    Started,
+    TraceEvent,
+    TraceLink,
+)
 
 __all__ = [
     "Asked", "Call", "Chunk", "Context", "Emitted", "ErrorInfo", "Event", "Failed", "Finished", "Outcome", "Payload",
@@ -60,7 +75,6 @@ class Context(BaseModel, frozen=True, arbitrary_types_allowed=True, revalidate_i
         step_id: Lexical path of the call, such as ``Sequential/Parallel[0]/Summarise~2``; ``""`` outside a call.
         span: The live OpenTelemetry span, or None.
         run_id: Identity of the top-level call; None outside a run.
-        idempotency_key: The same for every attempt and replay of this step, for use towards the outside world.
 
     Example:
         >>> from mai import Context, module
@@ -82,16 +96,30 @@ class Context(BaseModel, frozen=True, arbitrary_types_allowed=True, revalidate_i
     step_id: str = ""
     span: Optional[Span] = Field(default=None, repr=False, exclude=True)  # noqa: UP045 (pydantic reads it at run time)
     run_id: str | None = None
-    idempotency_key: str | None = None
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def idempotency_key(self) -> str | None:
+        """The same for every attempt and replay of this step, for use towards the outside world."""
+        if self.run_id is None:
+            return None
+        return blake2b(f"{self.run_id}\0{self.step_id}".encode(), digest_size=16).hexdigest()
 
     @classmethod
     def get(cls) -> "Context":
         """Return the Context of the current call (outside a call: of the scopes around)."""
-        frame = current()
-        env, path, run_id = frame.env, frame.path, None if frame.run is None else frame.run.run_id
-        key = None if run_id is None else blake2b(f"{run_id}\0{path}".encode(), digest_size=16).hexdigest()
-        values: Any = (frame.deadline, env.metadata, env.auth, max(0, -frame.n - 1), path, frame.span, run_id, key)
-        return cls.model_construct(**dict(zip(cls.model_fields, values, strict=True)))
+        frame, made = current(), cls.__new__(cls)
+        env, run, put = frame.env, frame.run, object.__setattr__
+        values = {
+            "deadline": frame.deadline, "metadata": env.metadata, "auth": env.auth,
+            "retry_count": -frame.n - 1 if frame.n < 0 else 0, "step_id": frame.path, "span": frame.span,
+            "run_id": None if run is None else run.run_id,
+        }  # fmt: skip
+        put(made, "__dict__", values)  # as model_construct does, which looks at every field
+        put(made, "__pydantic_fields_set__", _ALL_SET)
+        put(made, "__pydantic_extra__", None)
+        put(made, "__pydantic_private__", None)
+        return made
 
     @classmethod
     def set(
@@ -110,7 +138,7 @@ class Context(BaseModel, frozen=True, arbitrary_types_allowed=True, revalidate_i
                 that mai itself sets (``step_id``, ``run_id``, ...).
         """
         frame = current()
-        for key in cls.model_fields:
+        for key in (*cls.model_fields, *cls.model_computed_fields):
             if key in metadata:
                 raise ConfigError(f"Context: {key!r} is set by mai itself; choose another name for your metadata")
         env: dict[str, Any] = {} if auth is UNSET else {"auth": auth}
@@ -136,6 +164,9 @@ class Context(BaseModel, frozen=True, arbitrary_types_allowed=True, revalidate_i
             yield
         finally:
             restore(token)
+
+
+_ALL_SET = {*Context.model_fields}  # shared: a frozen model never writes to it, and its copies have one of their own
 
 
 @dataclass(frozen=True)
@@ -214,6 +245,16 @@ def _without_text(schema: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in schema.items() if key != "description" or not isinstance(value, str)}
 
 
+_TUNING = frozenset(
+    "timeout total_timeout retry inline tags limit mai.parallel.limit mai.parallel.width mai.delay.seconds".split()
+)
+
+
+def decisive(settings: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    """Return the *settings* in a plan that change what comes out, not only how fast, how often or how long."""
+    return {key: value for key, value in settings.items() if key not in _TUNING}
+
+
 class PlanType(BaseModel, frozen=True):
     """A type in a plan.
 
@@ -253,7 +294,7 @@ class PlanNode(BaseModel, frozen=True):
             ``"pack"`` (a tuple, list or dict of several values) are steps that mai itself put in.
         module: Qualified name of the class or function.
         version: The declared version.
-        settings: What was set, of a delay its seconds, and the like.
+        settings: What was set, of a delay its seconds, of a Switch its cases, and the like.
         takes: The types of its parameters.
         gives: The type of its value.
     """
@@ -325,8 +366,13 @@ class WorkflowPlan(BaseModel, frozen=True):
 
     @property
     def fingerprint(self) -> str:
-        """32 hexadecimal digits that change with names, ids, versions, types and edges; not with settings or code."""
-        facts = self.model_dump(mode="json", exclude={"settings": True, "nodes": {"__all__": {"settings"}}})
+        """32 hexadecimal digits that change with names, ids, versions, types, edges and settings; not with code.
+
+        Settings that only say how fast, how often or how long do not count: timeouts, retries, limits, delays, tags.
+        """
+        facts = self.model_dump(mode="json")
+        for one in (facts, *facts["nodes"]):
+            one["settings"] = decisive(one["settings"])
         return blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=16).hexdigest()
 
     def validate(self) -> None:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]

@@ -8,12 +8,14 @@ import typer
 import mai
 from mai.cli.plan import FORMATS, plan_target
 from mai.cli.run import Options, run_target
+from mai.cli.runs import runs_app
 from mai.cli.trace import FORMATS as TRACE_FORMATS
 from mai.cli.trace import show_trace
 
 __all__ = ["app", "options_first"]
 
 app: typer.Typer = typer.Typer(name="mai", add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+app.add_typer(runs_app)
 
 _RUN_HELP = (
     "Run a Module and print its result.\n\n"

@@ -52,14 +52,16 @@ def _has_own_str(value: object) -> bool:
     return (isinstance(value, BaseModel) or dataclasses.is_dataclass(value)) and type(value).__str__ not in _PLAIN_STRS
 
 
-def write_result(result: str | bytes) -> None:
-    """Write the result to standard output, a text with one line end; a reader that has gone away ends it quietly."""
+def write_result(result: str | bytes | Iterator[str]) -> None:
+    """Write the result to standard output, a text (or its pieces) with one line end; no reader ends it quietly."""
     try:
         if isinstance(result, bytes):
             sys.stdout.flush()
             sys.stdout.buffer.write(result)
         else:
-            _write(sys.stdout, result.removesuffix("\n") + "\n")
+            for piece in (result.removesuffix("\n"),) if isinstance(result, str) else result:
+                _write(sys.stdout, piece)
+            _write(sys.stdout, "\n")
         sys.stdout.flush()
     except BrokenPipeError:
         # Python flushes standard output once more when it ends, and would complain then.

@@ -17,7 +17,9 @@ def plan_target(written: str, form: str, *, with_traceback: bool = False) -> int
     try:
         check_format(form, FORMATS)
         with import_paths(written):
-            plan = load(written).plan()
+            module = load(written)
+            result = module.plan_json() if form == "json" else views.draw(module.plan(), form)
+            write_result(result)
     except WiringError as error:  # a graph that is not finished
         say(f"mai plan: {error}")
         return BAD_USAGE
@@ -26,5 +28,4 @@ def plan_target(written: str, form: str, *, with_traceback: bool = False) -> int
         if with_traceback and problem.__cause__ is not None:
             say(failure_text(problem.__cause__, with_traceback=True))
         return BAD_USAGE
-    write_result(plan.model_dump_json(indent=2) if form == "json" else views.draw(plan, form))
     return OK

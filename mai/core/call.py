@@ -16,16 +16,17 @@ from typing import Any
 from opentelemetry import context as otel
 
 from ..errors import ConfigError
+from ..values.events import Retrying, Started
 from . import names
 from .clock import clock
 from .control import join
 from .drive import DONE, Body, apart, closed, failed, finish, late, outcome, start
 from .engine import current_run, new_run, start_run
-from .events import Retrying, Started, drain, drain_in_thread, post
+from .events import drain, drain_in_thread, post
 from .frame import PENDING, ROOT, Frame, Scope, current, repeat, scoped, set_current
 from .gather import hopped
 from .middleware import Call, through
-from .recorded import StepCall
+from .recorded import Recorded, StepCall
 from .spans import close_span, has_provider, open_span
 from .spec import Spec
 from .threads import offload
@@ -57,20 +58,21 @@ def launch(m: Any, p: Frame, key: str, value: Any, n: int = 0, attrs: dict[str, 
     return start(f, quick(f, m, value, spec))  # pyright: ignore[reportArgumentType]
 
 
-def launch_wired(m: Any, p: Frame, key: str, n: int, args: Any) -> Frame:
-    """Start ``m(*args)`` like `launch`, with arguments known to be of their types.
-
-    For the branch runner, whose tasks have fresh stacks: no such call needs one of its own.
-    """
+def launch_wired(m: Any, p: Frame, key: str, n: int, value: Any, args: Any = None) -> Frame:
+    """Start ``m(value)``, or ``m(*args)``, like `launch`, inside a run, with arguments known to be of their types."""
     spec: Spec = m._mai_spec or m._mai_compile()
+    if not (p.quiet and spec.plain and p.depth & 63 != 63):
+        return begin(m, p, key, n, (value,) if args is None else tuple(args), {})
     f = Frame()
     f.mod, f.parent, f.key, f.n, f.depth = m, p, key, n, p.depth + 1
     f.env, f.run, f.deadline = p.env, p.run, p.deadline
     f.seen = f.lost = f.started = f.handle = f.span = f.timer = f.since = None
-    f.quiet, timed = True, p.deadline is not None or spec.limit is not None
-    if not (p.quiet and spec.plain and p.handle is None) or (timed and _set_deadline(f, p, spec, p.deadline)):
-        return begin(m, p, key, n, tuple(args), {})  # of one that is overdue nothing starts
-    return start(f, quick(f, m, None, spec, args))  # pyright: ignore[reportArgumentType]
+    f.quiet = True
+    if (p.deadline is not None or spec.limit is not None) and _set_deadline(f, p, spec, p.deadline):
+        return begin(m, p, key, n, (), {})  # which starts nothing
+    if p.handle is not None:
+        f.handle = open_handle(f, p.handle, spec)
+    return start(f, quick(f, m, value, spec, args))  # pyright: ignore[reportArgumentType]
 
 
 def begin(
@@ -148,7 +150,8 @@ def quick(f: Frame, m: Any, value: Any, spec: Spec, args: Any = None) -> Body:
     h = f.handle
     if h is not None:
         begun(h)
-        h.input_size = size_of(value, spec.takes, None)
+        if args is None:
+            h.input_size = size_of(value, spec.takes, None)
     try:
         out: Any = yield from m.forward(value) if args is None else m.forward(*args)  # pyright: ignore[reportUnknownVariableType]
         if f.started is not None:
@@ -213,10 +216,7 @@ def _asked(f: Frame, m: Any, args: Any, kwargs: Any, spec: Spec, context: Any, o
             body = StepCall(f, spec, bound, lambda: _answer(f, m, spec, given, bound))
         else:
             body = StepCall(f, spec, bound, lambda: _performed(f, m, spec, given, bound, opening, overdue=overdue))
-        run: Any = f.run
-        found: Any = yield from (run.flow if spec.flow else run.step)(f.path, body).__await__()  # pyright: ignore[reportUnknownVariableType]
-        out: Any = found.value
-        replayed: bool = found.replayed
+        out, _, replayed = yield from _recorded(f, body).__await__()
         if f.started is not None:
             yield from join(f.started).__await__()
         if _cancelled(f):
@@ -229,6 +229,11 @@ def _asked(f: Frame, m: Any, args: Any, kwargs: Any, spec: Spec, context: Any, o
             yield from join(f.started, error).__await__()
         failed(f, error)
         raise
+
+
+async def _recorded(f: Frame, call: StepCall) -> Recorded:
+    run: Any = f.run
+    return await (run.flow if call.spec.flow else run.step)(f.path, call)  # type: ignore[no-any-return]
 
 
 async def _performed(f: Frame, m: Any, spec: Spec, given: Any, bound: Any, opening: Any, *, overdue: bool) -> Any:

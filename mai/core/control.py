@@ -5,17 +5,16 @@ A run belongs to one event loop; its control may be used from every loop and thr
 
 import asyncio
 import logging
+import os
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar, overload
 
 import anyio
-from pydantic import PydanticInvalidForJsonSchema
 
-from ..errors import AskError, ConfigError, DeadlineExceeded, PayloadError, WouldDeadlock
-from ..values.casts import caster, show
-from .events import Bell, Bus, Chunk, Event, settle
+from ..errors import AskError, ConfigError, DeadlineExceeded, WouldDeadlock
+from ..values.events import Chunk, Event, Question
+from .events import Bell, Bus, settle
 from .frame import current
 from .threads import worker_loop
 
@@ -23,53 +22,6 @@ R_co = TypeVar("R_co", covariant=True)
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 SKIP: Any = object()  # in the place of what a reader does not want
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """What a step asks, and the type that the answer must have.
-
-    Attributes:
-        id: Identity of the question.
-        prompt: The text for the person who answers.
-        step_id: Path of the step that asks.
-        type: The type of the answer.
-
-    Example:
-        >>> from mai import answers, ask, module
-        >>> @module
-        ... async def send(text: str) -> bool:
-        ...     return await ask(f"Send {text!r}?", bool)
-        >>> with answers(lambda question: len(question.prompt) < 20 and question.expected == "bool"):
-        ...     send.run("hello")
-        True
-    """
-
-    id: str
-    prompt: str
-    step_id: str
-    type: Any = field(repr=False, compare=False)
-
-    @property
-    def expected(self) -> str:
-        """The type of the answer, as text."""
-        return show(self.type)
-
-    @property
-    def schema(self) -> dict[str, Any]:
-        """The JSON schema of the answer."""
-        try:
-            return caster(self.type).json.json_schema()
-        except PydanticInvalidForJsonSchema as error:
-            raise PayloadError(f"Cannot ask for a {self.expected}: {error}", expected=self.expected) from error
-
-    def data(self, value: object) -> bytes:
-        """Return *value* as the JSON of the answer.
-
-        Raises:
-            CastError: If it does not fit.
-        """
-        return caster(self.type).dump(caster(self.type)(value, "answer"))
 
 
 class Control(Bus):
@@ -88,6 +40,7 @@ class Control(Bus):
         self.error: BaseException | None = None
         self.step_id: str = ""
         self.heard: bool = False
+        self.process: int = os.getpid()
 
     def cancel(self) -> None:
         """Cancel the run, which may not even have begun; from any thread."""
@@ -256,6 +209,8 @@ class Controlled(Generic[R_co]):
 
     def _outside(self, *, settled: bool = False) -> Control:
         control, around = self._started(), current().env.bus
+        if not control.ended and control.process != os.getpid():
+            raise WouldDeadlock(f"{self!r} was started before this process was forked: its run goes on in the parent")
         for run in () if around is None or (control.ended and not settled) else (around, *around.around):
             if run is control:
                 raise WouldDeadlock(f"{self!r} is waited for inside its own run, which would wait for itself")

@@ -16,15 +16,17 @@ from contextvars import Context, copy_context
 from typing import Any
 
 from ..errors import DeadlineExceeded
+from ..values.events import ErrorInfo, Failed, Finished
 from .clock import clock
-from .events import Failed, Finished, post
+from .events import post
 from .frame import PENDING, Frame, Timer
 from .recorded import Suspended
 from .spans import close_span
-from .trace import MAX_CHILDREN, ErrorInfo, TraceHandle, adopt, ended, open_handle
+from .trace import MAX_CHILDREN, TraceHandle, adopt, ended, open_handle
 
 DONE: Any = object()
 Body = Generator[Any, Any, Any]
+_DECISIONS = frozenset({bool, str, int})  # what is decided, as a rule: hasattr is slow to say no
 
 
 class Worker(asyncio.Task[Any]):
@@ -89,11 +91,15 @@ async def outcome(f: Frame) -> Any:
     return f.out
 
 
-async def apart(fn: Any, *args: Any) -> Any:
-    """Return what *fn* makes of *args*, awaited if need be; what it does to a contextvar stays with it."""
+def apart(fn: Any, *args: Any) -> Frame:
+    """Start ``fn(*args)``, awaited if need be, apart: what it does to a contextvar stays with it."""
     ctx = copy_context()
     out = ctx.run(fn, *args)
-    return await outcome(framed(out, ctx)) if hasattr(type(out), "__await__") else out  # pyright: ignore[reportUnknownArgumentType]
+    if type(out) not in _DECISIONS and hasattr(type(out), "__await__"):  # pyright: ignore[reportUnknownArgumentType]
+        return framed(out, ctx)
+    f = Frame()
+    f.y, f.out = DONE, out
+    return f
 
 
 def framed(awaitable: Any, ctx: Context | None = None) -> Frame:

@@ -7,7 +7,6 @@ import asyncio
 import atexit
 import inspect
 import logging
-import os
 import sys
 import threading
 from collections.abc import Awaitable, Callable
@@ -19,13 +18,14 @@ from typing import Any
 
 from ..errors import ConfigError, DeadlineExceeded, WouldDeadlock
 from ..values.checked import COUNT, checked
-from .control import Control, Question, join
+from ..values.events import Asked, Question, Started
+from .control import Control, join
 from .drive import apart, closed, outcome
-from .events import Asked, Bell, Started, post
+from .events import Bell, post
 from .frame import Env, Frame, Scope, current, restore, scoped, set_current
 from .gather import Work, gather
 from .ids import new_id
-from .threads import Door, Threads, start_thread, worker_loop
+from .threads import Door, Threads, start_thread, thread_owners, worker_loop
 from .trace import TraceHandle, collect, ended, open_handle
 from .watch import watchdog
 
@@ -74,7 +74,7 @@ class Run:
         post(Asked, signal)
         try:
             async with limit:
-                return await turn if env.answers is None else signal.data(await apart(env.answers, signal))
+                return await turn if env.answers is None else signal.data(await outcome(apart(env.answers, signal)))
         except TimeoutError as error:
             if not limit.expired():
                 raise
@@ -125,13 +125,14 @@ class LocalEngine:
         self.ongoing: set[Control] = set()  # all that were started and have not ended
         self.idle: Bell = Bell()
         self.watchers: dict[object, Callable[[TraceHandle[Any]], object]] = {}
-        self._tokens: list[Token[Frame]] = []
+        self._entered: list[tuple[Token[Frame], asyncio.Task[Any] | None]] = []
 
     @staticmethod
     def default() -> "LocalEngine":
         """Return the engine that serves the calls of this process for which none was chosen."""
-        pid = os.getpid()
-        return _engines.get(pid) or _engines.setdefault(pid, LocalEngine())
+        with _process.lock:
+            engine = _process.engine = _process.engine or LocalEngine()
+        return engine
 
     def subscribe(self, fn: Callable[[TraceHandle[Any]], object]) -> Callable[[], None]:
         """Call *fn* with the handle of each top-level call of this engine that ends, in whatever way.
@@ -180,14 +181,17 @@ class LocalEngine:
     async def __aenter__(self) -> "LocalEngine":
         if current().run is not None:
             raise ConfigError("LocalEngine: a run goes on here already, and keeps its engine; choose one outside of it")
-        self._tokens.append(set_current(scoped(current(), engine=self)))
+        self._entered.append((set_current(scoped(current(), engine=self)), asyncio.current_task()))
         self.threads.closed = False
         return self
 
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        own = next((token for token in reversed(self._tokens) if restore(token)), self._tokens[0])
-        self._tokens.remove(own)  # several tasks may be inside at once
-        if self._tokens:
+        here = asyncio.current_task()
+        if current().env.engine is not self and any(task is here for _, task in self._entered):
+            raise ConfigError("LocalEngine: another engine was entered inside of this block; leave that one first")
+        own = next((one for one in reversed(self._entered) if restore(one[0])), self._entered[0])
+        self._entered.remove(own)  # several tasks may be inside at once
+        if self._entered:
             return
         try:
             await join([run for run in list(self.ongoing) if not run.apart], error)  # threads may start some
@@ -200,26 +204,37 @@ class LocalEngine:
             self.threads.close()
 
 
-_engines: dict[int, LocalEngine] = {}  # by process, these three: a forked child has none of its parent's threads
-_portals: dict[int, asyncio.AbstractEventLoop] = {}
-_locks: dict[int, threading.Lock] = {}
+class _Process:
+    """What the calls of a process share; a forked child, which has none of its parent's threads, begins anew."""
+
+    def __init__(self) -> None:
+        self.forget()
+        thread_owners.add(self)
+
+    def forget(self) -> None:
+        """Begin without an engine and a loop."""
+        self.engine: LocalEngine | None = None
+        self.portal: asyncio.AbstractEventLoop | None = None
+        self.lock: threading.Lock = threading.Lock()
+
+
+_process = _Process()
 
 
 def portal() -> asyncio.AbstractEventLoop:
     """Return the loop that serves sync code: one for the life of the process."""
-    pid = os.getpid()
-    with _locks.setdefault(pid, threading.Lock()):
-        if pid not in _portals:
-            _portals[pid] = asyncio.new_event_loop()
-            start_thread(_portals[pid].run_forever, "mai-portal")
-            atexit.register(_flush, _portals[pid])
-        return _portals[pid]
+    with _process.lock:
+        if _process.portal is None:
+            _process.portal = asyncio.new_event_loop()
+            start_thread(_process.portal.run_forever, "mai-portal")
+            atexit.register(_flush, _process.portal)
+        return _process.portal
 
 
 # No coverage: it runs when an interpreter ends, and is tested in one of its own.
 def _flush(loop: asyncio.AbstractEventLoop) -> None:  # pragma: no cover
     """Give the detached work in the portal loop a little time when the interpreter ends."""
-    if _portals.get(os.getpid()) is loop:
+    if _process.portal is loop:
         engine = LocalEngine.default()
         limit = 0.5 if isinstance(getattr(sys, "last_value", None), KeyboardInterrupt) else FLUSH  # nobody caught it
         engine.idle.wait(lambda: not any(run.apart and run.loop is loop for run in list(engine.ongoing)), limit)
@@ -230,7 +245,7 @@ def new_run(env: Env) -> Run:
     run = Run()
     if watchdog.resting:
         watchdog.wake()
-    run.engine = env.engine or _engines.get(os.getpid()) or LocalEngine.default()
+    run.engine = env.engine or _process.engine or LocalEngine.default()
     return run
 
 

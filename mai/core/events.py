@@ -9,163 +9,20 @@ or thread, waits at a `Bell`.
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import aclosing, closing, suppress
-from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
+from ..values.events import Chunk, Emitted, Event, TraceEvent
 from .clock import clock
 from .frame import Frame, current
 from .names import FIRST_CHUNK
 from .threads import offload, scheduling
 
-if TYPE_CHECKING:
-    from .control import Question
-    from .trace import ErrorInfo, Outcome
-
 MAX_EVENTS = 1024  # the newest ones are kept, the rest is counted
 MAX_TRACE_EVENTS = 128  # of one call
 AHEAD = 16  # as many events a generator may be ahead of its slowest reader
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """Something that happened in a started run.
-
-    Attributes:
-        step_id: The path of the step that it happened in.
-        attempt: The number of the attempt, from 1.
-    """
-
-    step_id: str
-    attempt: int
-
-
-@dataclass(frozen=True, slots=True)
-class Started(Event):
-    """A call began.
-
-    Attributes:
-        name: Name of the step.
-        kind: ``"module"``, ``"sequential"``, ...; as in its TraceHandle.
-    """
-
-    name: str
-    kind: str
-
-
-@dataclass(frozen=True, slots=True)
-class Chunk(Event):
-    """A generator gave its next chunk.
-
-    Attributes:
-        value: The chunk.
-        index: Its number within the attempt, from 0.
-        nested: Whether the generator was called by another streaming step, which tells its own chunks.
-    """
-
-    value: object
-    index: int
-    nested: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Retrying(Event):
-    """An attempt failed and another will follow: drop the chunks of this one.
-
-    Attributes:
-        error: The text of the error that ended the attempt.
-        delay: The pause before the next attempt [s].
-    """
-
-    error: str
-    delay: float
-
-
-@dataclass(frozen=True, slots=True)
-class Emitted(Event):
-    """A step told something of its own, with `emit`.
-
-    Attributes:
-        value: What it told.
-    """
-
-    value: object
-
-
-@dataclass(frozen=True, slots=True)
-class Progress(Event):
-    """So much of a `Map` is done.
-
-    Attributes:
-        done: How many items have ended.
-        total: How many there are, None if the source does not tell.
-    """
-
-    done: int
-    total: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Asked(Event):
-    """A step asks a question and waits for the answer.
-
-    Attributes:
-        question: The question, which ``handle.answer`` takes.
-    """
-
-    question: "Question"
-
-
-@dataclass(frozen=True, slots=True)
-class Finished(Event):
-    """A call gave its value.
-
-    Attributes:
-        duration: How long it took [s].
-    """
-
-    duration: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Failed(Event):
-    """A call ended without a value.
-
-    Attributes:
-        outcome: ``"error"``, ``"timeout"`` or ``"cancelled"``.
-        error: What failed; None for a cancel.
-    """
-
-    outcome: "Outcome"
-    error: "ErrorInfo | None"
-
-
-class TraceEvent(NamedTuple):
-    """Something that happened in a call at one moment, as its `TraceHandle` keeps it.
-
-    Attributes:
-        at_ns: When [ns, monotonic].
-        name: ``"mai.first_chunk"``, ``"mai.asked"`` or ``"mai.answered"``.
-        attributes: Facts about it.
-
-    Example:
-        >>> from mai import capture, module
-        >>> from collections.abc import Iterator
-        >>> @module
-        ... def words(text: str) -> Iterator[str]:
-        ...     yield from text.split()
-        >>> with capture() as trace:
-        ...     words.run("to be")
-        'tobe'
-        >>> [event.name for event in trace.runs[0].events]
-        ['mai.first_chunk']
-    """
-
-    at_ns: int
-    name: str
-    attributes: Mapping[str, Any]
 
 
 def happened(f: Frame, name: str, **attributes: Any) -> None:
@@ -182,6 +39,9 @@ def settle(turn: "asyncio.Future[Any]", value: Any = None) -> None:
             loop.call_soon_threadsafe(settle, turn, value)
     elif not turn.done():
         turn.set_result(value)
+
+
+_LOOK = 1.0  # seconds
 
 
 class Bell:
@@ -212,14 +72,19 @@ class Bell:
                 self._forget(wake)
 
     def wait(self, ready: Callable[[], bool], timeout: float | None = None) -> bool:
-        """Block this thread until *ready*, at most *timeout* seconds; say whether it is."""
+        """Block this thread until *ready*, at most *timeout* seconds; say whether it is.
+
+        It looks now and then by itself: a loop that is closed rings no bell.
+        """
         until = None if timeout is None else clock.now() + timeout
         rung = True
         while rung and not ready():
             gate = threading.Event()
             self._wakes.append(wake := gate.set)
-            left = None if until is None else min(until - clock.now(), threading.TIMEOUT_MAX)
-            rung = ready() or gate.wait(scheduling.until(gate.is_set, left))
+            if not ready():
+                left = scheduling.until(gate.is_set, None if until is None else until - clock.now())
+                look = _LOOK if left is None else min(left, _LOOK)
+                rung = gate.wait(look) or look == _LOOK
             self._forget(wake)
         return rung or ready()
 

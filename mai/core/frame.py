@@ -77,11 +77,13 @@ class Frame:
     @property
     def path(self) -> str:
         """The lexical path: the step id."""
-        parts, frame = list[str](), self
+        parts: list[str] = []
+        frame = self
         while frame.mod is not None:
             parts.append(f"{frame.key}~{frame.n}" if frame.n > 1 else frame.key)
             frame = frame.parent
-        return "".join(reversed(parts)).removeprefix("/")
+        parts.reverse()
+        return "".join(parts).removeprefix("/")
 
 
 class Scope(Frame):

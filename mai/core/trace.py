@@ -3,54 +3,19 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from opentelemetry.trace import Span
 
 from ..values.casts import caster, sized
+from ..values.events import ErrorInfo, Outcome, TraceEvent, TraceLink
 from ..viewed import Viewed
 from .clock import clock
 from .control import Control, Controlled
-from .events import TraceEvent
 from .frame import Frame
 
-Outcome = Literal["running", "ok", "error", "timeout", "cancelled", "abandoned", "skipped", "replayed", "cached"]
 R_co = TypeVar("R_co", covariant=True)
 MAX_CHILDREN = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class ErrorInfo:
-    """What is kept of an exception: its class's name and module, and its message; never a traceback.
-
-    Example:
-        >>> from mai.types import ErrorInfo
-        >>> ErrorInfo("KeyError", "builtins", "'x'")
-        ErrorInfo(type='KeyError', module='builtins', message="'x'")
-    """
-
-    type: str
-    module: str
-    message: str
-
-
-class TraceLink(NamedTuple):
-    """A span that belongs to a call and is not around it.
-
-    Attributes:
-        relation: ``"spawned_by"``, ``"resumed_from"``, ``"replayed_from"`` or ``"joined"``.
-        trace_id: Its OpenTelemetry trace id, 32 hexadecimal digits.
-        span_id: Its OpenTelemetry span id, 16 hexadecimal digits.
-
-    Example:
-        >>> from mai.types import TraceLink
-        >>> TraceLink("resumed_from", "0" * 31 + "1", "0" * 15 + "2").relation
-        'resumed_from'
-    """
-
-    relation: str
-    trace_id: str
-    span_id: str
 
 
 @dataclass(slots=True, init=False, eq=False, repr=False)

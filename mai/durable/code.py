@@ -80,12 +80,17 @@ def modules_in(module: Any) -> Iterator[Any]:
         if _is_module(one) and id(one) not in seen:
             seen.add(id(one))
             yield one
-            held = list(vars(one).values())
-            held += [shape.module for shape in one._wiring.shapes] if isinstance(one, Graph) else []
-            held += [*one._mai_settings.fallback, one._mai_settings.undo]
-            todo += [inner for value in held for inner in _each(value)]
-            if (one._mai_spec or one._mai_compile()).flow and one._mai_kind == "module":
-                todo += named_by(one.forward)
+            todo += _held_by(one)
+
+
+def _held_by(module: Any) -> list[Any]:
+    values = [*vars(module).values(), module._mai_settings.fallback, module._mai_settings.undo]
+    held = [inner for value in values for inner in _each(value)]
+    if isinstance(module, Graph):
+        held += [shape.module for shape in module._wiring.shapes]
+    elif module._mai_kind == "module" and (module._mai_spec or module._mai_compile()).flow:
+        held += named_by(module.forward)
+    return held
 
 
 def _is_module(value: Any) -> bool:

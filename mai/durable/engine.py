@@ -17,7 +17,7 @@ from mai.core.engine import LocalEngine, start_run
 from mai.core.events import Bell
 from mai.core.frame import ROOT, Frame, Scope, current, scoped
 from mai.core.ids import new_id as fresh_id
-from mai.core.trace import Outcome, TraceHandle, ended
+from mai.core.trace import TraceHandle, ended
 from mai.durable.code import Code, Codes
 from mai.durable.driver import LOOK, Driver, attention
 from mai.durable.failures import Failures
@@ -26,6 +26,7 @@ from mai.errors import AskError, ConfigError, UnknownRun
 from mai.types import Payload
 from mai.values.casts import caster
 from mai.values.checked import PAUSE, SECONDS, checked
+from mai.values.events import Outcome
 
 __all__ = ["DurableEngine"]
 
@@ -409,7 +410,7 @@ class DurableEngine(LocalEngine):
         return self
 
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        last = len(self._tokens) == 1
+        last = len(self._entered) == 1
         if last:
             self._close(at_once=error is not None)
         try:

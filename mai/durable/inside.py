@@ -2,9 +2,9 @@
 
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from mai.core.control import Question
 from mai.core.engine import Run
 from mai.errors import ConfigError
+from mai.values.events import Question
 
 if TYPE_CHECKING:
     import asyncio

@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from mai.core.clock import clock
-from mai.core.drive import apart, late
+from mai.core.drive import apart, late, outcome
 from mai.core.engine import Run
-from mai.core.events import Asked, post
+from mai.core.events import post
 from mai.core.frame import Frame, current
 from mai.core.gather import Group, Work
 from mai.core.recorded import Recorded, StepCall, Suspended
@@ -23,6 +23,7 @@ from mai.durable.rests import LATE, Rest, Rests
 from mai.errors import AlreadyRecorded, DeadlineExceeded, MaiError, PayloadError
 from mai.types import Question
 from mai.values.casts import caster, written
+from mai.values.events import Asked
 
 if TYPE_CHECKING:
     from mai.durable.engine import DurableEngine
@@ -137,7 +138,7 @@ class DurableRun(Run):
         await self.past.turn(path)
         env, started = current().env, clock.wall()
         if env.answers is not None:
-            data = signal.data(await apart(env.answers, signal))
+            data = signal.data(await outcome(apart(env.answers, signal)))
             await self._write(path, "wait", started, output=data)
             return data
         open_questions: Any = {} if env.bus is None else env.bus.questions

@@ -4,7 +4,6 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any, TypeVar, overload
 
-from ..core.control import Question
 from ..core.engine import current_run
 from ..core.events import happened
 from ..core.frame import current, repeat, restore, scoped, set_current
@@ -12,6 +11,7 @@ from ..core.ids import new_id
 from ..errors import AskError, ConfigError
 from ..types import Payload
 from ..values.checked import SECONDS, checked
+from ..values.events import Question
 from .names import ANSWERED, ASKED
 
 T = TypeVar("T")

@@ -61,10 +61,13 @@ class Conditional(Module[X, Y]):
 
     async def forward(self, x: X, /) -> Y:
         """Run the branch that the test chooses."""
-        p, truth = current(), await apart(self.test, x)
-        branch, key = (self.then, self._then_key) if truth else (self.otherwise, self._otherwise_key)
-        decision = "then" if truth else "pass" if branch is None else "otherwise"
-        noted(p, {names.DECISION: decision, names.DECISION_PREDICATE: self._label})
+        p, judge = current(), apart(self.test, x)
+        if judge.y is not DONE:
+            await finish(judge)
+        branch, key = (self.then, self._then_key) if judge.out else (self.otherwise, self._otherwise_key)
+        if p.handle is not None:
+            decision = "then" if judge.out else "pass" if branch is None else "otherwise"
+            noted(p, {names.DECISION: decision, names.DECISION_PREDICATE: self._label})
         if branch is None:
             return x  # type: ignore[return-value]  # pyright: ignore[reportReturnType]
         f = launch(branch, p, key, x)

@@ -276,6 +276,8 @@ class Graph(Module[Any, Any], Generic[P, R]):
         given = {**dict(zip((one.parameter.name for one in wiring.inputs.values()), args, strict=False)), **kwargs}
         for i, (parameter, cast) in wiring.inputs.items():
             nodes.settle(i, cast(given.get(parameter.name, parameter.default), parameter.name, p))
+        if self.limit is None:
+            await nodes.lead()
         if nodes.more():
             await current_run().gather(p.path, nodes, limit=self.limit)
         return self._cast(nodes.result(), "return", p)  # type: ignore[no-any-return]

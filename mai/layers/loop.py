@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, overload
 
 from ..core.call import DONE, apart, current, finish, launch
-from ..core.drive import breathe
+from ..core.drive import breathe, outcome
 from ..core.frame import Frame
 from ..core.trace import noted
 from ..errors import ConfigError, LoopExhausted
@@ -80,7 +80,7 @@ class Loop(Module[X, X]):
             for judge in judges:
                 met = bool(await _step(*judge, p, turn, state))
             if not judges and self.until is not None:
-                met = bool(await apart(self.until, state))
+                met = bool(await outcome(apart(self.until, state)))
             if met:
                 break
         noted(p, {names.DECISION: "until" if met else "max_iters", **self._why})

@@ -6,13 +6,14 @@ from typing import Any, Generic, Literal, Union, Unpack, overload
 
 from ..core.call import current, current_run, launch
 from ..core.drive import enclosed
-from ..core.events import Progress, post
+from ..core.events import post
 from ..core.frame import Frame, scoped
 from ..core.gather import Slot
 from ..core.trace import noted
 from ..errors import CastError, ConfigError
 from ..values.casts import is_open
 from ..values.checked import COUNT, checked, near
+from ..values.events import Progress
 from . import names
 from .checks import MapKeywords, check_branches, name_of, signature_of
 from .declared import single

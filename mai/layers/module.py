@@ -84,6 +84,13 @@ class _Derived(Generic[Y_co]):
         return self._compute(owner if instance is None else instance)
 
 
+class _Identity:
+    """What an instance and all its copies have in common, deep ones too."""
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
+
+
 class Module(Generic[In, Out]):
     """Everything that runs. Subclass it and write ``forward``; input and output types come from there.
 
@@ -142,7 +149,7 @@ class Module(Generic[In, Out]):
             if cls.forward is Module.forward:
                 raise ConfigError(f"{cls.__name__} has no forward; write one, it is what a module does")
             made = super().__new__(cls)
-            object.__setattr__(made, "_mai_identity", object())
+            object.__setattr__(made, "_mai_identity", _Identity())
             return made
 
     def forward(self, x: In, /, *args: Any, **kwargs: Any) -> Out | Awaitable[Out]:
@@ -392,6 +399,15 @@ class Module(Generic[In, Out]):
         from .planning import plan_of  # noqa: PLC0415 (planning is about modules)
 
         return plan_of(self)
+
+    def plan_json(self) -> Iterator[str]:
+        """Yield the JSON of the plan piece by piece, so that a million steps can be written without being held.
+
+        ``file.writelines(m.plan_json())`` writes what ``m.plan().model_dump_json()`` gives.
+        """
+        from mai.views.plan import plan_json  # noqa: PLC0415 (a view method)
+
+        return plan_json(self)
 
     def draw(self, format: str = "mermaid", *, trace: "TraceHandle[Any] | None" = None) -> str:  # noqa: A002
         """Return a drawing of the plan, as text.

@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from ..core.call import DONE, begin, launch_wired
+from ..core.call import DONE, begin, finish, launch_wired
 from ..core.frame import Frame, scoped
 from ..core.gather import Slot
 from ..core.trace import open_handle
@@ -13,6 +13,7 @@ from .wiring import Binding, Wiring
 
 _NOTHING = -1, None, None  # nothing ended that has not been settled already
 _BATCH = 16  # nodes that run one after the other before the runner is asked again, which looks at the clock
+_ALONE = 64  # batches in which no node waited, about a millisecond, after which the runner has to look at it
 _MISSING: Any = object()
 
 
@@ -38,39 +39,53 @@ class Nodes:
         """Say whether a node can begin."""
         return bool(self._ready)
 
+    async def lead(self) -> None:
+        """Run the nodes in this task as long as there is only one that can run, as in a chain: that needs no runner."""
+        left = _ALONE
+        while left and len(self._ready) == 1:
+            i, f, error = self._batch(self._parent, 1)
+            value = None
+            if f is None:
+                left -= 1
+            else:
+                try:
+                    await finish(f)
+                    value = f.out
+                except Exception as failure:  # noqa: BLE001 (becomes the outcome of the node)
+                    error = failure
+            if not self.done(i, value, error):
+                self._ready.clear()
+
     def take(self, slot: Slot | None) -> tuple[int, Frame | None, BaseException | None]:
         """Run the next nodes, until one waits or fails, or none is ready."""
+        return self._batch(self._parent if slot is None else scoped(self._parent, slot=slot), len(self._need))
+
+    def _batch(self, p: Frame, most: int) -> tuple[int, Frame | None, BaseException | None]:
+        """Run the next nodes in *p*, until one waits or fails, or none is ready, or more than *most* are."""
         wiring, ready, waiting, need, settle = self._wiring, self._ready, self._args, self._need, self.settle
-        of, rank, shapes, special, after = wiring.of, wiring.rank, wiring.shapes, wiring.special, wiring.after
-        p = self._parent if slot is None else scoped(self._parent, slot=slot)
-        i, fused = 0, -1  # `fused`: the next node of a chain, which takes the value at once
-        value: Any = None
-        args: Any
-        for _ in range(_BATCH):
-            if fused >= 0:
-                i, args = fused, [value]
-                need[i] = 0
-            else:
-                i = ready.popleft()
-                args, waiting[i] = waiting[i], None
-            shape = shapes[of[i]]
+        of, rank, heads, special, after = wiring.of, wiring.rank, wiring.heads, wiring.special, wiring.after
+        left = _BATCH
+        while True:
+            i = ready.popleft()
+            args, waiting[i] = waiting[i], None
+            m, key = heads[of[i]]
             try:
                 if special and i in special:
-                    f = begin(shape.module, p, shape.key, rank[i], *_bound(special[i], args))
+                    f = begin(m, p, key, rank[i], *_bound(special[i], args))
                 else:
-                    f = launch_wired(shape.module, p, shape.key, rank[i], args)
+                    f = launch_wired(m, p, key, rank[i], args[0], args if len(args) > 1 else None)
+                while f.y is DONE and (k := after[i]) >= 0 and left:  # a chain: the next node takes the value at once
+                    i, left, need[k] = k, left - 1, 0
+                    m, key = heads[of[i]]
+                    f = launch_wired(m, p, key, rank[i], f.out)
             except BaseException as error:  # noqa: BLE001 (becomes the outcome of the node)
                 return i, None, error
             if f.y is not DONE:
                 return i, f, None
-            value, fused, args = f.out, after[i], None
-            if fused < 0:
-                settle(i, value)
-                if not ready:
-                    return _NOTHING
-        if fused >= 0:
-            settle(i, value)
-        return _NOTHING
+            settle(i, f.out)
+            left -= 1
+            if left <= 0 or not 0 < len(ready) <= most:
+                return _NOTHING
 
     def done(self, key: int, value: Any, error: BaseException | None) -> bool:
         """Take the outcome of a node; False on a failure that ends the others."""

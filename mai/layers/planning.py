@@ -3,9 +3,11 @@
 import functools
 import re
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from enum import Enum
 from hashlib import blake2b
 from inspect import Parameter
+from itertools import repeat
 from typing import Any
 
 from pydantic import JsonValue
@@ -17,75 +19,100 @@ from ..types import Payload, PlanEdge, PlanInput, PlanNode, PlanType, WorkflowPl
 from ..values.casts import show
 from ..values.checked import near
 from .checks import name_of, signature_of
+from .conditional import Conditional
 from .edges import fits
 from .graph import Graph
 from .module import Module
 from .ref import Pack, Part, Ref
+from .switch import Switch
 from .wiring import Slot, Wiring
 
 _MODULE = Module[Any, Any]
+_Part = tuple[PlanNode, str, Iterable[tuple[str | None, str, str | None]]]
 _PLAIN = (str, int, float, bool, bytes, list, dict, list[str], list[int], list[float], dict[str, str], dict[str, Any])
 
 
 def plan_of(module: _MODULE) -> WorkflowPlan:
     """Return the plan of *module*; of a graph its nodes, of any other the one step that it is, with what is inside."""
-    nodes, edges = list[PlanNode](), list[PlanEdge]()
-    name, signature = name_of(module), signature_of(module)
-    todo: deque[tuple[str, _MODULE]] = deque()
+    head, nodes, edges = head_of(module), list[PlanNode](), list[PlanEdge]()
+    for node, ident, feeds in parts_of(module):
+        nodes.append(node.model_copy(update={"id": ident}))
+        edges += [PlanEdge(source=a, target=ident, parameter=key, constant=text) for a, key, text in feeds]
+    return head.model_copy(update={"nodes": tuple(nodes), "edges": tuple(edges)})
+
+
+def head_of(module: _MODULE) -> WorkflowPlan:
+    """Return the plan without its steps."""
+    signature, output = signature_of(module), name_of(module)
     if isinstance(module, Graph):
-        output = _expand(module._wiring, "", nodes, edges, todo, declared=module._cast.tp)
-    else:
-        output = name
-        nodes.append(_node(name, "", module))
-        edges += [PlanEdge(source=f"${key}", target=name, parameter=key) for key in signature.params]
-        todo.append((name, module))
-    while todo:
-        ident, inner = todo.popleft()
-        if isinstance(inner, Graph):
-            _expand(inner._wiring, f"{ident}/", nodes, edges, todo, declared=inner._cast.tp)
-        else:
-            for key, part in _inside(inner):
-                nodes.append(_node(f"{ident}{key}", ident, part))
-                todo.append((f"{ident}{key}", part))
+        last, wiring = module._wiring.output, module._wiring
+        assert last is not None
+        output = "cast[return]" if _casts(wiring, last, module._cast.tp) else wiring.id_of(last)
     return WorkflowPlan(
-        name=name, kind=module._mai_kind, settings=_settings(module),
-        inputs=tuple(map(_input, signature.params.values())), nodes=tuple(nodes), edges=tuple(edges), output=output,
+        name=name_of(module), kind=module._mai_kind, settings=_settings(module),
+        inputs=tuple(map(_input, signature.params.values())), nodes=(), edges=(), output=output,
         gives=plan_type(signature.returns),
     )  # fmt: skip
 
 
-def _expand(wiring: Wiring, prefix: str, nodes: Any, edges: Any, todo: Any, *, declared: Any) -> str:
-    """Add the nodes of a graph and what feeds them; return the id of its output."""
-    facts: dict[int, tuple[PlanNode, bool]] = {}
-    for i, index in enumerate(wiring.of):
+def parts_of(module: _MODULE) -> Iterator[_Part]:
+    """Yield each step: a PlanNode, which may be that of others too, the step's own id, and what feeds it."""
+    todo = deque([("", module)])
+    if not isinstance(module, Graph):
+        name = name_of(module)
+        yield _node("", module), name, [(f"${key}", key, None) for key in signature_of(module).params]
+        todo = deque([(name, module)])
+    while todo:
+        ident, one = todo.popleft()
+        if isinstance(one, Graph):
+            yield from _expand(one._wiring, one._cast.tp, ident, todo)
+            continue
+        for key, part in _inside(one):
+            yield _node(ident, part), f"{ident}{key}", ()
+            todo.append((f"{ident}{key}", part))
+
+
+def _expand(wiring: Wiring, declared: Any, within: str, todo: "deque[tuple[str, _MODULE]]") -> Iterator[_Part]:
+    """Yield the steps of a graph, each after the casts on the way to it."""
+    prefix = f"{within}/" if within else ""
+    of, rank, first, sources, shapes = wiring.of, wiring.rank, wiring.first, wiring.sources, wiring.shapes
+    heads = [prefix + one.key[1:] for one in shapes]
+
+    def path(k: int) -> str:
+        return f"{heads[of[k]]}~{rank[k]}" if rank[k] > 1 else prefix + wiring.id_of(k)
+
+    facts = [(_node(within, one.module), [p.name for p in signature_of(one.module).positional]) for one in shapes]
+    nones = repeat(None)
+    deep = {one.index for one in shapes if isinstance(one.module, Graph) or any(_inside(one.module))}
+    for i, index in enumerate(of):
         if index < 0:
             continue
-        module, ident = wiring.module_of(i), prefix + wiring.id_of(i)
-        if index not in facts:
-            deep = module._mai_kind == "graph" or any(True for _ in _inside(module))
-            facts[index] = _node("", prefix.removesuffix("/"), module), deep
-        for slot in wiring.slots_of(i):
-            _edge(wiring, prefix, ident, module, slot, nodes, edges)
-        node, deep = facts[index]
-        nodes.append(node.model_copy(update={"id": ident}))
-        if deep:
-            todo.append((ident, module))
-    assert wiring.output is not None
-    last = prefix + wiring.id_of(wiring.output)
-    return _cast(last, prefix, "return", declared, nodes, edges) if _casts(wiring, wiring.output, declared) else last
+        node, names = facts[index]
+        feeds: Any = []
+        if i in wiring.special:
+            for slot in wiring.slots_of(i):
+                yield from _feed(wiring, within, i, slot, feeds)
+        else:
+            feeds = zip(map(path, sources[first[i] : first[i + 1]]), names, nones, strict=False)
+        yield node, path(i), feeds
+        if index in deep:
+            todo.append((path(i), shapes[index].module))
+    last = wiring.output
+    assert last is not None
+    if _casts(wiring, last, declared):
+        yield _cast(prefix + wiring.id_of(last), within, "return", declared)
 
 
-def _edge(wiring: Wiring, prefix: str, ident: str, module: _MODULE, slot: Slot, nodes: Any, edges: Any) -> None:
-    p = signature_of(module).parameter(slot.parameter.partition("[")[0])
+def _feed(wiring: Wiring, within: str, i: int, slot: Slot, feeds: list[Any]) -> Iterator[_Part]:
+    """Add what feeds one parameter of a node to *feeds*, and yield the cast on the way."""
+    p = signature_of(wiring.module_of(i)).parameter(slot.parameter.partition("[")[0])
     takes: Any = Any if p is None else p.annotation
-    if slot.source is None:
-        text = _json(slot.value, takes)
-        edges.append(PlanEdge(source=None, target=ident, parameter=slot.parameter, constant=text))
-        return
-    source = prefix + wiring.id_of(slot.source)
-    if slot.cast and _casts(wiring, slot.source, takes):
-        source = _cast(source, prefix, f"{ident.removeprefix(prefix)}.{slot.parameter}", takes, nodes, edges)
-    edges.append(PlanEdge(source=source, target=ident, parameter=slot.parameter))
+    source = None if slot.source is None else f"{within}/{wiring.id_of(slot.source)}".removeprefix("/")
+    if slot.source is not None and slot.cast and _casts(wiring, slot.source, takes):
+        cast = _cast(source, within, f"{wiring.id_of(i)}.{slot.parameter}", takes)
+        yield cast
+        source = cast[1]
+    feeds.append((source, slot.parameter, _json(slot.value, takes) if source is None else None))
 
 
 def _casts(wiring: Wiring, source: int, takes: Any) -> bool:
@@ -93,19 +120,16 @@ def _casts(wiring: Wiring, source: int, takes: Any) -> bool:
     return fits(have, takes) == "cast"
 
 
-def _cast(source: str, prefix: str, where: str, tp: Any, nodes: Any, edges: Any) -> str:
-    """Add a cast of the value of *source*; return its id."""
-    ident, within = f"{prefix}cast[{where}]", prefix.removesuffix("/")
-    made = plan_type(tp)
-    nodes.append(PlanNode(id=ident, within=within, name="cast", kind="cast", module="mai.cast", gives=made))
-    edges.append(PlanEdge(source=source, target=ident, parameter="value"))
-    return ident
+def _cast(source: str | None, within: str, where: str, tp: Any) -> _Part:
+    """Return a cast of the value of *source* as a step."""
+    node = PlanNode(id="", within=within, name="cast", kind="cast", module="mai.cast", gives=plan_type(tp))
+    return node, f"{within}/cast[{where}]".removeprefix("/"), [(source, "value", None)]
 
 
-def _node(ident: str, within: str, module: _MODULE) -> PlanNode:
+def _node(within: str, module: _MODULE) -> PlanNode:
     signature, spec = signature_of(module), module._mai_spec or module._mai_compile()
     return PlanNode(
-        id=ident, within=within, name=name_of(module), kind=module._mai_kind, module=spec.what[2],
+        id="", within=within, name=name_of(module), kind=module._mai_kind, module=spec.what[2],
         version=module._mai_settings.version, settings=_settings(module),
         takes={p.name: plan_type(p.annotation) for p in signature.params.values()},
         gives=plan_type(signature.returns),
@@ -130,6 +154,10 @@ def _settings(module: Any) -> dict[str, JsonValue]:
     if module._mai_kind != "module":
         named = {"limit": "limit", "on_error": "on_error", "_label": "decides"}
         extra |= {key: getattr(module, name) for name, key in named.items() if hasattr(module, name)}
+    if isinstance(module, Switch):
+        extra["cases"] = [[key, path[1:]] for key, (_, path) in module._line.items()]
+    if isinstance(module, Conditional | Switch) and module.otherwise is not None:
+        extra["otherwise"] = name_of(module.otherwise)
     if isinstance(module, Part):
         extra |= {"attribute" if module.attribute else "item": module.key}
     if isinstance(module, Pack):
@@ -147,6 +175,8 @@ def _told(value: Any) -> JsonValue:
         return {str(key): _told(one) for key, one in value.items()}  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
     if isinstance(value, list | tuple):
         return [_told(one) for one in value]  # pyright: ignore[reportUnknownVariableType]
+    if isinstance(value, Enum | bytes):
+        return repr(value)
     if isinstance(value, str | int | float | None):
         return value
     return name_of(value) if isinstance(value, Module) else getattr(value, "__qualname__", type(value).__qualname__)

@@ -4,6 +4,7 @@ Three kinds of names are kept apart: kernel settings (this file), parameters of 
 (both in `mai.layers.checks`). Kernel settings never reach ``forward``.
 """
 
+import inspect
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -39,6 +40,19 @@ def _callable(value: Any) -> Any:
     return value
 
 
+def _around(value: Any) -> Any:
+    """Return middleware as a tuple."""
+    listed = _many(value)
+    for one in listed:
+        try:
+            inspect.signature(one).bind("call", "next")
+        except TypeError as error:
+            raise ValueError(f"it is called with a call and what comes next, so: {error}") from error
+        except ValueError:  # of some builtins nothing is known
+            continue
+    return listed
+
+
 class Settings(BaseModel, frozen=True, arbitrary_types_allowed=True, defer_build=True):
     """The settings of one module; frozen.
 
@@ -66,7 +80,7 @@ class Settings(BaseModel, frozen=True, arbitrary_types_allowed=True, defer_build
     total_timeout: Seconds | None = None
     retry: Annotated[Retry | None, BeforeValidator(_policy)] = None
     fallback: Annotated[tuple[Any, ...], BeforeValidator(_many)] = ()
-    middleware: Annotated[tuple[Any, ...], BeforeValidator(_many)] = ()
+    middleware: Annotated[tuple[Any, ...], BeforeValidator(_around)] = ()
     inline: _Flag | None = None
     isolate: _Flag = False
     detached: _Flag = False

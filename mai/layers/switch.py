@@ -6,6 +6,7 @@ from enum import Enum
 from typing import Any, Literal, TypeVar, overload
 
 from ..core.call import DONE, apart, current, finish, launch
+from ..core.drive import outcome
 from ..core.trace import noted
 from ..errors import UnknownCase, WiringError
 from ..values.casts import show
@@ -79,7 +80,7 @@ class Switch(Module[X, Y]):
 
     async def forward(self, x: X, /) -> Y:
         """Run the branch that the selector chooses."""
-        p, key = current(), await apart(self.selector, x)
+        p, key = current(), await outcome(apart(self.selector, x))
         decision = "otherwise" if key not in self._line else key if isinstance(key, str | int | float) else str(key)
         noted(p, {names.DECISION: decision, names.DECISION_PREDICATE: self._label})
         found = self._line.get(key, self._other)

@@ -7,13 +7,13 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar, overload
 
 from ..core.clock import clock
-from ..core.control import Question
 from ..core.engine import current_run
 from ..core.frame import current, repeat
 from ..core.ids import chance, new_uuid
 from ..errors import AskError, ConfigError
 from ..types import Payload
 from ..values.checked import SECONDS, checked
+from ..values.events import Question
 
 T = TypeVar("T")
 

@@ -91,8 +91,8 @@ class Wiring:
         self.special: dict[int, Binding] = {}
         self.parts: dict[tuple[int, Any, bool], Ref[Any]] = {}
         self.counts: dict[str, list[int]] = {}
-        self.of: array[int] = array("i")  # for each node: its shape,
-        self.rank: array[int] = array("i")  # and which one of its name it is
+        self.of: list[int] = []  # for each node: its shape,
+        self.rank: list[int] = []  # and which one of its name it is
         self.first: array[int] = array("q", [0])  # the sources of i are sources[first[i] : first[i + 1]]
         self.sources: array[int] = array("i")
         self.records: set[int] = set()
@@ -248,8 +248,8 @@ class Wiring:
         self.offsets: array[int] = array("q", accumulate(uses, initial=0))
         place = self.offsets[:]
         self.targets: array[int] = array("i", bytes(4 * len(sources)))
-        self.places: array[int] = array("i", bytes(4 * len(sources)))
-        self.need: array[int] = array("i", map(sub, first[1:], first))
+        self.places: list[int] = [0] * len(sources)
+        self.need: list[int] = [*map(sub, first[1:], first)]
         for i, count in enumerate(self.need):
             start = first[i]
             for k in range(count):
@@ -259,13 +259,14 @@ class Wiring:
                 place[source] = at + 1
         self.targets[place[output]] = n
         self.need.append(2)
-        self.after: array[int] = array("i", [-1]) * n
+        self.after: list[int] = [-1] * n
         for i in range(n):
             at = self.offsets[i]
             if self.offsets[i + 1] - at == 1:
                 k = self.targets[at]
-                if self.need[k] == 1:
+                if self.need[k] == 1 and k not in self.special:
                     self.after[i] = k
+        self.heads = [(shape.module, shape.key) for shape in self.shapes]
         self.ready: array[int] = array(
             "i", [i for i, count in enumerate(self.need) if not count and self.of[i] != _INPUT]
         )

@@ -2,8 +2,9 @@
 
 from functools import partial
 
-from mai.core.events import Chunk, _is_nested, post
+from mai.core.events import _is_nested, post
 from mai.core.frame import Frame
+from mai.values.events import Chunk
 
 
 def is_heard(frame: Frame) -> bool:

@@ -6,6 +6,7 @@
     FakeClock, fixed_chance                      time and chance as the test wants them
     Faults, point                                failures, pauses and death at named places
     Scripted, flaky, slow                        steps that stand in for real ones
+    replay_check, crash_check                    durable runs that are interrupted on purpose
     module_trees, inputs                         Hypothesis strategies (extra ``testing``)
     mai.testing.plugin                           fixtures for pytest (extra ``testing``)
 
@@ -13,6 +14,7 @@ It imports neither pytest nor Hypothesis before they are asked for.
 """
 
 from .clocks import FakeClock, fixed_chance
+from .durability import DurabilityError, Lives, crash_check, replay_check
 from .errors import Crash, Deadlock, Leak, Livelock, SimulatedFault, SimulationError
 from .exploration import Exploration, explore
 from .fakes import Scripted, Seen, flaky, slow
@@ -23,8 +25,8 @@ from .simulation import Conditions, Simulation, Trial, simulate
 from .trees import Tree, inputs, module_trees
 
 __all__ = [
-    "Block", "Conditions", "Crash", "Deadlock", "Exploration", "FakeClock", "Faults", "Leak", "Livelock",
-    "LoopStep", "Scripted", "Seen", "SimulatedFault", "Simulation", "SimulationError", "SimulationLoop", "Tree",
-    "Trial", "explore", "fixed_chance", "flaky", "inputs", "module_trees", "point", "simulate", "simulated",
-    "slow",
+    "Block", "Conditions", "Crash", "Deadlock", "DurabilityError", "Exploration", "FakeClock", "Faults", "Leak",
+    "Livelock", "Lives", "LoopStep", "Scripted", "Seen", "SimulatedFault", "Simulation", "SimulationError",
+    "SimulationLoop", "Tree", "Trial", "crash_check", "explore", "fixed_chance", "flaky", "inputs",
+    "module_trees", "point", "replay_check", "simulate", "simulated", "slow",
 ]  # fmt: skip

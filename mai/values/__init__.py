@@ -1,1 +1,1 @@
-"""Values at the edges of a call: of which type they are, how they are cast, and what a signature takes."""
+"""Values at the edges of a call: their types and casts, what a signature takes, and what is told of a run."""

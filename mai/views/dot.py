@@ -1,10 +1,8 @@
 """A plan as text for Graphviz."""
 
-from collections.abc import Iterator
-
-from mai.types import WorkflowPlan
-from mai.views.outline import label_of, outline, sequences
-from mai.views.overlay import Overlay
+from mai.types import PlanNode, WorkflowPlan
+from mai.views.outline import drawn, sequences
+from mai.views.overlay import Mark, Overlay
 
 __all__ = ["dot"]
 
@@ -29,30 +27,22 @@ def dot(plan: WorkflowPlan, overlay: Overlay) -> str:
     lines += [
         f"  {ids[f'${one.name}']} [label={_quoted(f'{one.name}: {one.type.text}')}, shape=oval];" for one in plan.inputs
     ]
-    lines += _clusters(plan, overlay, ids)
+
+    def write(node: PlanNode, label: str, mark: Mark | None, part: str) -> list[str]:
+        if part == "closes":
+            return ["}"]
+        looks = f"label={_quoted(label)}, shape={_SHAPES.get(node.kind, 'box')}"
+        looks += f', fillcolor="{_COLOURS[mark.outcome]}"' if mark else ""
+        own = f"{ids[node.id]} [{looks}];"  # a composite stands in its cluster, so that edges have where to end
+        return [f"subgraph cluster_{ids[node.id]} {{", f"  {own}"] if part == "opens" else [own]
+
+    lines += drawn(plan, overlay, write)
     for edge in plan.edges:
         if edge.source in ids:
             lines.append(f"  {ids[edge.source]} -> {ids[edge.target]} [label={_quoted(edge.parameter)}];")
     lines += [f"  {ids[a]} -> {ids[b]};" for a, b in sequences(plan)]
     lines += [f"  out [label={_quoted(plan.gives.text)}, shape=oval];", f"  {ids[plan.output]} -> out;", "}"]
     return "\n".join(lines)
-
-
-def _clusters(plan: WorkflowPlan, overlay: Overlay, ids: dict[str, str]) -> Iterator[str]:
-    for node, depth, part in outline(plan):
-        pad = "  " * (depth + 1)
-        if part == "closes":
-            yield f"{pad}}}"
-            continue
-        mark = overlay.of(node.id, node.kind)
-        label = _quoted(label_of(node) + (f"\n{mark}" if mark else ""))
-        looks = f"label={label}, shape={_SHAPES.get(node.kind, 'box')}"
-        looks += f', fillcolor="{_COLOURS[mark.outcome]}"' if mark else ""
-        if part == "opens":  # the composite itself stands in its cluster, so that edges have where to end
-            yield f"{pad}subgraph cluster_{ids[node.id]} {{"
-            yield f"{pad}  {ids[node.id]} [{looks}];"
-        else:
-            yield f"{pad}{ids[node.id]} [{looks}];"
 
 
 def _quoted(text: str) -> str:

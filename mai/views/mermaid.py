@@ -1,10 +1,8 @@
 """A plan as a Mermaid flowchart."""
 
-from collections.abc import Iterator
-
-from mai.types import WorkflowPlan
-from mai.views.outline import label_of, outline, sequences
-from mai.views.overlay import Overlay
+from mai.types import PlanNode, WorkflowPlan
+from mai.views.outline import drawn, sequences
+from mai.views.overlay import Mark, Overlay
 
 __all__ = ["mermaid"]
 
@@ -24,7 +22,15 @@ def mermaid(plan: WorkflowPlan, overlay: Overlay) -> str:
     ids |= {node.id: f"n{k}" for k, node in enumerate(plan.nodes)}
     lines = ["flowchart TD"]
     lines += [f"  {ids[f'${one.name}']}([{_quoted(f'{one.name}: {one.type.text}')}])" for one in plan.inputs]
-    lines += _frames(plan, overlay, ids)
+
+    def write(node: PlanNode, label: str, mark: Mark | None, part: str) -> list[str]:
+        if part == "closes":
+            return ["end"]
+        text = _quoted(label)
+        shape = f"[{text}]" if part == "opens" else _SHAPES.get(node.kind, "[{}]").format(text)
+        return [f"{'subgraph ' if part == 'opens' else ''}{ids[node.id]}{shape}"]
+
+    lines += drawn(plan, overlay, write)
     for edge in plan.edges:
         if edge.source in ids:
             lines.append(f"  {ids[edge.source]} -->|{_quoted(edge.parameter)}| {ids[edge.target]}")
@@ -38,20 +44,6 @@ def mermaid(plan: WorkflowPlan, overlay: Overlay) -> str:
     for outcome, marked in used.items():
         lines += [f"  classDef {outcome} {_STYLES[outcome]}", f"  class {','.join(marked)} {outcome}"]
     return "\n".join(lines)
-
-
-def _frames(plan: WorkflowPlan, overlay: Overlay, ids: dict[str, str]) -> Iterator[str]:
-    for node, depth, part in outline(plan):
-        pad = "  " * (depth + 1)
-        if part == "closes":
-            yield f"{pad}end"
-            continue
-        mark = overlay.of(node.id, node.kind)
-        label = _quoted(label_of(node) + (f"\n{mark}" if mark else ""))
-        if part == "opens":
-            yield f"{pad}subgraph {ids[node.id]}[{label}]"
-        else:
-            yield f"{pad}{ids[node.id]}{_SHAPES.get(node.kind, '[{}]').format(label)}"
 
 
 def _quoted(text: str) -> str:

@@ -1,12 +1,13 @@
 """The nodes of a plan in the order of a drawing: what is inside a composite stands between its two ends."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Literal, NamedTuple
 
 from mai.layers.names import DELAY_SECONDS
 from mai.types import PlanNode, WorkflowPlan
+from mai.views.overlay import Mark, Overlay
 
-__all__ = ["Line", "label_of", "outline", "sequences"]
+__all__ = ["Line", "drawn", "outline", "sequences"]
 
 
 class Line(NamedTuple):
@@ -34,7 +35,17 @@ def outline(plan: WorkflowPlan) -> Iterator[Line]:
         stack += [Line(inner, depth + 1, "step") for inner in reversed(inside[node.id])]
 
 
-def label_of(node: PlanNode) -> str:
+def drawn(
+    plan: WorkflowPlan, overlay: Overlay, write: Callable[[PlanNode, str, Mark | None, str], Iterable[str]]
+) -> Iterator[str]:
+    """Yield what *write* makes of each line, its label and its mark, indented by its depth."""
+    for node, depth, part in outline(plan):
+        mark = overlay.of(node.id, node.kind)
+        for line in write(node, _label_of(node) + (f"\n{mark}" if mark else ""), mark, part):
+            yield f"{'  ' * (depth + 1)}{line}"
+
+
+def _label_of(node: PlanNode) -> str:
     """Return what is written on a node: the last part of its id, or what it casts to."""
     if node.kind == "cast":
         return f"to {node.gives.text}"

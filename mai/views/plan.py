@@ -1,18 +1,21 @@
 """What a plan says, in words: its steps line by line, its stages, its longest way, and what differs in another."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from json.encoder import encode_basestring
 from typing import Any
 
 from mai.errors import ConfigError
-from mai.types import PlanEdge, PlanNode, TraceHandle, WorkflowPlan
+from mai.layers.module import Module
+from mai.layers.planning import head_of, parts_of
+from mai.types import PlanEdge, PlanNode, TraceHandle, WorkflowPlan, decisive
 from mai.views.dot import dot
 from mai.views.mermaid import mermaid
 from mai.views.outline import outline
 from mai.views.overlay import Overlay
 from mai.views.text import safe
 
-__all__ = ["chains", "critical_path", "diff", "draw", "stages", "text"]
+__all__ = ["chains", "critical_path", "diff", "draw", "plan_json", "stages", "text"]
 
 
 def draw(plan: WorkflowPlan, format: str = "mermaid", trace: TraceHandle[Any] | None = None) -> str:  # noqa: A002
@@ -32,6 +35,34 @@ def draw(plan: WorkflowPlan, format: str = "mermaid", trace: TraceHandle[Any] | 
     if format not in drawings:
         raise ConfigError(f"draw: format={format!r} is not known; give {', '.join(map(repr, drawings))}")
     return drawings[format](plan, Overlay(plan, trace))
+
+
+def plan_json(module: Module[Any, Any]) -> Iterator[str]:
+    """Yield the JSON of the plan of *module*, as ``model_dump_json`` writes it, piece by piece.
+
+    Nothing is held but the composites, which are gone through later: a million steps take no memory.
+    """
+    start, _, end = head_of(module).model_dump_json().rpartition('[],"edges":[]')
+    texts, comma = dict[int, tuple[PlanNode, str]](), ""
+    yield f"{start}["
+    for node, ident, _ in parts_of(module):
+        if id(node) not in texts:
+            if len(texts) == 1000:
+                texts.clear()
+            texts[id(node)] = node, node.model_dump_json().partition(",")[2]
+        yield f'{comma}{{"id":{encode_basestring(ident)},{texts[id(node)][1]}'
+        comma = ","
+    yield '],"edges":['
+    comma = ""
+    for _, ident, feeds in parts_of(module):
+        target = encode_basestring(ident)
+        for a, key, text in feeds:
+            source = "null" if a is None else encode_basestring(a)
+            constant = "null" if text is None else encode_basestring(text)
+            ends = f'"target":{target},"parameter":{encode_basestring(key)}'
+            yield f'{comma}{{"source":{source},{ends},"constant":{constant}}}'
+            comma = ","
+    yield f"]{end}"
 
 
 def text(plan: WorkflowPlan, overlay: Overlay | None = None) -> str:
@@ -128,10 +159,12 @@ def chains(plan: WorkflowPlan) -> list[list[str]]:
 
 
 def diff(plan: WorkflowPlan, other: WorkflowPlan) -> list[str]:
-    """Return in words what is different in *other*; settings do not count."""
+    """Return in words what is different in *other*, as far as the fingerprint covers it."""
     lines = [] if plan.name == other.name else [f"the name is {other.name!r}, was {plan.name!r}"]
     lines += _changes("input", {one.name: one for one in plan.inputs}, {one.name: one for one in other.inputs})
     lines += _changes("step", {one.id: one for one in plan.nodes}, {one.id: one for one in other.nodes})
+    old, new = decisive(plan.settings), decisive(other.settings)
+    lines += [] if old == new else [f"the settings are {_shown(new)}, were {_shown(old)}"]
     ours, theirs = ({f"{e.target}.{e.parameter}": _source(e) for e in one.edges} for one in (plan, other))
     for end in sorted(ours.keys() | theirs.keys()):
         was, now = ours.get(end), theirs.get(end)
@@ -155,11 +188,16 @@ def _changes(what: str, ours: dict[str, Any], theirs: dict[str, Any]) -> list[st
     lines = [f"{what} {name} is gone" for name in ours if name not in theirs]
     lines += [f"{what} {name} is new" for name in theirs if name not in ours]
     for name in ours.keys() & theirs.keys():
-        was, now = dict(ours[name]), dict(theirs[name])
+        was, now = _facts(ours[name]), _facts(theirs[name])
         for key in was:
-            if was[key] != now[key] and key != "settings":
+            if was[key] != now[key]:
                 lines.append(f"{what} {name}: {key} is {_shown(now[key])}, was {_shown(was[key])}")
     return sorted(lines)
+
+
+def _facts(one: Any) -> dict[str, Any]:
+    """Return what counts of a step or an input."""
+    return {key: decisive(value) if key == "settings" else value for key, value in one}
 
 
 def _shown(value: Any) -> str:

@@ -227,6 +227,34 @@ def test_a_child_forked_anywhere_has_threads_and_a_loop_of_its_own(use: str) -> 
 
 
 @forks
+def test_a_forked_child_cannot_wait_for_a_run_of_its_parent() -> None:
+    done = python(
+        FORKS
+        + """
+from mai import WouldDeadlock, module
+@module
+async def nap(seconds: float) -> float:
+    await asyncio.sleep(seconds)
+    return seconds
+ended, goes_on = nap.start(0.0), nap.start(1000.0)
+assert ended.result() == 0.0
+child = os.fork()
+if not child:
+    told = []
+    for wait in (goes_on.result, goes_on.chunks, lambda: asyncio.run(goes_on.settled())):
+        try:
+            wait()
+        except WouldDeadlock as error:
+            told.append("was started before this process was forked" in str(error))
+    os._exit(0 if told == [True] * 3 and ended.result() == 0.0 else 1)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), goes_on.outcome)
+""",
+        timeout=LONG,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "0 running\n", "")
+
+
+@forks
 @pytest.mark.slow
 def test_a_child_forked_under_an_engine_keeps_the_engine_with_threads_of_its_own() -> None:
     done = python(

@@ -273,6 +273,21 @@ async def test_an_engine_entered_by_two_tasks_serves_each_until_it_leaves() -> N
 
 
 @simulated
+async def test_engines_are_left_in_the_opposite_order_in_which_they_were_entered() -> None:
+    outer, inner = LocalEngine(max_threads=1), LocalEngine(max_threads=1)
+    await outer.__aenter__()
+    await inner.__aenter__()
+    with pytest.raises(ConfigError, match=r"^LocalEngine: another engine was entered inside of this block; leave that"):
+        await outer.__aexit__(None, None, None)
+    worker = await thread(1)
+    await inner.__aexit__(None, None, None)
+    assert await thread(1) is not worker
+    await outer.__aexit__(None, None, None)
+    assert inner.threads.closed
+    assert outer.threads.closed
+
+
+@simulated
 async def test_an_engine_left_in_another_task_than_it_was_entered_in_ends_its_threads() -> None:
     engine = LocalEngine(max_threads=1)
 

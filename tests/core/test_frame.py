@@ -139,7 +139,7 @@ async def test_a_context_can_be_dumped_without_auth_and_span() -> None:
     with Context.scope(auth="s3cret", user="ann"):
         context = await look(1)
     dumped = context.model_dump()
-    assert set(dumped) == set(Context.model_fields) - {"auth", "span"}
+    assert set(dumped) == {*Context.model_fields, "idempotency_key"} - {"auth", "span"}
     assert dumped["metadata"] == {"user": "ann"}
     assert "s3cret" not in context.model_dump_json()
 

@@ -227,6 +227,20 @@ def test_what_cannot_be_called_is_refused() -> None:
             return x
 
 
+@pytest.mark.parametrize(
+    "wrong", [lambda call: None, lambda call, go_on, more: None, len, test_what_cannot_be_called_is_refused]
+)
+def test_what_takes_another_number_of_arguments_is_refused(wrong: Any) -> None:
+    @module
+    async def plain(x: int) -> int:
+        return x
+
+    with pytest.raises(ConfigError, match=r"middleware=<.*> cannot be used: .*called with a call and what comes next"):
+        assert plain.with_(middleware=wrong)
+    for fits in (print, lambda *args: None, lambda call, go_on, more=1: None):
+        assert plain.with_(middleware=(fits,))
+
+
 @simulated
 async def test_a_deadline_that_it_sets_bounds_the_step() -> None:
     async def hurry(call: Call, next: Next) -> Any:  # noqa: A002

@@ -1,11 +1,12 @@
 """The engines with a journal, as benches of the conformance suite; and journals that fail where a test wants it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any
 
-from mai.durable import DurableEngine, MemoryJournal
+from mai.durable import DurableEngine, MemoryJournal, SQLiteJournal
 from tests.durable.conformance import Outcome, outcome
 from tests.support import simulate
 
@@ -53,33 +54,35 @@ class Mortal:
             await self.journal.close()
 
 
-class MemoryBench:
-    """A `MemoryJournal`, in simulated time."""
+class JournalBench:
+    """What the benches of all journals share."""
 
-    def __init__(self) -> None:
-        self.journal = MemoryJournal()
+    journal: Any
+    settings: Mapping[str, Any] = {}
 
-    def run(self, main: Callable[[], Awaitable[None]]) -> None:
-        simulate(main)  # type: ignore[arg-type]
+    def mortal(self) -> Any:
+        """Return the journal of one more process."""
+        return self.journal
+
+    async def lose(self, engine: DurableEngine) -> None:
+        """End the process of *engine*: its leases are over."""
 
     @asynccontextmanager
     async def engine(self, *modules: Any, journal: Any = None, **settings: Any) -> AsyncIterator[DurableEngine]:
-        engine = DurableEngine(journal or self.journal, modules=modules, **{"linger": 1.0, **settings})
+        """Return the engine of one more process."""
+        engine = DurableEngine(journal or self.mortal(), modules=modules, **{**self.settings, **settings})
         try:
             async with engine:
                 yield engine
         finally:
             await self.lose(engine)
 
-    async def lose(self, engine: DurableEngine) -> None:
-        self.journal.lose(engine.owner)
-
     async def killed(
         self, m: Any, x: Any, run_id: str, at: int, *, after: bool = False, names: tuple[str, ...] = WRITES,
         during: Any = None, **settings: Any,
     ) -> Outcome | None:  # fmt: skip
         """Run, or carry on, ``m(x)`` in a process that is killed at write *at*; None: it was, else what came of it."""
-        mortal = Mortal(self.journal, at=at, after=after, names=names)
+        mortal = Mortal(self.mortal(), at=at, after=after, names=names)
         found: Outcome | None = None
         ended: Any = None
         with suppress(Crash):
@@ -106,3 +109,34 @@ class MemoryBench:
             if found is not None:
                 return found
         raise AssertionError("the run does not get on")
+
+
+class MemoryBench(JournalBench):
+    """A `MemoryJournal`, in simulated time."""
+
+    def __init__(self) -> None:
+        self.journal = MemoryJournal()
+
+    def run(self, main: Callable[[], Awaitable[None]]) -> None:
+        simulate(main)  # type: ignore[arg-type]
+
+    async def lose(self, engine: DurableEngine) -> None:
+        self.journal.lose(engine.owner)
+
+
+class FileBench(JournalBench):
+    """An `SQLiteJournal`, in real time."""
+
+    settings = {"ttl": 0.2, "linger": 0.2}
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def mortal(self) -> Any:
+        return SQLiteJournal(self.path, durability="process")
+
+    def run(self, main: Callable[[], Awaitable[None]]) -> None:
+        asyncio.run(main())  # type: ignore[arg-type]
+
+    async def lose(self, engine: DurableEngine) -> None:
+        await getattr(engine.journal, "journal", engine.journal).close()  # its leases run out

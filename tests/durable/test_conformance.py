@@ -1,16 +1,25 @@
 """The conformance suite, on every engine that keeps a journal."""
 
+from pathlib import Path
+
 import pytest
 
-from tests.durable.benches import MemoryBench
+from tests.durable.benches import FileBench, MemoryBench
 from tests.durable.conformance import Bench, Conformance
 
 
-@pytest.fixture
-def bench() -> Bench:
-    """Return a bench of its own for each test."""
-    return MemoryBench()
-
-
 class TestMemory(Conformance):
-    """A journal in memory."""
+    """A journal in memory, in simulated time."""
+
+    @pytest.fixture
+    def bench(self) -> Bench:
+        return MemoryBench()
+
+
+@pytest.mark.slow
+class TestFile(Conformance):
+    """A journal in a file, in real time."""
+
+    @pytest.fixture
+    def bench(self, tmp_path: Path) -> Bench:
+        return FileBench(tmp_path / "runs.db")

@@ -267,7 +267,9 @@ def test_a_plan_survives_json_and_so_does_the_graph(specs: Any) -> None:
     made = by_hand(specs, world, 2, "collect")
     plan = made.plan()
     plan.validate()
-    again = WorkflowPlan.model_validate_json(plan.model_dump_json())
+    written = "".join(made.plan_json())
+    assert written == plan.model_dump_json()
+    again = WorkflowPlan.model_validate_json(written)
     assert again == plan
     assert (again.fingerprint, plan.diff(again)) == (plan.fingerprint, [])
     modules = {made._wiring.id_of(i): made._wiring.module_of(i) for i in range(len(made._wiring.of)) if i}

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import logging
 import pickle
 import weakref
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from mai import (
     Ref,
     TracingError,
     WiringError,
+    WorkflowPlan,
     capture,
     graph,
     module,
@@ -858,6 +860,11 @@ async def test_composites_are_nodes_and_decide_in_the_trace() -> None:
 # ---------------------------------------------------------------- large ones
 
 
+@module
+async def grown(n: int) -> int:
+    return n + 1
+
+
 @simulated
 async def test_a_chain_of_very_many_nodes_is_ordinary() -> None:
     g = Graph("g")
@@ -893,6 +900,97 @@ async def test_a_chain_runs_in_batches_and_each_node_once() -> None:
 
 
 @simulated
+async def test_what_runs_alone_stays_in_the_callers_task_and_what_runs_together_does_not() -> None:
+    tasks: list[Any] = []
+
+    @module
+    async def step(n: int) -> int:
+        await asyncio.sleep(1)
+        tasks.append(asyncio.current_task())
+        return n + 1
+
+    @graph
+    async def g(n: int) -> list[int]:
+        first = await step(await step(n))
+        return [await step(first), await step(first)]
+
+    assert await g(0) == [3, 3]
+    own = asyncio.current_task()
+    assert [task is own for task in tasks] == [True, True, False, False]
+    tasks.clear()
+    assert await g.with_(limit=1)(0) == [3, 3]
+    assert own not in tasks
+
+
+@simulated
+async def test_a_long_chain_that_never_waits_lets_the_loop_run_now_and_then() -> None:
+    turns: list[int] = []
+
+    async def others() -> None:
+        while True:
+            turns.append(1)
+            await asyncio.sleep(0)
+
+    @module
+    async def busy(n: int) -> int:
+        loop_of().now += 0.0001  # a tenth of a millisecond of work
+        return n
+
+    g = Graph("g")
+    ref: Ref[Any] = g.input("n", int)
+    for _ in range(2_000):
+        ref = g.add(busy, ref)
+    made, other = g.output(ref), asyncio.create_task(others())
+    await made(1)
+    other.cancel()
+    assert len(turns) > 3
+
+
+@simulated
+@pytest.mark.parametrize("collect", [False, True])
+async def test_a_failure_of_a_node_that_runs_alone_ends_what_needs_it(collect: bool) -> None:
+    @module
+    async def fails(n: int) -> int:
+        await asyncio.sleep(n)
+        raise KeyError(n)
+
+    @graph(on_error="collect" if collect else "cancel")
+    async def g(n: int) -> tuple[float, float]:
+        first = await fails(n)
+        return await half(first), await half(n)
+
+    @graph(on_error="collect" if collect else "cancel")
+    async def line(n: int) -> float:
+        return await half(await fails(n))
+
+    for seconds in (0, 2):
+        with pytest.raises(PartialFailure if collect else KeyError):
+            await line(seconds)
+        with pytest.raises(PartialFailure if collect else (KeyError, ExceptionGroup)):
+            await g(seconds)
+
+
+@simulated
+async def test_a_cancel_reaches_a_node_that_runs_alone() -> None:
+    @module
+    async def naps(n: int) -> int:
+        await asyncio.sleep(n)
+        return n
+
+    @graph
+    async def line(n: int) -> int:
+        return await naps(await naps(n))
+
+    call = asyncio.create_task(line(10))
+    await asyncio.sleep(15)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    with pytest.raises(DeadlineExceeded, match=r"^Step 'line' ran past its deadline"):
+        await line.with_(timeout=15)(10)
+
+
+@simulated
 async def test_several_failures_at_once_are_all_told() -> None:
     @module
     async def late(n: int) -> int:
@@ -923,3 +1021,48 @@ async def test_deep_nests_of_graphs_are_ordinary() -> None:
     deep = nest(300)
     assert await deep("abc") == 3
     assert len(deep.plan().nodes) == 300
+
+
+@pytest.mark.slow
+def test_a_chain_of_a_hundred_thousand_nodes_is_wired_run_drawn_and_written() -> None:
+    g = Graph("g")
+    ref: Ref[Any] = g.input("n", int)
+    for _ in range(100_000):
+        ref = g.add(grown, ref)
+    made = g.output(ref)
+    with capture() as trace:
+        assert made.run(0) == 100_000
+    run = trace.runs[0]
+    assert (len(run.children), run.dropped) == (1000, 99_000)
+    assert len(str(run).splitlines()) > 1000
+    plan = made.plan()
+    plan.validate()
+    assert [len(chain) for chain in plan.chains()] == [100_000]
+    assert len(plan.critical_path()) == 100_000
+    assert len(str(plan).splitlines()) == 100_002
+    for form in ("mermaid", "dot"):
+        assert made.draw(form, trace=run).count("grown~100000") == 1
+    again = WorkflowPlan.model_validate_json("".join(made.plan_json()))
+    assert again == plan
+    assert Graph.from_plan(again, {"grown": grown}).run(1) == 100_001
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # a debug loop tells of what takes long
+def test_ten_thousand_graphs_in_each_other_are_wired_run_drawn_and_written() -> None:
+    deep = nest(10_000)
+    logging.disable(logging.WARNING)
+    try:
+        with capture() as trace:
+            assert deep.run("abc") == 3
+    finally:
+        logging.disable(logging.NOTSET)
+    run = trace.runs[0]
+    assert sum(1 for _ in run.walk()) == 10_001
+    assert len(str(run).splitlines()) == 10_001
+    plan = deep.plan()
+    assert len(plan.nodes) == 10_000
+    plan.validate()
+    assert deep.draw("mermaid").count("subgraph") == 9_999
+    assert len(str(plan).splitlines()) == 10_002
+    assert sum(map(len, deep.plan_json())) > 10_000**2

@@ -24,8 +24,9 @@ from mai import (
     capture,
     module,
 )
-from mai.core.events import Bus, Progress
+from mai.core.events import Bus
 from mai.core.frame import current, restore, scoped, set_current
+from mai.types import Progress
 from tests.support import loop_of, refused, refused_value, simulated
 
 mark: contextvars.ContextVar[str] = contextvars.ContextVar("mark", default="clean")

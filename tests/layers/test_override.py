@@ -1,6 +1,7 @@
 """override: a test double for a module and all its copies, where the test looks and nowhere else."""
 
 import asyncio
+import copy
 from typing import Any
 
 import pytest
@@ -31,6 +32,14 @@ async def test_it_stands_in_for_the_module_and_copies_made_before_and_after() ->
     for one in (search, before):
         with pytest.raises(ConnectionError):
             await one("x")
+
+
+@simulated
+async def test_it_stands_in_for_deep_copies_too() -> None:
+    whole = Search() >> len
+    deep = copy.deepcopy(whole)
+    with whole.steps[0].override(lambda query, k=3: [query] * k):
+        assert await deep("x") == 3
 
 
 @simulated

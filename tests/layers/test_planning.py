@@ -48,6 +48,11 @@ async def count(text: str) -> int:
     return 0
 
 
+@module
+async def keyed(text: str, **more: str) -> str:
+    return text
+
+
 class Opaque:
     """No type that pydantic knows."""
 
@@ -171,6 +176,21 @@ def test_the_plan_of_a_graph_has_its_casts_constants_and_sub_graphs() -> None:
     assert plan.critical_path() == ["str", "spell"]
     assert Graph.from_plan(plan, {"str": module(str), "spell": spell}).plan() == plan
     assert cast.plan().critical_path() == ["length"]
+
+
+def test_the_json_of_a_plan_can_be_had_piece_by_piece() -> None:
+    g = Graph("same")
+    same = g.output(g.input("text", str))
+    h = Graph('odd "names" \\')
+    odd = h.output(h.add(keyed, h.input("text", str), **{'a "b"\n': "c"}))
+    k = Graph("casts")
+    text = k.input("n", int)
+    casts = k.output([k.add(length.with_(name=f"n{i}"), k.add(spell, k.add(str, text))) for i in range(1200)])
+    params = shout.with_(mark='"nodes":[],"edges":[]')
+    for made in (shout, params, same, odd, casts, (length & shout) >> len):
+        assert "".join(made.plan_json()) == made.plan().model_dump_json()
+    with pytest.raises(WiringError, match="has no output yet"):
+        next(Graph("open").plan_json())
 
 
 def test_a_plan_cannot_be_changed_and_reads_only_its_format() -> None:

@@ -92,7 +92,7 @@ BY_HAZARD = (
         "mai/core/gather.py",
         "if work.error is not None and (work.late or not work.cancels()):",
         "if work.error is not None:",
-        (CORE + "test_hop.py",),
+        (CORE + "test_gather.py",),
         hazards=(10,),
     ),
     Mutant(
@@ -253,7 +253,7 @@ BY_HAZARD = (
         "    async with aclosing(stream()) as source:\n",
         "    async with aclosing(stream()) as source, __import__('contextlib').AsyncExitStack() as stack:\n"
         "        stack.enter_context(suppress(Exception))\n",
-        (CORE + "test_streams.py", CORE + "test_call.py"),
+        (CORE + "test_events.py", CORE + "test_call.py"),
         hazards=(24,),
     ),
     Mutant(
@@ -299,7 +299,7 @@ BY_HAZARD = (
     Mutant(
         "one loop serves all sync runs",
         "mai/core/engine.py",
-        "        if pid not in _portals:\n",
+        "        if _process.portal is None:\n",
         "        if True:\n",
         (CORE + "test_engine.py",),
         hazards=(28,),

@@ -279,8 +279,8 @@ MUTANTS = (
     Mutant(
         "an engine entered by two tasks serves each until it leaves",
         "mai/core/engine.py",
-        "        self._tokens.remove(own)",
-        "        self._tokens.clear()",
+        "        self._entered.remove(own)",
+        "        self._entered.clear()",
         (CORE + "test_engine.py",),
     ),
     Mutant(
@@ -360,7 +360,7 @@ MUTANTS = (
         "mai/core/events.py",
         "async with aclosing(stream()) as source:",
         "async with __import__('contextlib').nullcontext(stream()) as source:",
-        (CORE + "test_streams.py",),
+        (CORE + "test_events.py",),
         hazards=(18, "H"),
     ),
     Mutant(
@@ -368,7 +368,7 @@ MUTANTS = (
         "mai/core/events.py",
         "        gone.set()\n",
         "",
-        (CORE + "test_streams.py",),
+        (CORE + "test_events.py",),
         hazards=("H",),
     ),
     Mutant(
@@ -398,7 +398,7 @@ MUTANTS = (
         "mai/core/control.py",
         "        if error is not None and not run.has_ended():\n            run.cancel()\n",
         "        pass\n",
-        (CORE + "test_runs.py",),
+        (CORE + "test_control.py",),
         hazards=(17,),
     ),
     Mutant(
@@ -406,7 +406,7 @@ MUTANTS = (
         "mai/core/control.py",
         "            except asyncio.CancelledError:\n                if error is None:\n                    raise\n",
         "            except asyncio.CancelledError:\n                raise\n",
-        (CORE + "test_runs.py",),
+        (CORE + "test_control.py",),
         hazards=(18,),
     ),
     Mutant(
@@ -414,7 +414,7 @@ MUTANTS = (
         "mai/core/engine.py",
         "    run.engine.runs.add(control)\n",
         "",
-        (CORE + "test_runs.py",),
+        (CORE + "test_control.py",),
         hazards=(27,),
     ),
     Mutant(
@@ -422,14 +422,14 @@ MUTANTS = (
         "mai/core/engine.py",
         '{"deadline": None, "door": None} if apart else {}',
         "{}",
-        (CORE + "test_runs.py",),
+        (CORE + "test_control.py",),
     ),
     Mutant(
         "a failure that nobody asks for is told",
         "mai/core/control.py",
         "if self.error is not None and not (self.heard",
         "if self.error is None and not (self.heard",
-        (CORE + "test_runs.py",),
+        (CORE + "test_control.py",),
     ),
     Mutant(
         "a subscriber that fails harms nobody",

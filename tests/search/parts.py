@@ -1,18 +1,22 @@
 """The parts of the search: one shape under many seeds, and what may meet it at every step."""
 
 import asyncio
+import logging
 import time
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Generator, Iterable
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from mai import capture
 from mai.testing import Trial, explore
 
+from .durable import killed
 from .shapes import SHAPES, Shape
 from .world import MARK, World, check, check_cancel, loop_of
 
-PARTS = ("order", "cancel", "fail", "crash")
+PARTS = ("order", "cancel", "fail", "crash", "write")
+JOURNALED = ("durable", "signalled")  # which are killed at every write of a journal, too
 NAMED = {shape.name: shape for shape in SHAPES}
 
 
@@ -55,6 +59,17 @@ def program(shape: Shape, world: World) -> Callable[[], Coroutine[Any, Any, Any]
     return main
 
 
+@contextmanager
+def quiet(silent: bool) -> Generator[None]:
+    """Say nothing of runs of which nobody asks how they ended: they died."""
+    logger = logging.getLogger("mai")
+    before, logger.disabled = logger.disabled, silent
+    try:
+        yield
+    finally:
+        logger.disabled = before
+
+
 def search(name: str, part: str, seeds: Iterable[int]) -> Found:
     """Search one part of a shape; a failure ends it."""
     shape, started = NAMED[name], time.monotonic()
@@ -62,14 +77,17 @@ def search(name: str, part: str, seeds: Iterable[int]) -> Found:
     main = program(shape, world)
 
     def watched(trial: Trial[Any]) -> None:
-        check(world, trial, shape.errors or shape.expected, shape.limits, guards=shape.guards)
+        check(world, trial, shape.errors or shape.expected, shape.limits, guards=shape.guards, unloads=shape.unloads)
         if part == "cancel":
             check_cancel(world, trial)
         world.clear()  # for a next run that is cancelled before it begins
 
     event: Any = None if part == "order" else part
     try:
-        seen = explore(main, seeds=seeds, at_every_step=event, check=watched, max_threads=shape.max_threads)
+        if part == "write":
+            return Found(name, part, killed(name, seeds), 0, time.monotonic() - started)
+        with quiet(part == "crash"):
+            seen = explore(main, seeds=seeds, at_every_step=event, check=watched, max_threads=shape.max_threads)
     except BaseException as error:  # noqa: BLE001 (told in the table)
         notes = "\n".join(getattr(error, "__notes__", []))
         return Found(name, part, 0, 0, time.monotonic() - started, f"{type(error).__name__}: {error}\n{notes}")

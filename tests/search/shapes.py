@@ -26,6 +26,7 @@ from mai import (
 )
 from mai.types import Asked
 
+from .durable import FLOW, durable
 from .world import Chunks, Streaming, Threaded, World
 
 Run = Callable[[], Awaitable[Any]]
@@ -44,6 +45,7 @@ class Shape:
         limits: How many steps of a group may run at once.
         max_threads: Worker threads of its engine.
         guards: It catches failures itself, so that after a fault it may give another value.
+        unloads: After a cancel its calls have not ended: others carry them on.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Shape:
     limits: dict[str, int] = field(default_factory=dict)
     max_threads: int = 64
     guards: bool = False
+    unloads: bool = False
 
 
 class Nest(Module[Any, Any]):
@@ -334,5 +337,6 @@ SHAPES = (
     Shape("streaming", streaming, (([0, 1, 2], 3, 1), 1, [0, 0, 1, 1, 2, 2]), guards=True),
     Shape("cancelling", cancelling, (1, "late", "cancelled True", "no success"), guards=True),
     Shape("threaded", threaded, (3, 3, 3, 3, 1, [0, 1, 2]), max_threads=2),
+    Shape("durable", durable, FLOW, guards=True, unloads=True),
     Shape("signalled", signalled, (5, 5, -1, 1), guards=True),
 )

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from .__main__ import main
-from .parts import NAMED, PARTS, search
+from .parts import JOURNALED, NAMED, PARTS, search
 
 
 @pytest.mark.parametrize("name", NAMED)
@@ -18,7 +18,7 @@ def test_a_shape_holds_whatever_comes_first(name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMED)
 def test_a_shape_holds_under_many_seeds(name: str) -> None:
-    for part in PARTS:
+    for part in PARTS if name in JOURNALED else PARTS[:-1]:
         assert search(name, part, range(100 if part == "order" else 3)).failure == ""
 
 

@@ -59,8 +59,8 @@ flowchart TD
   i0 -->|"text"| n0
   n0 -->|"text"| n1
   n1 -->|"n"| n2
-  n2 -->|"a"| n4
   i1 -->|"value"| n3
+  n2 -->|"a"| n4
   n3 -->|"b"| n4
   n4 -->|"values[0]"| n5
   n6 --> n7

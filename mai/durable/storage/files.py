@@ -79,7 +79,7 @@ class Files:
         connection = self.connect()
         try:
             mode = connection.execute("PRAGMA journal_mode").fetchone()[0]
-            self.lost_wal = mode == "wal" and not had_wal
+            self.lost_wal = mode == "wal" and not had_wal and self._alone(connection)
             self._prepare(connection)
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("DELETE FROM mai_owner WHERE owner NOT IN (SELECT owner FROM mai_run WHERE owner > '')")
@@ -174,6 +174,18 @@ class Files:
             found = identity(look, self.path)
             return found is None or bool(found.open)
         return True
+
+    def _alone(self, connection: sqlite3.Connection) -> bool:
+        """Whether no other process has the file open, nor has just closed it in order."""
+        connection.execute("PRAGMA busy_timeout = 0")
+        try:
+            connection.execute("PRAGMA journal_mode = DELETE")
+            found = identity(connection, self.path)
+        except sqlite3.OperationalError:
+            return False
+        finally:
+            connection.execute(f"PRAGMA busy_timeout = {round(self.patience * 1000)}")
+        return found is not None and bool(found.open)
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         """Make or migrate the tables, and learn by which journal's id the rows are checked."""

@@ -220,8 +220,8 @@ async def test_a_missing_or_changed_blob_is_seen(tmp_path: Path) -> None:
         for run_id in ("r", "s"):
             await journal.create(run_id, target="t", plan=None, fingerprint="", input=run_id.encode() * (2 << 20))
     look = sqlite3.connect(path)
-    look.execute("UPDATE mai_blob SET data = x'00' WHERE data LIKE 'r%'")
-    look.execute("DELETE FROM mai_blob WHERE data LIKE 's%'")
+    look.execute("UPDATE mai_blob SET data = x'00' WHERE substr(data, 1, 1) = x'72'")
+    look.execute("DELETE FROM mai_blob WHERE substr(data, 1, 1) = x'73'")
     look.commit()
     look.close()
     async with SQLiteJournal(path) as journal:

@@ -14,7 +14,7 @@ from mai.durable import Lease, Record, SQLiteJournal, Tables
 from mai.durable.records import Journal
 from mai.durable.storage import runs as storage_runs
 from mai.errors import AlreadyRecorded, ConfigError, Fenced, JournalError, RunExists, UnknownRun
-from tests.clocks import replaced
+from mai.testing import FakeClock
 from tests.durable.storage.support import GOOD, begun, crashed, step
 from tests.support import refused
 
@@ -154,12 +154,11 @@ async def test_a_live_owner_keeps_its_run_and_a_dead_one_loses_it(tmp_path: Path
 
 
 async def test_writing_renews_the_lease(tmp_path: Path) -> None:
-    now = [1000.0]
-    with replaced(lambda: now[0]):
+    with FakeClock() as now:
         async with SQLiteJournal(tmp_path / "runs.db") as one, SQLiteJournal(tmp_path / "runs.db") as other:
             lease = await begun(one, ttl=30.0)
             for n in range(5):
-                now[0] += 20
+                now.advance(20)
                 await one.append(lease, step(n))
                 assert await other.claim("r", "you") is None
 

@@ -200,3 +200,23 @@ def test_a_run_of_100_000_records_is_read_back_whole(tmp_path: Path) -> None:
             assert await journal.append(claimed[0], step(100_000)) == 100_001
 
     done(work())
+
+
+OPENING = """
+import asyncio, sys
+from mai.durable import SQLiteJournal
+async def main():
+    for _ in range(40):
+        async with SQLiteJournal(sys.argv[1]) as journal:
+            await journal.runs()
+asyncio.run(main())
+"""
+
+
+def test_processes_that_open_and_close_one_journal_all_the_time_do_not_disturb_each_other(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    processes = [program(OPENING, path) for _ in range(3)]
+    for process in processes:
+        out, err = process.communicate(timeout=100)
+        assert (process.returncode, out, err) == (0, "", "")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["runs.db"]

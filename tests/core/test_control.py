@@ -365,6 +365,32 @@ async def test_a_run_whose_loop_was_closed_counts_as_cancelled() -> None:
     assert not engine.ongoing
 
 
+@pytest.mark.slow
+def test_who_blocks_when_a_loop_is_closed_learns_of_it() -> None:
+    loop, told = asyncio.new_event_loop(), list[str]()
+
+    async def start() -> TraceHandle[float]:
+        return nap.start(100.0)
+
+    def waits() -> None:
+        try:
+            handle.result()
+        except asyncio.CancelledError:
+            told.append("cancelled")
+
+    handle = loop.run_until_complete(start())
+    other = threading.Thread(target=waits)
+    other.start()
+    threading.Event().wait(0.05)  # it blocks by now, as a rule
+    left = asyncio.all_tasks(loop)
+    loop.close()
+    other.join(LONG)
+    for task in left:
+        task._log_destroy_pending = False  # type: ignore[attr-defined]
+        task.get_coro().close()  # type: ignore[union-attr]
+    assert told == ["cancelled"]
+
+
 def test_cancel_works_from_any_thread() -> None:
     h = nap.start(60.0)
     h.cancel()
