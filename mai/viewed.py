@@ -7,7 +7,7 @@ the work.
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
-    from mai.types import TraceHandle
+    from mai.core.trace import TraceHandle
     from mai.views.trace import TraceView
 
 
