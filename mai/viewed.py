@@ -73,6 +73,10 @@ class Viewed:
 
         return TraceView.load(data)
 
+    def to_otlp(self) -> bytes:
+        """Return the tree as an ``ExportTraceServiceRequest`` of OTLP, in protobuf; it needs the extra ``otlp``."""
+        return self._view.to_otlp()
+
     def print(self, file: TextIO | None = None) -> None:
         """Print the tree, in colour if *file* (standard output) is a terminal and rich is installed."""
         self._view.print(file)

@@ -25,6 +25,7 @@ from .events import Bell, post
 from .frame import Env, Frame, Scope, current, restore, scoped, set_current
 from .gather import Work, gather
 from .ids import new_id
+from .spans import telemetry
 from .threads import Door, Threads, start_thread, thread_owners, worker_loop
 from .trace import TraceHandle, collect, ended, open_handle
 from .watch import watchdog
@@ -172,7 +173,7 @@ class LocalEngine:
 
     def tell(self, handle: TraceHandle[Any]) -> None:
         """Call the subscribers."""
-        for fn in list(self.watchers.values()):
+        for fn in [*self.watchers.values(), *telemetry.watchers.values()]:
             try:
                 Context().run(fn, handle)
             except Exception:  # a subscriber's failure is told, and is nobody else's
@@ -185,13 +186,23 @@ class LocalEngine:
         self.threads.closed = False
         return self
 
-    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+    def _leaves_last(self) -> bool:
+        """Say whether nobody else is inside the block of this engine, which is about to be left.
+
+        Raises:
+            ConfigError: If another engine was entered inside of it, and has not been left.
+        """
         here = asyncio.current_task()
         if current().env.engine is not self and any(task is here for _, task in self._entered):
-            raise ConfigError("LocalEngine: another engine was entered inside of this block; leave that one first")
+            name = type(self).__name__
+            raise ConfigError(f"{name}: another engine was entered inside of this block; leave that one first")
+        return len(self._entered) == 1
+
+    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        last = self._leaves_last()
         own = next((one for one in reversed(self._entered) if restore(one[0])), self._entered[0])
         self._entered.remove(own)  # several tasks may be inside at once
-        if self._entered:
+        if not last:
             return
         try:
             await join([run for run in list(self.ongoing) if not run.apart], error)  # threads may start some

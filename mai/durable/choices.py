@@ -5,6 +5,8 @@ winner of a Race), it does: that one is recorded, and those that were cut off. I
 that was recorded has been repeated; then the others are cut off as they were.
 """
 
+from __future__ import annotations
+
 import json
 from collections.abc import Callable
 from typing import Any
@@ -20,10 +22,10 @@ __all__ = ["Choice"]
 class Choice:
     """A `Work` around the branches of one gather, which remembers how they ended, or repeats it."""
 
-    def __init__(self, work: Work, record: bytes | None, moved: Callable[[], object]) -> None:
+    def __init__(self, work: Work, record: bytes | None, defers: Callable[[Choice], bool]) -> None:
         self._work = work
         self.group: Group | None = None
-        self._moved = moved
+        self._defers = defers  # asked when a branch is to end the others: whether they have a past to be repeated first
         self._open = set[Any]()  # those that have begun and not ended
         self._stops = list[Any]()  # the one that ended the others, and those that ended after it
         self._past: dict[str, list[Any]] | None = None if record is None else json.loads(record)
@@ -52,16 +54,15 @@ class Choice:
             return True
         if self._past is not None and key in self._past["stops"]:
             self._held[key] = value, error
-            self._moved()
             return True
-        goes_on = self._work.done(key, value, error)
-        if not goes_on or self._stops:
+        goes_on, first = self._work.done(key, value, error), not self._stops
+        if not goes_on or not first:
             self._stops.append(key)
-        return goes_on
+        return goes_on or (first and self._defers(self))
 
     def is_ready(self) -> bool:
-        """Say whether the branch has ended that ended the others."""
-        return self._past is not None and self._past["stops"][0] in self._held
+        """Say whether the branch has ended that is to end the others, or did."""
+        return bool(self._stops) if self._past is None else self._past["stops"][0] in self._held
 
     def stop(self) -> None:
         """Cut the others off."""

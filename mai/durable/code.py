@@ -3,7 +3,7 @@
 Code is handed to an engine; nothing is ever imported by a name that a journal holds.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, KeysView, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -108,6 +108,7 @@ class Codes:
 
     def __init__(self) -> None:
         self._known: dict[str, list[Code]] = {}
+        self.targets: KeysView[str] = self._known.keys()  # those that there are at the time of looking
 
     def add(self, module: Any, moved: Mapping[str, str] | None = None, *, served: bool = True) -> Code:
         """Return the code of *module*, added if it is not there; what is served later wins."""

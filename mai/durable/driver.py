@@ -55,7 +55,7 @@ class Driver:
         self.run: DurableRun | None = None
         self.waits: bool = False
         self._due = due
-        self._changed, self._news, self._seen = Bell(), 0, 0
+        self._changed, self._news, self._seen, self._woken = Bell(), 0, 0, False
 
     def inform(self, what: What | None = None) -> None:
         """Take note of something that happened to the run, in its own loop."""
@@ -90,27 +90,37 @@ class Driver:
 
     async def drive(self, scope: Scope, h: TraceHandle[Any], held: Any = None) -> Any:
         """Carry the run on until it has ended, and give or raise what came of it."""
-        journal = self.engine.journal
         while True:
-            if held is None and (self._due is None or self._due <= clock.wall()):
-                held = await journal.claim(self.run_id, self.engine.owner, self.engine.ttl)
-            if held is not None:
-                found = await self._carried(scope, h, *held)
-                if found is not _LOST:
-                    return found
-                held, scope.env = None, scope.env._replace(sink=None)
-            info = await self.engine.info(self.run_id)
-            if info.status in ENDED:
-                return self.engine.outcome(info, self.code)
-            if info.status == "needs_attention":
-                raise attention(self.run_id)
-            await self._wait(info)
+            while held is None:
+                info = await self.engine.info(self.run_id)
+                if info.status in ENDED:
+                    return self.engine.outcome(info, self.code)
+                if info.status == "needs_attention":
+                    raise attention(self.run_id)
+                if self._may_claim(info):
+                    held = await self.engine.journal.claim(self.run_id, self.engine.owner, self.engine.ttl)
+                if held is None:
+                    await self._wait(info)
+            found = await self._carried(scope, h, *held)
+            if found is not _LOST:
+                return found
+            held, scope.env = None, scope.env._replace(sink=None)
+
+    def _may_claim(self, info: RunInfo) -> bool:
+        """Say whether the run looks as if it could be carried on."""
+        woken, self._woken = self._woken, False
+        due = info.due is not None and info.due <= clock.wall()
+        if info.status == "pending" and info.due is not None:
+            return info.cancelled or due
+        return woken or info.cancelled or due or info.status != "waiting"
 
     async def _wait(self, info: RunInfo) -> None:
         """Wait until something has happened to a run that is not held here, or its time has come."""
         if self.engine.closing:
             raise asyncio.CancelledError
-        limit = LOOK if info.owner is not None else None if info.due is None else max(0.0, info.due - clock.wall())
+        limit = None if info.due is None else max(0.0, info.due - clock.wall())
+        if info.owner is not None or limit == 0.0:  # somebody else has it, or is about to
+            limit = LOOK
         timer = None if limit is None else asyncio.get_running_loop().call_later(limit, self.inform)
         self.waits = True
         try:
@@ -121,7 +131,7 @@ class Driver:
             uncancel()
             await self.engine.journal.cancel(self.run_id)
         finally:
-            self.waits, self._due = False, None
+            self.waits, self._woken = False, True
             self.see()
             if timer is not None:
                 timer.cancel()
@@ -223,6 +233,8 @@ class Driver:
         why, journal = run.stopped, self.engine.journal
         if isinstance(why, Fenced):
             return _LOST
+        if why is None and error is not None and not isinstance(error, asyncio.CancelledError):
+            raise error  # the process ends: the lease runs out, and that the run was taken up counts
         if isinstance(why, ReplayMismatch):
             info = await self.engine.info(self.run_id)
             plan = await journal.blob(info.plan) if info.plan else None

@@ -131,12 +131,8 @@ class DurableEngine(LocalEngine):
             ConfigError: If it is called outside of ``async with``, or *delay* cannot be used.
         """
         spec = module._mai_spec or module._mai_compile()
-        args: tuple[Any, ...] = (value,)
-        given = dict[str, Any]()
         payload: Any = value
-        is_payload = isinstance(value, Payload)
-        if is_payload:
-            args, given = (), _fields(payload.value)
+        args, given = _given(spec.signature, payload.value) if isinstance(value, Payload) else ((value,), {})
         bound = spec.signature.bind(args, given, spec.params, None)
         return self._start(module, bound, run_id, checked("start", "delay", delay, PAUSE))
 
@@ -219,18 +215,30 @@ class DurableEngine(LocalEngine):
 
     async def _look(self) -> None:
         """Take up what can be taken up."""
-        for run_id in await self.journal.due(clock.wall()):
+        for run_id in await self.journal.due(clock.wall(), 1 << 31, targets=self._codes.targets):
             await self._adopt(run_id)
 
     async def _adopt(self, run_id: str) -> None:
         """Drive a run that nobody drives and whose time has come, if its code is here."""
         info = None if self.closing else await self.journal.run(run_id)
         code = None if info is None else self._codes.find(info)
-        if info is None or code is None or run_id not in await self.journal.due(clock.wall(), 1 << 31):
+        if info is None or code is None or info.status in ENDED or info.status == "needs_attention":
             return
-        if run_id not in self._drivers and not self.closing:
-            driver = self._drivers[run_id] = Driver(self, run_id, code, info.input, info.due)
-            self._begin(driver, scoped(ROOT, auth=self.auth), driver.drive)
+        if run_id in self._drivers or self.closing or not (await self._is_free(info)):
+            return
+        driver = self._drivers[run_id] = Driver(self, run_id, code, info.input, info.due)
+        self._begin(driver, scoped(ROOT, auth=self.auth), driver.drive)
+
+    async def _is_free(self, info: RunInfo) -> bool:
+        """Say whether a run waits for somebody to carry it on."""
+        if info.due is not None and info.due <= clock.wall():
+            return True
+        if info.status == "pending":
+            return info.due is None or info.cancelled
+        if info.cancelled or info.status == "running":
+            return info.owner is None or info.run_id in await self.journal.due(clock.wall(), 1 << 31)
+        wanted = set(info.waits.values())
+        return any(one.path is None and one.name in wanted for one in await self.journal.signals(info.run_id))
 
     def soon(self, work: Coroutine[Any, Any, Any]) -> None:
         """Do *work* in the loop of the engine; from any thread."""
@@ -404,13 +412,13 @@ class DurableEngine(LocalEngine):
             await self.journal.open()
             self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
             self.closing = False
-            self._unwatch = self.journal.watch(self._told)
+            self._unwatch = self.journal.watch(self._told, targets=self._codes.targets)
             self.soon(self._look())
         await super().__aenter__()
         return self
 
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        last = len(self._entered) == 1
+        last = self._leaves_last()
         if last:
             self._close(at_once=error is not None)
         try:
@@ -439,9 +447,12 @@ class DurableEngine(LocalEngine):
         await self.journal.close()
 
 
-def _fields(model: Any) -> dict[str, Any]:
+def _given(signature: Any, model: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return the arguments that the input *model* of a module stands for."""
     fields: Any = model.__pydantic_fields__
-    return {name: getattr(model, name) for name in fields}
+    given = {info.alias or name: getattr(model, name) for name, info in fields.items()} | (model.model_extra or {})
+    args = [given.pop(p.name) for p in signature.positional]
+    return (*args, *(given.pop(signature.rest[0]) if signature.rest else ())), given
 
 
 async def _awaited(run: TraceHandle[Any]) -> Any:

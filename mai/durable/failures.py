@@ -49,7 +49,7 @@ class Failures:
     def _types(self, modules: Iterable[Any]) -> _Types:
         types = dict(self._known)
         for module in modules:
-            on: Any = module._mai_spec.retry.on
+            on: Any = () if module._mai_spec is None else module._mai_spec.retry.on
             types |= dict(_classes(on if isinstance(on, tuple) else [on]))  # pyright: ignore[reportUnknownArgumentType]
             types |= self._names(module.forward)
         return types

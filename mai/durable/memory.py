@@ -1,7 +1,8 @@
 """A journal in memory, for tests: it behaves like the one in a file, as long as the process lives."""
 
+import asyncio
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from hashlib import blake2b
 from typing import Any
@@ -69,6 +70,7 @@ class MemoryJournal:
         if owner is not None:
             self._hold(run_id, owner, ttl)
         self._tell(run_id, "created")
+        self._alarm(run_id)
         return self._runs[run_id], True
 
     async def claim(self, run_id: str, owner: str, ttl: float = 30.0) -> tuple[Lease, RunInfo, list[Record]] | None:
@@ -106,6 +108,7 @@ class MemoryJournal:
         self._change(
             lease.run_id, status=status, owner=None, lease_until=None, due=due, waits=dict(waits or {}), claims=claims
         )
+        self._alarm(lease.run_id)
 
     async def finish(
         self, lease: Lease, status: Status, *, output: bytes | None = None, error: bytes | None = None
@@ -228,9 +231,10 @@ class MemoryJournal:
         """Return what has this content address."""
         return self._blobs[address]
 
-    async def due(self, now: float, limit: int = 100) -> Sequence[str]:
+    async def due(self, now: float, limit: int = 100, *, targets: Collection[str] | None = None) -> Sequence[str]:
         """Return runs to be claimed."""
-        return [run_id for run_id, info in self._runs.items() if self._is_due(info, now)][:limit]
+        due = [info for info in self._runs.values() if self._is_due(info, now)]
+        return [info.run_id for info in due if targets is None or info.target in targets][:limit]
 
     def _is_due(self, info: RunInfo, now: float) -> bool:
         if info.status == "running":
@@ -242,10 +246,14 @@ class MemoryJournal:
         starts = info.due is None and info.status == "pending"
         return asked or starts or (info.due is not None and info.due <= now)
 
-    def watch(self, callback: Callable[[str, What], object]) -> Callable[[], None]:
-        """Call *callback* when something happens, in the thread of who did it; of due runs nothing is told."""
+    def watch(
+        self, callback: Callable[[str, What], object], *, targets: Collection[str] | None = None
+    ) -> Callable[[], None]:
+        """Call *callback* when something happens, in the thread of who did it; of due runs, in this loop."""
         key = object()
         self._watchers[key] = callback
+        for run_id in self._runs:
+            self._alarm(run_id)
         return lambda: self._watchers.pop(key, None) and None
 
     async def export(self, run_id: str) -> dict[str, Any]:
@@ -264,6 +272,16 @@ class MemoryJournal:
 
     async def close(self) -> None:
         """Do nothing: what is kept is kept as long as this lives."""
+
+    def _alarm(self, run_id: str) -> None:
+        """Tell of a run when it is due."""
+        due = self._of(run_id).due
+        if due is not None:
+            asyncio.get_running_loop().call_later(max(0.0, due - clock.wall()), self._ring, run_id)
+
+    def _ring(self, run_id: str) -> None:
+        if run_id in self._runs and self._is_due(self._runs[run_id], clock.wall()):
+            self._tell(run_id, "due")
 
     def _of(self, run_id: str) -> RunInfo:
         if run_id not in self._runs:

@@ -50,10 +50,12 @@ class Past:
         self.delivered: bool = False
         self._held: dict[_Future, str] = {}
         self._expiring: dict[str, tuple[float, Frame]] = {}
-        self._choices: dict[str, tuple[int, Choice]] = {}
+        self._choices: dict[str, tuple[float, Choice]] = {}
         self._moves, self._ticking = 0, False
         self._task: Any = asyncio.current_task()
         self._loop = asyncio.get_running_loop()
+        if cancelled:
+            self._watch()
 
     # ---------------------------------------------------------------- asking
 
@@ -115,7 +117,13 @@ class Past:
         self._expiring.pop(mark, None)
         self._choices.pop(mark, None)
 
-    def choose(self, mark: str, seq: int, choice: Choice) -> None:
+    def defers(self, mark: str, choice: Choice) -> bool:
+        """Let a branch end the others, where there is a past, only when it has been repeated; say whether there is."""
+        if self.left:
+            self.choose(mark, math.inf, choice)
+        return bool(self.left)
+
+    def choose(self, mark: str, seq: float, choice: Choice) -> None:
         """Let the branches that were cut off be so when their past has been repeated."""
         self._choices[mark] = seq, choice
         self._watch()

@@ -5,7 +5,7 @@ and no path has two. Whoever carries a run on holds its *lease*. Payloads are th
 never looks inside. All times are wall-clock seconds since the epoch.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, Protocol
 
@@ -271,15 +271,21 @@ class Journal(Protocol):
         """Return what has this content address, such as a plan."""
         ...
 
-    async def due(self, now: float, limit: int = 100) -> Sequence[str]:
-        """Return runs to be claimed: their time has come, a signal or a cancel is there, or their owner is gone."""
+    async def due(self, now: float, limit: int = 100, *, targets: Collection[str] | None = None) -> Sequence[str]:
+        """Return runs to be claimed: their time has come, a signal or a cancel is there, or their owner is gone.
+
+        With *targets*, only runs of these.
+        """
         ...
 
-    def watch(self, callback: Callable[[str, What], object]) -> Callable[[], None]:
+    def watch(
+        self, callback: Callable[[str, What], object], *, targets: Collection[str] | None = None
+    ) -> Callable[[], None]:
         """Call ``callback(run_id, what)`` in a thread of the journal when something happens; returns how to end that.
 
         ``signal``, ``cancel``, ``created`` and ``ended`` tell what was written, by any process; ``due`` and
         ``orphaned`` what is to be claimed, again and again until it is. It may tell too much, never too little.
+        With *targets*, only runs of these are told as ``due`` or ``orphaned``.
         """
         ...
 

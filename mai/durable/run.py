@@ -4,6 +4,7 @@ import asyncio
 import json
 import math
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mai.core.clock import clock
@@ -45,6 +46,7 @@ class DurableRun(Run):
         rests: What it waits for.
         undos: What takes back the steps that were done: seq, path, module, value.
         waits: What it waited for when it was unloaded.
+        dues: When the flows that go on are out of time [s, wall-clock].
     """
 
     records = durable = True
@@ -60,6 +62,7 @@ class DurableRun(Run):
         self.rests = Rests(lambda: engine.linger, self._unload)
         self.undos: list[tuple[int, str, Any, Any]] = []
         self.waits: list[Rest] = []
+        self.dues: dict[str, float] = {}
         self._unloads = unloads
         self._journal = engine.journal
         self._failures: Failures = engine.failures
@@ -96,15 +99,19 @@ class DurableRun(Run):
         self.past.enter()
         check_middleware(path, call)
         f, mark = call.frame, path + ("#1" if call.frame.n == -1 else "")
-        if has_deadline(f):
-            await self._begin_deadline(mark, f)
+        in_time = await self._begin_deadline(mark, f) if has_deadline(f) else True
         try:
             value = await call.run()
         finally:
             self.past.forget(mark)
-            await self._end_deadline(mark, f)
-        if f"{mark}!late" in self.past.records:
+            self.dues.pop(mark, None)
+            if expired(f) and self.stopped is None:
+                await self._note(f"{mark}!late")
+        if not in_time:
+            await self._note(f"{mark}!late")
             raise late(f)
+        if has_deadline(f):
+            await self._note(f"{mark}!done")
         return Recorded(value, 0, replayed=False)
 
     async def sleep(self, path: str, seconds: float) -> None:
@@ -159,7 +166,7 @@ class DurableRun(Run):
         self.past.enter()
         mark, started = f"{path}!stop", clock.wall()
         record = self.past.records.get(mark)
-        choice = Choice(work, None if record is None else record.output, self.past.enter)
+        choice = Choice(work, None if record is None else record.output, partial(self.past.defers, mark))
         choice.group = Group(choice, limit)
         if record is not None:
             self.past.choose(mark, record.seq, choice)
@@ -231,9 +238,14 @@ class DurableRun(Run):
     async def _due(self, path: str, seconds: float) -> float:
         """Return when something is due that takes *seconds* from when it was first asked for."""
         self.past.enter()
-        if (record := self.past.get(path, "timer")) is not None:
-            return record.due if record.due is not None else clock.wall()
-        await self.past.turn(path)
+        if (record := self.past.get(path, "timer")) is None:
+            await self.past.turn(path)
+        elif record.due is not None and record.due <= clock.wall() + seconds:
+            return record.due
+        else:  # the clock was set back: it begins anew, once
+            path = f"{path}!again"
+            if (record := self.past.get(path, "timer")) is not None and record.due is not None:
+                return record.due
         now = clock.wall()
         await self._write(path, "timer", now, due=now + seconds)
         return now + seconds
@@ -253,26 +265,27 @@ class DurableRun(Run):
         await self._write(path, "wait", started, error=self._failures.crossed(error, ())[0])
         raise error
 
-    async def _begin_deadline(self, mark: str, f: Frame) -> None:
+    async def _begin_deadline(self, mark: str, f: Frame) -> bool:
         """Give a flow what is left of its time; where that is over, its end comes when its past has been repeated."""
         assert f.deadline is not None
         limit = f.deadline - clock.now()
-        left = min(limit, await self._due(f"{mark}!due", limit) - clock.wall())
-        ended = self.past.records.get(f"{mark}!late")
+        due = self.dues[mark] = await self._due(f"{mark}!due", limit)
+        left, ended = min(limit, due - clock.wall()), self.past.records.get(f"{mark}!late")
+        if f"{mark}!done" in self.past.records:
+            arm(f, math.inf)
+            return True
         if ended is not None or left <= 0:
             arm(f, math.inf)
             self.past.expire(mark, math.inf if ended is None else ended.seq, f)
-        elif left < limit:
+            return False
+        if left < limit:
             arm(f, left)
+        return True
 
-    async def _end_deadline(self, mark: str, f: Frame) -> None:
-        """Record that a flow ran past its deadline, if it did."""
-        if self.stopped is not None or not expired(f):
-            return
-        if f"{mark}!late" in self.past.records:
-            self.past.visit(f"{mark}!late")
-        else:
-            await self._write(f"{mark}!late", "flow", clock.wall())
+    async def _note(self, mark: str) -> None:
+        """Record how a flow with a deadline ended."""
+        if self.past.get(mark, "flow") is None:
+            await self._write(mark, "flow", clock.wall())
 
     # ---------------------------------------------------------------- writing, and what comes from outside
 
@@ -306,7 +319,8 @@ class DurableRun(Run):
 
     def _unload(self) -> None:
         if not self.past.is_held() and self.stopped is None:
-            self.waits = [*self.rests.open.values()]
+            deadlines = [Rest(mark, due, None) for mark, due in self.dues.items()]
+            self.waits = [*self.rests.open.values(), *deadlines]
             self._unloads()
             self.stop(Unloaded("it waits"))
 

@@ -18,7 +18,7 @@ from .simulation import Simulation
 
 RECORDS = ("append", "take")
 WRITES = ("create", "claim", *RECORDS, "release", "finish")
-MOST = 10_000  # lives of one run
+MOST = 1_000  # lives of one run
 RUN_ID = "checked"
 Ended = tuple[Any, ...]  # "ok" and the value, or the class of the error and what it says
 Engine = Callable[[Any], AbstractAsyncContextManager[Any]]

@@ -7,6 +7,7 @@ on the streams of asyncio, because that is the one place where the connection ca
 
 import asyncio
 import re
+import socket
 import ssl
 import zlib
 from collections.abc import Awaitable, Callable, Mapping
@@ -18,7 +19,7 @@ from typing import Any, Unpack
 from urllib.parse import urljoin
 
 from mai.errors import ConfigError
-from mai.layers import Module
+from mai.layers import Module, module
 from mai.values.checked import COUNT, SECONDS, checked
 
 from .addresses import Hosts, Network, Target, check_address, networks, target_of
@@ -73,9 +74,9 @@ class _Answer:
     complete: bool
 
 
-async def resolve(host: str, port: int) -> list[str]:
-    """Return the addresses of *host*, as the system knows them."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=1)  # SOCK_STREAM
+def resolve(host: str, port: int) -> list[str]:
+    """Return the addresses of *host*, as the system knows them; it may block."""
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
 
@@ -90,7 +91,7 @@ class HttpRequest(Module):
     ) -> None:  # fmt: skip
         self._hosts, self._methods, self._headers, self._private = hosts, methods, headers, private
         self._max_bytes, self._redirects, self._context = max_bytes, redirects, context
-        self.resolve = resolve
+        self.resolve = module(resolve)  # in a worker thread of the engine, which a cancel leaves behind
 
     async def forward(
         self, url: str, method: str = "GET", body: str = "", content_type: str = "application/json", accept: str = "*/*"

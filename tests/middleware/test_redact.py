@@ -101,6 +101,11 @@ def test_values_are_redacted_in_depth_and_others_left_alone() -> None:
     }
 
 
+def test_the_middle_of_what_encodes_a_short_secret_is_left_alone_as_it_may_be_anything() -> None:
+    redactor = Redactor("abcd")
+    assert redactor.text("abcd YWJjZA== 61626364 eGFiY2R5") == "[redacted] [redacted] [redacted] eGFiY2R5"
+
+
 def test_without_secrets_nothing_changes() -> None:
     redactor = Redactor()
     stream = redactor.stream()

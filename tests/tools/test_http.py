@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import re
 import ssl
+import tracemalloc
 import zlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -144,8 +145,14 @@ async def test_a_body_comes_in_many_ways_and_never_more_of_it_than_may(
 async def test_what_unpacks_to_very_much_is_cut_off() -> None:
     async with serving() as server:
         server.answers["/"] = page(gzip.compress(bytes(50_000_000).replace(b"\0", b"x")), "Content-Encoding: gzip")
-        answer = await server.tool(max_bytes=100_000)(server.url())
+        tracemalloc.start()
+        try:
+            answer = await server.tool(max_bytes=100_000)(server.url())
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
     assert (len(answer.text), answer.complete) == (100_000, False)
+    assert peak < 10_000_000
 
 
 @pytest.mark.parametrize(

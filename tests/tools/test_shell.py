@@ -170,7 +170,8 @@ async def test_nothing_is_left_of_it_and_its_children(tmp_path: Path, how: str) 
         with pytest.raises(DeadlineExceeded):
             await handle
     else:
-        assert (await handle).code == 0
+        result = await handle
+        assert (result.code, result.complete) == (0, True)
     await asyncio.wait_for(gone(*map(int, ready.read_text().split())), 5)
 
 

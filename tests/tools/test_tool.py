@@ -15,7 +15,16 @@ from pydantic import BaseModel
 
 from mai import AskError, CastError, ConfigError, DeadlineExceeded, Module, WiringError, answers, capture, module
 from mai.middleware import Redactor
-from mai.tools import AccessRefused, ApprovalRefused, ArgumentsRefused, Tool, ToolError, as_tools
+from mai.tools import (
+    AccessRefused,
+    ApprovalRefused,
+    ArgumentsRefused,
+    ServerGone,
+    Tool,
+    ToolChanged,
+    ToolError,
+    as_tools,
+)
 from mai.types import Asked
 from tests.support import recorded_spans, refused, simulate, simulated
 
@@ -460,7 +469,8 @@ def test_as_tools_takes_all_that_can_be_one() -> None:
         as_tools(adding, add)
 
 
-@pytest.mark.parametrize("kind", [ToolError, ArgumentsRefused, ApprovalRefused, AccessRefused])
+@pytest.mark.parametrize("kind", [ToolError, ArgumentsRefused, ApprovalRefused, AccessRefused, ServerGone, ToolChanged])
 def test_errors_can_be_pickled(kind: type[ToolError]) -> None:
     error = pickle.loads(pickle.dumps(kind("no", tool="x")))
     assert (type(error), str(error), error.tool) == (kind, "no", "x")
+    assert error.retryable is (kind in (ToolError, ServerGone))

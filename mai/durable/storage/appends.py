@@ -10,6 +10,7 @@ from ...core.clock import clock
 from ...core.ids import new_id
 from ...errors import MaiError
 from ..records import ENDED, Lease, Record
+from .blobs import LARGEST_INLINE
 from .checksum import checksum, record_checksum
 from .desk import Job
 from .rows import (
@@ -56,22 +57,55 @@ class Append(Job[Session]):
             return _append(state, place, record_row(state.book, self.lease.run_id, self.record, place.seq + 1))
 
 
-def append_all(session: Session, jobs: Sequence[Append]) -> bool:
-    """Write the records of all *jobs* by one statement; False: there is something about one, and nothing is written."""
-    seed = session.book.seed
-    values: list[tuple[Any, ...]] = []
+def append_all(session: Session, jobs: Sequence[Append], alone: Callable[[Session, Append], None]) -> None:
+    """Write the records of *jobs* in their order, as many as can by one statement, the others by ``alone(...)``.
+
+    There is no savepoint around the statement: SQLite would copy each page before it is changed, of which there is one
+    for each run. Where a row is refused, those before it are written, and it and the rest are taken one by one.
+    """
+    ready: list[Append] = []
+    rows: list[tuple[Any, ...]] = []
+    for job in jobs:
+        row = _plain(session, job)
+        if row is None:
+            _together(session, ready, rows, alone)
+            ready, rows = [], []
+            alone(session, job)
+        else:
+            ready.append(job)
+            rows.append(row)
+    _together(session, ready, rows, alone)
+
+
+def _plain(session: Session, job: Append) -> tuple[Any, ...] | None:
+    """Return the values of a record about which there is nothing special, and count it; else None."""
+    record = job.record
+    for payload in (record.input, record.output, record.error):
+        if payload is not None and len(payload) > LARGEST_INLINE:
+            return None
     try:
-        with session.whole():
-            for job in jobs:
-                place = session.place(job.lease)
-                row = record_row(session.book, job.lease.run_id, job.record, place.seq + 1)
-                values.append((*row, record_checksum(seed, row)))
-                _count(session, place)
-                job.value = place.seq
-            session.book.connection.executemany(_APPEND, values)
-    except (MaiError, UnicodeEncodeError, OverflowError, sqlite3.IntegrityError, sqlite3.DataError):
-        return False
-    return True
+        place = session.place(job.lease)
+        if place.claims:
+            return None
+        row = record_row(session.book, job.lease.run_id, record, place.seq + 1)
+        values = (*row, record_checksum(session.book.seed, row))
+    except (MaiError, UnicodeEncodeError):
+        return None
+    place.seq = job.value = row.seq
+    return values
+
+
+def _together(
+    session: Session, jobs: list[Append], rows: list[tuple[Any, ...]], alone: Callable[[Session, Append], None]
+) -> None:
+    connection = session.book.connection
+    before = connection.total_changes
+    try:
+        connection.executemany(_APPEND, rows)
+    except (sqlite3.IntegrityError, sqlite3.DataError, UnicodeEncodeError, OverflowError):
+        session.places.clear()
+        for job in jobs[connection.total_changes - before :]:
+            alone(session, job)
 
 
 def _append(session: Session, place: Place, row: RecordRow) -> int:

@@ -49,9 +49,10 @@ class Writer(Desk[Session]):
             state.look()
             self._renew(state)
             for kind, group in groupby(jobs, type):
-                together = list(group)
-                if kind is not Append or len(together) == 1 or not append_all(state, cast("list[Append]", together)):
-                    for job in together:
+                if kind is Append:
+                    append_all(state, cast("list[Append]", list(group)), self._one)
+                else:
+                    for job in group:
                         self._one(state, job)
             connection.execute("COMMIT")
             self.files.same()

@@ -265,6 +265,17 @@ async def test_a_cancel_while_connecting_leaves_nothing(tmp_path: Path) -> None:
     assert children() == before
 
 
+async def test_a_cancel_while_the_block_is_left_waits_for_the_end() -> None:
+    before, server = children(), started()
+    await server.__aenter__()
+    leaving = asyncio.create_task(server.__aexit__())
+    await asyncio.sleep(0)
+    leaving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await leaving
+    assert children() == before
+
+
 async def test_a_block_may_be_left_by_another_task_and_not_entered_twice() -> None:
     server = started()
     await asyncio.create_task(server.__aenter__())
