@@ -48,7 +48,18 @@ __all__ = [
     "table",
 ]
 
-ALL = ("calls", "deadlines", "composites", "graph", "threads", "journal", "latency", "import")
+ALL = (
+    "agents",
+    "calls",
+    "composites",
+    "deadlines",
+    "graph",
+    "journal",
+    "latency",
+    "telemetry",
+    "threads",
+    "import",
+)
 HERE = Path(__file__).resolve().parent
 Times = Mapping[str, float]
 _NONE: "Mapping[str, BrokenPromise]" = MappingProxyType({})

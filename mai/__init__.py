@@ -6,6 +6,7 @@ with ``>>``, ``&``, `Conditional`, `Switch`, `Loop`, `Map`, `Race` and delays, a
     mai.layers   Module and the composites          mai.types   Context, Payload, TraceHandle
     mai.errors   the tree of exceptions             mai.views   a trace as text
     mai.models   language models                    mai.agents  models that call tools
+    mai.telemetry   where spans go
     mai.cli      the ``mai`` command                mai.core    the mechanism; nothing in it is public by itself
 
 This page is the face: what most programs import.

@@ -115,6 +115,7 @@ class Agent(Module[Task, T], Generic[T]):
 
     _mai_kind = "agent"
     _mai_flow = True
+    _told: tuple[tuple[Tool[..., Any], ...], tuple[ToolDefinition, ...]] | None = None
 
     model: Model
     tools: tuple[Tool[..., Any], ...]
@@ -222,12 +223,16 @@ class Agent(Module[Task, T], Generic[T]):
         messages = [Message.user(one) if isinstance(one, str) else one for one in said]
         request = Request(
             messages=(*([Message.system(told)] if told else []), *history, *messages),
-            tools=tuple(
-                ToolDefinition(name=tool.name, description=tool.description, parameters=tool.schema())
-                for tool in self.tools
-            ),
+            tools=self._definitions(),
         )
         return self.model.request(request if self._output is None else self._output.asked(request))
+
+    def _definitions(self) -> tuple[ToolDefinition, ...]:
+        """Return what the model is told of the tools: made once for them, as schemas take long."""
+        if self._told is None or self._told[0] is not self.tools:
+            made = [ToolDefinition(name=t.name, description=t.description, parameters=t.schema()) for t in self.tools]
+            self._told = self.tools, tuple(made)
+        return self._told[1]
 
     def as_tool(self, *, name: str | None = None, description: str | None = None, **options: Any) -> Tool[..., Any]:
         """Return this agent as a tool that takes a task as a text.

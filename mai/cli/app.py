@@ -24,7 +24,7 @@ _RUN_HELP = (
     "Exit codes: 0 ok, 1 the run failed, 2 bad usage, 130 interrupted."
 )
 _FLAGS = ("--trace", "--json", "--traceback")
-_VALUED = ("--timeout", "--answer", "--trace-html", "--trace-json")
+_VALUED = ("--timeout", "--answer", "--otlp", "--trace-html", "--trace-json")
 
 
 def options_first(words: Sequence[str]) -> list[str]:
@@ -88,6 +88,10 @@ def _run(
         list[str] | None,
         typer.Option(metavar="VALUE", help="Answer the first question with this, the second with the next --answer."),
     ] = None,
+    otlp: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Send the spans of the run to this backend, say http://127.0.0.1:6006."),
+    ] = None,
     trace: Annotated[
         bool, typer.Option("--trace", help="Print the trace tree to standard error after the run.")
     ] = False,
@@ -104,6 +108,7 @@ def _run(
 ) -> None:
     options = Options(
         timeout=timeout,
+        otlp=otlp,
         trace=trace,
         trace_html=trace_html,
         trace_json=trace_json,

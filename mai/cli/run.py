@@ -2,13 +2,14 @@
 
 import asyncio
 import math
+import os
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TextIO
 
-from mai import capture
+from mai import capture, telemetry
 from mai.cli.about import about
 from mai.cli.files import check_file, keep
 from mai.cli.inputs import arguments, call_arguments, input_model
@@ -18,7 +19,7 @@ from mai.cli.progress import Display, live
 from mai.cli.questions import Terminal, answering
 from mai.cli.target import import_paths, load
 from mai.cli.usage import BadUsage
-from mai.errors import AskError, DeadlineExceeded, PayloadError
+from mai.errors import AskError, ConfigError, DeadlineExceeded, PayloadError
 from mai.layers import Module
 from mai.types import Context
 from mai.views.coloured import print_trees
@@ -34,6 +35,7 @@ class Options:
 
     Attributes:
         timeout: Deadline of the run [s]; ``None`` means none.
+        otlp: Send the spans of the run to this OTLP/HTTP backend; ``None``: to where OTEL_* variables say.
         trace: Print the trace tree to standard error after the run.
         trace_html: The file to write the trace to as a page; ``None`` means none.
         trace_json: The file to store the trace in; ``None`` means none.
@@ -43,6 +45,7 @@ class Options:
     """
 
     timeout: float | None = None
+    otlp: str | None = None
     trace: bool = False
     trace_html: str | None = None
     trace_json: str | None = None
@@ -58,6 +61,7 @@ def run_target(written: str, tokens: Sequence[str], options: Options) -> int:
             raise BadUsage(f"--timeout {options.timeout:g}: give a positive number of seconds")
         check_file(options.trace_html, "--trace-html")
         check_file(options.trace_json, "--trace-json")
+        _send_spans(options.otlp)
         with import_paths(written):
             module = load(written)
             if _asks_for_help(tokens):
@@ -72,6 +76,16 @@ def run_target(written: str, tokens: Sequence[str], options: Options) -> int:
     except KeyboardInterrupt:
         say("mai run: interrupted")
         return INTERRUPTED
+
+
+def _send_spans(endpoint: str | None) -> None:
+    """Set up telemetry if a backend was named, here or by the environment."""
+    if endpoint is None and not any(key.startswith(("OTEL_EXPORTER_", "OTEL_TRACES_EXPORTER")) for key in os.environ):
+        return
+    try:
+        telemetry.configure(endpoint)
+    except ConfigError as error:
+        raise BadUsage(str(error)) from error
 
 
 def _asks_for_help(tokens: Sequence[str]) -> bool:

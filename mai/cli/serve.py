@@ -2,15 +2,18 @@
 
 import asyncio
 import os
+import signal
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack, nullcontext, redirect_stdout
+from contextlib import ExitStack, nullcontext, redirect_stdout, suppress
+from typing import Any
 
 from mai.cli.output import say
 from mai.cli.run import BAD_USAGE, FAILED, INTERRUPTED, OK
 from mai.cli.target import import_paths, load
 from mai.cli.usage import BadUsage
 from mai.errors import ConfigError, WiringError
+from mai.layers import Module
 from mai.tools import serve_mcp
 
 __all__ = ["serve_targets"]
@@ -26,7 +29,7 @@ def serve_targets(targets: Sequence[str], http: str | None, token_env: str | Non
                 stack.enter_context(import_paths(written))
             with redirect_stdout(sys.stderr) if host is None else nullcontext():  # stdout belongs to the protocol
                 modules = [load(written) for written in targets]
-            asyncio.run(serve_mcp(*modules, host=host, port=port, token=token))
+            asyncio.run(_serve(modules, host, port, token))
     except (BadUsage, ConfigError, WiringError) as problem:
         say(f"mai serve-mcp: {problem}")
         return BAD_USAGE
@@ -35,6 +38,16 @@ def serve_targets(targets: Sequence[str], http: str | None, token_env: str | Non
     except SystemExit:  # how uvicorn says that it cannot listen; it has told why
         return FAILED
     return OK
+
+
+async def _serve(modules: Sequence[Module[Any, Any]], host: str | None, port: int, token: str | None) -> None:
+    """Serve until the end; a SIGTERM ends it like a Ctrl-C, so that the calls are cleaned up."""
+    task = asyncio.current_task()
+    if host is None and task is not None:
+        with suppress(NotImplementedError):  # on Windows there is no such handler
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    with suppress(asyncio.CancelledError):
+        await serve_mcp(*modules, host=host, port=port, token=token)
 
 
 def _place(http: str) -> tuple[str, int]:

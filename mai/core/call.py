@@ -16,8 +16,8 @@ from typing import Any
 from opentelemetry import context as otel
 
 from ..errors import ConfigError
+from ..values import names
 from ..values.events import Retrying, Started
-from . import names
 from .clock import clock
 from .control import join
 from .drive import DONE, Body, apart, closed, failed, finish, late, outcome, start
@@ -27,7 +27,7 @@ from .frame import PENDING, ROOT, Frame, Scope, current, repeat, scoped, set_cur
 from .gather import hopped
 from .middleware import Call, through
 from .recorded import Recorded, StepCall
-from .spans import close_span, has_provider, open_span
+from .spans import close_span, has_provider, open_span, telemetry
 from .spec import Spec
 from .threads import offload
 from .trace import TraceHandle, begun, collect, note_span, noted, open_handle, size_of, succeeded
@@ -44,7 +44,7 @@ def launch(m: Any, p: Frame, key: str, value: Any, n: int = 0, attrs: dict[str, 
     spec: Spec = m._mai_spec or m._mai_compile()
     run = p.run
     slow = not (p.quiet and spec.simple and p.depth & 63 != 63 and (spec.tin is None or type(value) is spec.tin))
-    if slow or (run is None and (has_provider() or (run := new_run(p.env)).engine.watchers)):
+    if slow or (run is None and (has_provider() or telemetry.watchers or (run := new_run(p.env)).engine.watchers)):
         return begin(m, p, key, n, (value,), {}, attrs)
     f = Frame()
     f.mod, f.parent, f.key, f.n, f.depth = m, p, key, n, p.depth + 1
@@ -54,7 +54,7 @@ def launch(m: Any, p: Frame, key: str, value: Any, n: int = 0, attrs: dict[str, 
     if (p.deadline is not None or spec.limit is not None) and _set_deadline(f, p, spec, p.deadline):
         return begin(m, p, key, n, (value,), {}, attrs)  # which starts nothing
     if p.handle is not None:
-        f.handle = open_handle(f, p.handle, spec, attrs)
+        f.handle, f.span = open_handle(f, p.handle, spec, attrs), p.span
     return start(f, quick(f, m, value, spec))  # pyright: ignore[reportArgumentType]
 
 
@@ -71,7 +71,7 @@ def launch_wired(m: Any, p: Frame, key: str, n: int, value: Any, args: Any = Non
     if (p.deadline is not None or spec.limit is not None) and _set_deadline(f, p, spec, p.deadline):
         return begin(m, p, key, n, (), {})  # which starts nothing
     if p.handle is not None:
-        f.handle = open_handle(f, p.handle, spec)
+        f.handle, f.span = open_handle(f, p.handle, spec), p.span
     return start(f, quick(f, m, value, spec, args))  # pyright: ignore[reportArgumentType]
 
 
@@ -93,18 +93,19 @@ def begin(
     timed = p.deadline is not None or spec.limit is not None or spec.attempts
     overdue = _set_deadline(f, p, spec, armed) if timed else False
     records, traced = f.run.records, p.span is not None or (owner is ROOT and has_provider())
-    context = open_span(f, p, spec, attrs) if traced and (spec.flow or not records) else None
+    context = open_span(f, p, spec, attrs, handle) if traced and (spec.flow or not records) else None
     live: Any = f.span
-    sink, above, watched = f.env.sink, owner.handle, owner is ROOT and f.run.engine.watchers
+    sink, above, watched = f.env.sink, owner.handle, owner is ROOT and (f.run.engine.watchers or telemetry.watchers)
     if handle is not None or above is not None or sink is not None or watched or live:
         h = f.handle = handle or open_handle(f, above, spec, attrs)
         if live:
             note_span(h, live)
         collect(h, f, owner)
     direct = spec.direct and not f.env.doubles
-    f.quiet = not (live or records or f.env.bus or f.env.doubles or (sink is not None and sink.sizes))
+    heavy = records or telemetry.sizes or (live and (telemetry.light is None or telemetry.record))
+    f.quiet = not (heavy or f.env.bus or f.env.doubles or (sink is not None and sink.sizes))
     if records:
-        opening = partial(open_span, f, p, spec, attrs) if traced else lambda: None
+        opening = partial(open_span, f, p, spec, attrs, handle) if traced else lambda: None
         body: Any = _asked(f, m, args, kwargs, spec, context, opening, overdue=overdue)
     else:
         body = _whole(f, m, args, kwargs, spec, context, direct=direct, overdue=overdue)
@@ -125,7 +126,8 @@ def _detach(m: Any, p: Frame, *call: Any, attrs: dict[str, Any] | None) -> Frame
         raise ConfigError(f"{p.path}: detached work would not be recorded; start a run of its own: engine.start(...)")
     f = Frame()
     f.handle, f.y = None, DONE
-    f.out = start_run(begin, m, p, *call, {**(attrs or {}), names.DETACHED: True}, apart=True)
+    link = {names.LINK: "spawned_by"} if m._mai_spec.detached == "link" else {}
+    f.out = start_run(begin, m, p, *call, {**(attrs or {}), names.DETACHED: True, **link}, apart=True)
     return f
 
 
@@ -152,6 +154,8 @@ def quick(f: Frame, m: Any, value: Any, spec: Spec, args: Any = None) -> Body:
         begun(h)
         if args is None:
             h.input_size = size_of(value, spec.takes, None)
+        if f.span is not None:  # so far that of the call around
+            f.span = telemetry.light and telemetry.light(f.span, h, spec)
     try:
         out: Any = yield from m.forward(value) if args is None else m.forward(*args)  # pyright: ignore[reportUnknownVariableType]
         if f.started is not None:
@@ -161,6 +165,8 @@ def quick(f: Frame, m: Any, value: Any, spec: Spec, args: Any = None) -> Body:
         f.out = out
         if h is not None:
             succeeded(h, out, spec.gives, None)
+            if f.span is not None:
+                close_span(f, h, None, innermost=False)
     except BaseException as error:
         if f.started is not None:
             yield from join(f.started, error).__await__()
@@ -276,10 +282,12 @@ def _tell(f: Frame, h: TraceHandle[Any] | None) -> None:
 
 
 def _close(f: Frame, h: TraceHandle[Any], out: Any, spec: Spec, *, replayed: bool = False) -> None:
-    succeeded(h, out, spec.gives, f.env.sink)
+    succeeded(h, out, spec.gives, telemetry if telemetry.sizes else f.env.sink)
     if replayed:
         h.outcome = "replayed"
     if f.span is not None:
+        if telemetry.record is not None and not spec.attempts:
+            telemetry.record(f.span, spec, "output", out)
         close_span(f, h, None, innermost=False)
     if (f.env.bus is not None or f.parent is ROOT) and not replayed:
         closed(f, h)
@@ -293,7 +301,9 @@ def _prepared(f: Frame, args: Any, kwargs: Any, spec: Spec, *, overdue: bool) ->
     if not spec.attempts:  # an attempt gets what the call around it has bound
         args, kwargs = spec.signature.bind(args, kwargs, spec.params, f, spec.settings)
     if f.handle is not None and alone:
-        f.handle.input_size = size_of(args[0], spec.takes, f.env.sink)
+        f.handle.input_size = size_of(args[0], spec.takes, telemetry if telemetry.sizes else f.env.sink)
+    if telemetry.record is not None and f.span is not None and not spec.attempts:
+        telemetry.record(f.span, spec, "input", (args, kwargs))
     return copy.deepcopy((args, kwargs)) if spec.deep else (args, kwargs)
 
 

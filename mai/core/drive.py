@@ -21,7 +21,7 @@ from .clock import clock
 from .events import post
 from .frame import PENDING, Frame, Timer
 from .recorded import Suspended
-from .spans import close_span
+from .spans import close_span, telemetry
 from .trace import MAX_CHILDREN, TraceHandle, adopt, ended, open_handle
 
 DONE: Any = object()
@@ -132,7 +132,7 @@ def closed(f: Frame, h: TraceHandle[Any]) -> None:
     if f.n >= 0:  # no attempt
         facts: tuple[Any, ...] = (Finished, h.duration) if h.ok else (Failed, h.outcome, h._error)
         post(*facts, frame=f)
-    if f.parent.mod is None and f.run is not None and f.run.engine.watchers:
+    if f.parent.mod is None and f.run is not None and (f.run.engine.watchers or telemetry.watchers):
         f.run.engine.tell(h)
 
 

@@ -25,6 +25,7 @@ from .events import Bell, post
 from .frame import Env, Frame, Scope, current, restore, scoped, set_current
 from .gather import Work, gather
 from .ids import new_id
+from .spans import telemetry
 from .threads import Door, Threads, start_thread, thread_owners, worker_loop
 from .trace import TraceHandle, collect, ended, open_handle
 from .watch import watchdog
@@ -172,7 +173,7 @@ class LocalEngine:
 
     def tell(self, handle: TraceHandle[Any]) -> None:
         """Call the subscribers."""
-        for fn in list(self.watchers.values()):
+        for fn in [*self.watchers.values(), *telemetry.watchers.values()]:
             try:
                 Context().run(fn, handle)
             except Exception:  # a subscriber's failure is told, and is nobody else's

@@ -15,9 +15,9 @@ from functools import partial
 from typing import Any
 
 from ..values.events import Chunk, Emitted, Event, TraceEvent
+from ..values.names import FIRST_CHUNK
 from .clock import clock
 from .frame import Frame, current
-from .names import FIRST_CHUNK
 from .threads import offload, scheduling
 
 MAX_EVENTS = 1024  # the newest ones are kept, the rest is counted

@@ -4,17 +4,41 @@ A call has a span only where its root was sampled: below a root that is neither 
 again. The span is made current inside the call's own dropped context, so there is nothing to restore.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from opentelemetry import context as otel
 from opentelemetry import trace
-from opentelemetry.trace import SpanKind, Status, StatusCode, Tracer
+from opentelemetry.trace import Link, Span, Status, StatusCode, Tracer
 
-from . import names
+from ..values import names
+from ..values.events import TraceLink
 from .frame import Frame
 from .trace import TraceHandle
 
-_tracers: list[Tracer] = []  # one: the API's proxy tracer rebinds itself once a provider is set
+
+class Telemetry:
+    """What `mai.telemetry` sets up; a seam, like the clock.
+
+    Attributes:
+        tracer: Where spans come from: what was set up, else the tracer of the API's provider once there is one.
+        light: Makes a span of ``(parent, handle, spec)`` current that reads all it tells off the handle, when it is
+            exported; None: the tracer is asked for each span. Such a span ends by ``_mai_close(handle)``.
+        record: Called as ``(span, spec, "input" or "output", value)`` where content is to be recorded; an input is the
+            ``(args, kwargs)`` of ``forward``.
+        watchers: Who is told of finished runs of every engine.
+        sizes: Whether all values are measured, as ``capture(sizes=True)`` does.
+    """
+
+    tracer: Tracer | None = None
+    light: Callable[[Span, TraceHandle[Any], Any], Span] | None = None
+    record: Callable[[Span, Any, str, Any], None] | None = None
+    sizes: bool = False
+    asked: bool = False
+    watchers: dict[object, Callable[[TraceHandle[Any]], object]] = {}  # noqa: RUF012 (there is one instance)
+
+
+telemetry: Telemetry = Telemetry()
 
 
 def has_provider() -> bool:
@@ -23,29 +47,55 @@ def has_provider() -> bool:
     ``get_tracer_provider()`` reads the environment on each call as long as none is set, which costs as much as a call;
     so it is asked once (that is when OTEL_PYTHON_TRACER_PROVIDER is honoured) and then the API's own variable is read.
     """
-    if not _tracers:
-        trace.get_tracer_provider()
-        _tracers.append(trace.get_tracer("mai"))
-    return getattr(trace, "_TRACER_PROVIDER", _tracers) is not None
+    if telemetry.tracer is None:
+        telemetry.asked = telemetry.asked or bool(trace.get_tracer_provider())
+        if getattr(trace, "_TRACER_PROVIDER", telemetry) is None:
+            return False
+        from mai import __version__  # noqa: PLC0415 (the face imports this room)
+
+        telemetry.tracer = trace.get_tracer("mai", __version__)
+    return True
 
 
-def open_span(frame: Frame, owner: Frame, spec: Any, attrs: dict[str, Any] | None) -> otel.Context | None:
-    """Start the span of a call and return the context to be attached in its body, or None for nothing to attach."""
-    parent, ambient = owner.span, otel.get_current()
-    if parent is not None:  # the ambient context wins if it is of our trace: a span that the user opened is honoured
+def around(parent: Span | None) -> otel.Context:
+    """Return the OpenTelemetry context for what a call with the span *parent* begins.
+
+    The ambient one wins if it is of our trace, so that a span that the user opened is honoured.
+    """
+    ambient = otel.get_current()
+    if parent is not None:
         found = trace.get_current_span(ambient).get_span_context()
         if found.trace_id != parent.get_span_context().trace_id:
-            ambient = trace.set_span_in_context(parent, ambient)
-    given = {**spec.attributes, names.STEP_ID: frame.path, **(attrs or {})}
-    if parent is None:
+            return trace.set_span_in_context(parent, ambient)
+    return ambient
+
+
+def open_span(frame: Frame, owner: Frame, spec: Any, attrs: dict[str, Any] | None, handle: Any) -> otel.Context | None:
+    """Start the span of a call and return the context to be attached in its body, or None for nothing to attach."""
+    ambient, links = around(owner.span), list[Link]()
+    given = {**fixed_of(spec), names.STEP_ID: frame.path, **(attrs or {})}
+    if why := given.pop(names.LINK, None):  # detached, as a trace of its own
+        above = trace.get_current_span(ambient).get_span_context()
+        links.append(Link(above, {names.LINK: why}))
+        handle.links = (TraceLink(why, trace.format_trace_id(above.trace_id), trace.format_span_id(above.span_id)),)
+        ambient = trace.set_span_in_context(trace.INVALID_SPAN, ambient)
+    if owner.span is None or links:
         given[names.RUN_ID] = frame.run.run_id if frame.run is not None else ""
         known, wanted = frame.env.metadata, {"conversation_id": names.CONVERSATION_ID, "session_id": names.SESSION_ID}
         given |= {key: str(known[source]) for source, key in wanted.items() if source in known}
-    span = _tracers[0].start_span(spec.what[0], ambient, kind=SpanKind.INTERNAL, attributes=given)
+    tracer: Any = telemetry.tracer
+    span = tracer.start_span(spec.title, ambient, kind=spec.span_kind, attributes=given, links=links)
     context = span.get_span_context()
     if span.is_recording() or context.trace_flags.sampled:
         frame.span = span
     return trace.set_span_in_context(span, ambient) if context.is_valid else None
+
+
+def fixed_of(spec: Any) -> dict[str, Any]:
+    """Return the attributes that all spans of a module have."""
+    if spec.fingerprint is not None and names.PLAN_HASH not in spec.attributes:
+        spec.attributes[names.PLAN_HASH] = spec.fingerprint()
+    return spec.attributes  # type: ignore[no-any-return]
 
 
 def close_span(frame: Frame, handle: TraceHandle[Any], error: BaseException | None, *, innermost: bool) -> None:
@@ -53,13 +103,32 @@ def close_span(frame: Frame, handle: TraceHandle[Any], error: BaseException | No
     span, frame.span = frame.span, None
     if span is None:
         return
-    if span.is_recording():
-        sizes = {names.INPUT_SIZE: handle.input_size, names.OUTPUT_SIZE: handle.output_size}
-        facts = {**handle.attributes, **sizes, names.OUTCOME: None if handle.outcome == "ok" else handle.outcome}
-        span.set_attributes({key: value for key, value in facts.items() if value is not None})
-        if error is not None and handle.outcome in ("error", "timeout"):
-            span.set_attribute(names.ERROR_TYPE, type(error).__qualname__)
-            if innermost:
-                span.record_exception(error)
-            span.set_status(Status(StatusCode.ERROR, f"{type(error).__qualname__}: {error}"))
-    span.end()
+    light = getattr(span, "_mai_close", None)
+    if error is not None and handle.outcome in ("error", "timeout") and span.is_recording():
+        if innermost:
+            from mai.telemetry.logs import describe  # noqa: PLC0415 (an arrow upwards)
+
+            describe(span, error)
+        span.set_status(Status(StatusCode.ERROR, f"{type(error).__qualname__}: {error}"))
+    if light is not None:
+        light(handle)
+    elif span.is_recording():  # the step itself may have ended it
+        for event in handle.events:
+            span.add_event(event.name, event.attributes, wall_of(handle, event.at_ns))
+        span.set_attributes(facts_of(handle))
+        span.end()
+
+
+def wall_of(handle: TraceHandle[Any], ticks: int | None) -> int | None:
+    """Return when that was by the clock of the wall [ns]; None where it is not known."""
+    zero = handle._zero
+    return None if zero is None or ticks is None else int(zero[0] * 1e9) + ticks - zero[1]
+
+
+def facts_of(handle: TraceHandle[Any]) -> dict[str, Any]:
+    """Return the attributes of a span that are known when its call has ended."""
+    failed = handle._error.type if handle._error is not None else None
+    sizes = {names.INPUT_SIZE: handle.input_size, names.OUTPUT_SIZE: handle.output_size}
+    outcome = None if handle.outcome == "ok" else handle.outcome
+    facts = {**handle.attributes, **sizes, names.OUTCOME: outcome, names.ERROR_TYPE: failed}
+    return {key: value for key, value in facts.items() if value is not None and key != names.LINK}

@@ -24,9 +24,9 @@ from typing import Any
 from weakref import WeakSet
 
 from ..errors import TooManyAbandoned
+from ..values.names import THREAD_ABANDONED
 from .clock import clock
 from .frame import current
-from .names import THREAD_ABANDONED
 from .points import points
 
 _here = threading.local()  # .job: what this worker thread does now

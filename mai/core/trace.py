@@ -176,6 +176,10 @@ class TraceHandle(Controlled[R_co]):
         wanted = {"name": name, "kind": kind, "outcome": outcome}
         return [h for h in self.walk() if all(value in ("", None, getattr(h, key)) for key, value in wanted.items())]
 
+    def to_otlp(self) -> bytes:
+        """Return the tree as an ``ExportTraceServiceRequest`` of OTLP, in protobuf; it needs the extra ``otlp``."""
+        return self._view.to_otlp()
+
     def critical_path(self) -> "list[TraceHandle[Any]]":
         """Return the calls that the duration of this one was spent in, parents first and then by their beginning.
 

@@ -9,7 +9,7 @@ import typing
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from types import FrameType
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 from ..core.middleware import Middleware
 from ..core.retry import Retry
@@ -36,7 +36,7 @@ class Keywords(TypedDict, total=False):
     middleware: Around
     inline: bool | None
     isolate: bool
-    detached: bool
+    detached: bool | Literal["link"]
     flow: bool | None
     undo: Callable[..., object] | None
     version: str | None

@@ -3,6 +3,8 @@
 from dataclasses import replace
 from typing import Any
 
+from opentelemetry.trace import SpanKind
+
 from ..core.retry import Retry
 from ..core.spec import Spec
 from ..errors import ConfigError
@@ -41,8 +43,14 @@ def spec_of(module: Any) -> Spec:
     if settings.retry:
         facts[names.RETRY_MAX] = settings.retry.attempts
     static = {names.KIND: kind, names.MODULE: qualified, names.CODE_FUNCTION: function}
+    operation: str = module._mai_operation
+    known = {names.OPERATION: operation} if operation else {}
+    if kind == "graph":
+        known[names.WORKFLOW] = name
     spec = Spec(
         what=(name, kind, qualified),
+        title=module._mai_span or f"{operation} {name}".strip(),
+        span_kind=module._mai_span_kind,
         key=f"/{name}",
         signature=signature,
         params=settings.params,
@@ -71,7 +79,8 @@ def spec_of(module: Any) -> Spec:
         fallback=settings.fallback,
         retry=settings.retry or Retry(1),
         facts=facts,
-        attributes={**static, names.OPENINFERENCE_KIND: "CHAIN", **facts},
+        attributes={**static, names.OPENINFERENCE_KIND: "CHAIN", **known, **facts},
+        fingerprint=(lambda: module.plan().fingerprint) if _is_small_graph(module) else None,
     )
     if not layered:
         return spec
@@ -85,18 +94,29 @@ def _is_alone(signature: Signature) -> bool:
     return signature.first in signature.positional and needed in ([], [signature.first])
 
 
+def _is_small_graph(module: Any) -> bool:
+    """Say whether *module* is a graph whose plan is made soon enough for a span."""
+    return module._mai_kind == "graph" and len(module._wiring.of) <= 10_000
+
+
 def _attempt(spec: Spec) -> Spec:
     """Make the Spec of an attempt of the call of which *spec* is."""
     return replace(
         spec,
         what=("attempt", "attempt", spec.what[2]),
+        title="attempt",
+        span_kind=SpanKind.INTERNAL,
+        fingerprint=None,
         attempts=spec.retry.attempts,
         limit=spec.timeout,
         detached=False,
         middleware=(),
         facts={},
-        attributes={**spec.attributes, names.KIND: "attempt"},
+        attributes={**{key: spec.attributes[key] for key in _OF_ATTEMPTS}, names.KIND: "attempt"},
     )
+
+
+_OF_ATTEMPTS = (names.MODULE, names.CODE_FUNCTION, names.OPENINFERENCE_KIND)
 
 
 class _Never:

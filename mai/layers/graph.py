@@ -67,6 +67,7 @@ class Graph(Module[Any, Any], Generic[P, R]):
     """
 
     _mai_kind = "graph"
+    _mai_operation = "invoke_workflow"
     limit: Annotated[int, Field(ge=1)] | None = None
     on_error: OnError = "cancel"
 

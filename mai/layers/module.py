@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Gener
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, ParamSpec, Protocol, Self, TypeVar, Unpack, overload
 
+from opentelemetry.trace import SpanKind
 from pydantic import BaseModel
 
 from ..core.call import DONE, begin, current, finish, launch, started
@@ -119,6 +120,9 @@ class Module(Generic[In, Out]):
 
     _mai_root: ClassVar[bool] = True
     _mai_kind: ClassVar[str] = "module"
+    _mai_operation: ClassVar[str] = ""  # `gen_ai.operation.name`, if it is one; its spans are called after it
+    _mai_span: Any = ""  # the name of its spans; "": after its operation and its own name
+    _mai_span_kind: ClassVar[SpanKind] = SpanKind.INTERNAL
     _mai_flow: ClassVar[bool | None] = None  # whether it is one unless its settings say; None: if of another kind
     _mai_names: ClassVar[Mapping[str, Any] | None] = None  # what annotations of forward may name besides globals
     _mai_signature: Signature | None = None
@@ -234,7 +238,7 @@ class Module(Generic[In, Out]):
         middleware: Around = UNSET,
         inline: bool | None = UNSET,
         isolate: bool = UNSET,
-        detached: bool = UNSET,
+        detached: bool | Literal["link"] = UNSET,
         flow: bool | None = UNSET,
         undo: Callable[..., object] | None = UNSET,
         version: str | None = UNSET,
@@ -253,7 +257,8 @@ class Module(Generic[In, Out]):
             middleware: An ``async (call, next) -> value``, or several, the first one outermost; see `Call`.
             inline: Run a plain ``forward`` on the event loop instead of in a worker thread.
             isolate: Give the call (a composite: each branch too; each attempt) a deep copy of its input.
-            detached: The call returns its TraceHandle at once, and its work goes on; see :doc:`/howto/detach`.
+            detached: The call returns its TraceHandle at once, and its work goes on; see :doc:`/howto/detach`. With
+                ``"link"`` its spans are a trace of their own, which is linked to this one.
             flow: Under a durable engine ``forward`` is repeated, and the modules that it calls are the recorded steps;
                 None: so it is with composites and graphs, and not with a ``forward`` of yours.
             undo: A module or function of the step's value that takes it back; called by a durable engine when the run

@@ -1,9 +1,11 @@
-"""The attribute names of what modules declare and composites find out; what each call writes: `mai.core.names`."""
+"""The attribute names of what modules declare and composites find out; what each call writes: `mai.values.names`."""
 
 KIND = "mai.kind"
 MODULE = "mai.module"
 TAGS = "mai.tags"
 CODE_FUNCTION = "code.function.name"
+OPERATION = "gen_ai.operation.name"
+WORKFLOW = "gen_ai.workflow.name"
 OPENINFERENCE_KIND = "openinference.span.kind"
 RETRY_MAX = "mai.retry.max"
 BRANCH_INDEX = "mai.branch.index"

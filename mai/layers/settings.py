@@ -6,7 +6,7 @@ Three kinds of names are kept apart: kernel settings (this file), parameters of 
 
 import inspect
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
 
@@ -66,7 +66,7 @@ class Settings(BaseModel, frozen=True, arbitrary_types_allowed=True, defer_build
         inline: Run a plain ``forward`` on the event loop instead of a worker thread; None means that the kernel
             decides (only builtins and types run inline).
         isolate: Give each call, branch and attempt a deep copy of its input.
-        detached: Return the handle of the call at once; the engine owns the work.
+        detached: Return the handle of the call at once; the engine owns the work. ``"link"``: as a trace of its own.
         flow: Under a durable engine ``forward`` is repeated and the modules that it calls are the recorded steps; None:
             that is so of composites and graphs.
         undo: What takes back a step, under a durable engine, when its run fails; it gets the step's value.
@@ -83,7 +83,7 @@ class Settings(BaseModel, frozen=True, arbitrary_types_allowed=True, defer_build
     middleware: Annotated[tuple[Any, ...], BeforeValidator(_around)] = ()
     inline: _Flag | None = None
     isolate: _Flag = False
-    detached: _Flag = False
+    detached: _Flag | Literal["link"] = False
     flow: _Flag | None = None
     undo: Annotated[Any, BeforeValidator(_callable)] = None
     version: Annotated[str, Field(strict=True)] | None = None

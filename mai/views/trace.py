@@ -39,6 +39,12 @@ class TraceView:
         """Return the tree as JSON."""
         return stored.to_json(self._handle, indent)
 
+    def to_otlp(self) -> bytes:
+        """Return the tree as a request of OTLP."""
+        from mai.telemetry.convert import as_otlp  # noqa: PLC0415 (an arrow upwards)
+
+        return as_otlp(self._handle)
+
     @staticmethod
     def load(data: object) -> TraceHandle[Any]:
         """Return the tree that plain data stand for."""

@@ -18,7 +18,7 @@ from mai import Context, Module, Sequential
 SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("journal", "latency")]
 
 
-@pytest.mark.parametrize("name", ["calls", "deadlines", "composites", "graph", "threads", *SLOW])
+@pytest.mark.parametrize("name", ["agents", "calls", "deadlines", "composites", "graph", "threads", *SLOW])
 def test_a_benchmark_asserts_its_promises_and_gives_a_figure_for_each_of_its_rows(name: str) -> None:
     results, broken = harness.run([name], QUICK)
     assert results

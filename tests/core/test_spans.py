@@ -1,6 +1,7 @@
 """Spans: names, parents, attributes, status; what an unsampled trace costs; how users' own spans nest."""
 
 import asyncio
+import functools
 import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
@@ -8,19 +9,49 @@ from typing import Any
 import pytest
 from opentelemetry import context as otel
 from opentelemetry import trace
+from opentelemetry._logs import set_logger_provider
+from opentelemetry.sdk._logs import LoggerProvider
+from opentelemetry.sdk._logs.export import InMemoryLogRecordExporter, SimpleLogRecordProcessor
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import Decision
 from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, StatusCode, TraceFlags, TraceState
 
-from mai import BlockingDelay, Conditional, Context, Module, NonBlockingDelay, Parallel, capture, module
+from mai import (
+    BlockingDelay,
+    Conditional,
+    ConfigError,
+    Context,
+    LocalEngine,
+    Module,
+    NonBlockingDelay,
+    Parallel,
+    capture,
+    graph,
+    module,
+)
+from mai.telemetry import configure, shutdown
 from tests.support import python, recorded_spans, simulated, spans_asked
 
 
-@pytest.fixture
-def exporter() -> Iterator[InMemorySpanExporter]:
-    with recorded_spans() as found:
-        yield found
+class Source:
+    """Where the spans of a test come from."""
+
+    provider: trace.TracerProvider | None = None
+
+
+@pytest.fixture(params=["of the SDK", "light"])
+def exporter(request: pytest.FixtureRequest) -> Iterator[InMemorySpanExporter]:
+    """All that is recorded, by the SDK's own spans and by light ones: the same must hold for both."""
+    if request.param == "of the SDK":
+        with recorded_spans() as found:
+            yield found
+        return
+    found = InMemorySpanExporter()
+    Source.provider = configure(exporter=found, batch=False, set_global=False)
+    yield found
+    shutdown()
+    Source.provider = None
 
 
 def named(exporter: InMemorySpanExporter) -> dict[str, ReadableSpan]:
@@ -37,8 +68,17 @@ def tree(spans: Sequence[ReadableSpan]) -> dict[str, str | None]:
     return {span.name: None if span.parent is None else by_id[span.parent.span_id] for span in spans}
 
 
+@functools.cache
+def log_records() -> InMemoryLogRecordExporter:
+    """What is logged through OpenTelemetry; its provider can be set only once in a process."""
+    found, provider = InMemoryLogRecordExporter(), LoggerProvider(shutdown_on_exit=False)
+    provider.add_log_record_processor(SimpleLogRecordProcessor(found))
+    set_logger_provider(provider)
+    return found
+
+
 def tracer() -> trace.Tracer:
-    return trace.get_tracer("user")
+    return trace.get_tracer("user", tracer_provider=Source.provider)
 
 
 @module
@@ -362,6 +402,230 @@ async def test_a_bad_argument_is_a_failure_of_the_call(exporter: InMemorySpanExp
     assert len(span.events) == 1
 
 
+@simulated
+async def test_an_error_that_was_retried_marks_its_attempt_only(exporter: InMemorySpanExporter) -> None:
+    @module(retry=3)
+    async def flaky(x: str) -> str:
+        if Context.get().retry_count < 2:
+            raise ConnectionError("no")
+        return x
+
+    await (shout >> flaky)("x")
+    attempts = [span for span in exporter.get_finished_spans() if span.name == "attempt"]
+    others = [span for span in exporter.get_finished_spans() if span.name != "attempt"]
+    assert [span.status.status_code for span in attempts] == [StatusCode.ERROR, StatusCode.ERROR, StatusCode.UNSET]
+    assert [len(span.events) for span in attempts] == [1, 1, 0]
+    assert [(span.attributes or {})["mai.retry.attempt"] for span in attempts] == [1, 2, 3]
+    assert ["mai.retry.delay" in (span.attributes or {}) for span in attempts] == [False, True, True]
+    assert {span.status.status_code for span in others} == {StatusCode.UNSET}
+    (outer,) = [span for span in others if span.name == "flaky"]
+    facts = outer.attributes or {}
+    assert (facts["mai.retry.max"], facts["mai.retry.count"], "error.type" in facts) == (3, 2, False)
+    assert {span.parent.span_id for span in attempts if span.parent} == {outer.context.span_id}
+    assert not {key for span in attempts for key in span.attributes or {} if key.startswith("mai.retry.max")}
+
+
+@simulated
+async def test_a_chain_of_exceptions_is_one_event_with_its_causes(exporter: InMemorySpanExporter) -> None:
+    @module
+    async def wraps(x: str) -> str:
+        try:
+            raise ValueError("the cause")
+        except ValueError as error:
+            raise RuntimeError("the consequence") from error
+
+    with pytest.raises(RuntimeError):
+        await (shout >> (shout >> wraps))("x")
+    events = [event for span in exporter.get_finished_spans() for event in span.events]
+    (event,) = events
+    facts = event.attributes or {}
+    assert (facts["exception.type"], facts["exception.message"]) == ("RuntimeError", "the consequence")
+    assert "ValueError: the cause" in str(facts["exception.stacktrace"])
+
+
+@simulated
+async def test_siblings_of_a_failure_are_cancelled_in_their_spans_too(exporter: InMemorySpanExporter) -> None:
+    with pytest.raises(KeyError):
+        await Parallel(BlockingDelay(5), NonBlockingDelay(7), BlockingDelay(1).with_(name="first") >> fails)("x")
+    spans = {
+        (span.attributes or {})["mai.kind"]: span for span in exporter.get_finished_spans() if span.name != "first"
+    }
+    for kind in ("blocking_delay", "non_blocking_delay"):
+        facts = spans[kind].attributes or {}
+        assert (facts["mai.outcome"], spans[kind].status.status_code) == ("cancelled", StatusCode.UNSET)
+    assert spans["parallel"].status.status_code is StatusCode.ERROR
+
+
+@pytest.mark.parametrize(("way", "events", "records"), [("", 1, 0), ("logs", 0, 1), ("logs/dup", 1, 1)])
+def test_an_exception_is_an_event_a_log_record_or_both_as_the_switch_says(
+    exporter: InMemorySpanExporter, monkeypatch: pytest.MonkeyPatch, way: str, events: int, records: int
+) -> None:
+    monkeypatch.setenv("OTEL_SEMCONV_EXCEPTION_SIGNAL_OPT_IN", way)
+    logged = log_records()
+    logged.clear()
+    with pytest.raises(KeyError):
+        (shout >> fails).run("x")
+    spans = named(exporter)
+    assert sum(len(span.events) for span in spans.values()) == events
+    found = logged.get_finished_logs()
+    assert len(found) == records
+    for one in found:
+        record = one.log_record
+        assert (record.trace_id, record.span_id) == (spans["fails"].context.trace_id, spans["fails"].context.span_id)
+        facts = record.attributes or {}
+        assert (record.event_name, facts["exception.type"], facts["exception.message"]) == (
+            "exception",
+            "KeyError",
+            "'X'",
+        )
+        assert "KeyError" in str(facts["exception.stacktrace"])
+
+
+# ---------------------------------------------------------------- graphs and detached work
+
+
+@simulated
+async def test_a_graph_is_a_workflow_with_the_hash_of_its_plan(exporter: InMemorySpanExporter) -> None:
+    @graph
+    async def rag(text: str) -> str:
+        return await shout(await shout(text))
+
+    await rag("a")
+    await (shout >> rag.with_(name="inner", retry=2))("a")
+    for name, path in (("rag", "rag"), ("inner", "Sequential/inner")):
+        (span,) = [one for one in exporter.get_finished_spans() if one.name == f"invoke_workflow {name}"]
+        facts = span.attributes or {}
+        assert (facts["gen_ai.operation.name"], facts["gen_ai.workflow.name"]) == ("invoke_workflow", name)
+        assert facts["mai.plan.hash"] == rag.with_(name=name).plan().fingerprint
+        assert (facts["mai.step.id"], facts["mai.kind"]) == (path, "graph")
+    (attempt,) = [span for span in exporter.get_finished_spans() if span.name == "attempt"]
+    assert not [key for key in attempt.attributes or {} if key.startswith("gen_ai.") or key == "mai.plan.hash"]
+
+
+@simulated
+async def test_detached_work_is_a_child_that_may_outlive_its_parent(exporter: InMemorySpanExporter) -> None:
+    @module
+    async def outer(x: float) -> Any:
+        return await BlockingDelay(x).with_(detached=True, name="behind")(x)
+
+    async with LocalEngine():
+        await outer(60.0)
+        assert [span.name for span in exporter.get_finished_spans()] == ["outer"]
+    spans = named(exporter)
+    assert tree(list(spans.values())) == {"outer": None, "behind": "outer"}
+    assert (spans["behind"].attributes or {})["mai.detached"] is True
+    assert "mai.outcome" not in (spans["behind"].attributes or {})
+    assert (spans["behind"].end_time or 0) > (spans["outer"].end_time or 0)
+
+
+@simulated
+async def test_linked_detached_work_is_a_trace_of_its_own(exporter: InMemorySpanExporter) -> None:
+    @module
+    async def outer(x: str) -> Any:
+        with tracer().start_as_current_span("mine"):
+            return await (shout >> shout).with_(detached="link", name="later")(x)
+
+    async with LocalEngine():
+        handle = await outer("a")
+    spans = {span.name: span for span in exporter.get_finished_spans()}
+    later, mine = spans["later"], spans["mine"]
+    assert (later.parent, later.context.trace_id == mine.context.trace_id) == (None, False)
+    (link,) = later.links
+    assert (link.context, dict(link.attributes or {})) == (mine.context, {"mai.link": "spawned_by"})
+    assert (later.attributes or {})["mai.run.id"] == (spans["outer"].attributes or {})["mai.run.id"]
+    inner = [span for span in exporter.get_finished_spans() if span.name == "shout"]
+    assert {span.parent.span_id for span in inner if span.parent} == {later.context.span_id}
+    assert handle.trace_id == f"{later.context.trace_id:032x}"
+    (known,) = handle.links
+    assert known == ("spawned_by", f"{mine.context.trace_id:032x}", f"{mine.context.span_id:016x}")
+
+
+@pytest.mark.parametrize("detached", [True, "link"])
+@simulated
+async def test_detached_work_below_an_unsampled_call_has_no_span(detached: Any) -> None:
+    with recorded_spans(Decision.DROP) as found:
+        async with LocalEngine():
+            await Conditional(bool, then=shout.with_(detached=detached))("a")
+        assert spans_asked() == 1
+    assert found.get_finished_spans() == ()
+
+
+def test_there_is_no_third_way_to_be_detached() -> None:
+    with pytest.raises(ConfigError, match="detached"):
+        shout.with_(detached="linked")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+# ---------------------------------------------------------------- streams
+
+
+@simulated
+async def test_a_stream_that_is_left_or_closed_elsewhere_ends_its_span_when_its_work_ends(
+    exporter: InMemorySpanExporter, caplog: pytest.LogCaptureFixture
+) -> None:
+    @module
+    async def words(text: str) -> AsyncIterator[str]:
+        with tracer().start_as_current_span("mine"):
+            for word in text.split():
+                yield word
+                await shout(word)
+
+    left = words.start("a b c")
+    async for _ in left.chunks():
+        assert not trace.get_current_span().get_span_context().is_valid  # a reader's context stays clean
+        break
+    other = words.with_(name="other").start("a b c")
+    reader = other.chunks().__aiter__()
+    await reader.__anext__()
+    await asyncio.create_task(reader.aclose())
+    assert (await left, await other) == ("abc", "abc")
+    spans = exporter.get_finished_spans()
+    by_id = {span.context.span_id: span for span in spans}
+    assert sorted(by_id[s.parent.span_id].name for s in spans if s.name == "mine" and s.parent) == ["other", "words"]
+    assert {by_id[s.parent.span_id].name for s in spans if s.name == "shout" and s.parent} == {"mine"}
+    assert [span.status.status_code for span in spans] == [StatusCode.UNSET] * len(spans)
+    assert "detach" not in caplog.text.lower()
+
+
+def test_what_happened_in_a_call_is_in_its_span(exporter: InMemorySpanExporter) -> None:
+    @module
+    async def words(text: str) -> AsyncIterator[str]:
+        yield text
+
+    (shout >> words).run("a")
+    span = named(exporter)["words"]
+    (event,) = span.events
+    assert event.name == "mai.first_chunk"
+    assert span.start_time is not None
+    assert span.end_time is not None
+    assert span.start_time - 1000 < event.timestamp < span.end_time + 1000  # two clocks
+
+
+@simulated
+async def test_a_call_that_is_dropped_half_way_ends_its_spans(
+    exporter: InMemorySpanExporter, caplog: pytest.LogCaptureFixture
+) -> None:
+    @module
+    async def waits(x: str) -> str:
+        with tracer().start_as_current_span("mine"):
+            await asyncio.sleep(5)
+        return x
+
+    call = (shout >> waits)("x")
+    call.send(None)  # type: ignore[attr-defined]
+    call.close()  # type: ignore[attr-defined]
+    spans = named(exporter)
+    assert tree(list(spans.values())) == {
+        "Sequential": None,
+        "shout": "Sequential",
+        "waits": "Sequential",
+        "mine": "waits",
+    }
+    for name in ("Sequential", "waits"):
+        assert spans[name].status.status_code is StatusCode.UNSET
+        assert (spans[name].attributes or {})["mai.outcome"] == "abandoned"
+    assert not [record for record in caplog.records if record.name.startswith("mai")]
+
+
 # ---------------------------------------------------------------- sampling
 
 
@@ -489,6 +753,39 @@ async def test_branches_do_not_see_each_others_spans(exporter: InMemorySpanExpor
 
     assert sorted(up(span) for span in spans if span.name == "mine") == ["a", "b", "c"]
     assert {up(span) for span in spans if span.name == "shout"} == {"mine"}
+
+
+@simulated
+async def test_twenty_branches_keep_their_own_spans(exporter: InMemorySpanExporter) -> None:
+    class Step(Module):
+        async def forward(self, seconds: float) -> str:
+            name = Context.get().step_id.partition("/")[2]
+            with tracer().start_as_current_span(f"{name} mine"):
+                await asyncio.sleep(seconds)
+                await measure.with_(name=f"{name} in a thread")("x")
+            with tracer().start_as_current_span(f"{name} again"):
+                return name
+
+    await Parallel(*(Step().with_(name=f"b{i}") for i in range(20)))(1.0)
+    found = tree(exporter.get_finished_spans())
+    for i in range(20):
+        b = f"b{i}"
+        assert (found[b], found[f"{b} mine"], found[f"{b} again"]) == ("Parallel", b, b)
+        assert found[f"{b} in a thread"] == f"{b} mine"
+    assert len(found) == 81
+
+
+@simulated
+async def test_a_cleared_context_is_mended_by_the_next_call(exporter: InMemorySpanExporter) -> None:
+    @module
+    async def clears(x: str) -> str:
+        otel.attach(otel.Context())
+        return await (shout >> shout.with_(name="second"))(x)
+
+    await clears("x")
+    assert tree(exporter.get_finished_spans()) == {
+        "clears": None, "Sequential": "clears", "shout": "Sequential", "second": "Sequential"
+    }  # fmt: skip
 
 
 @simulated

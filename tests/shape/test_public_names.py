@@ -15,6 +15,7 @@ ROOMS = (
     "mai.layers",
     "mai.middleware",
     "mai.models",
+    "mai.telemetry",
     "mai.testing",
     "mai.tools",
     "mai.types",

@@ -21,6 +21,7 @@ from mai.types import Progress, Question, TraceHandle
 
 from ..tool import Tool, ToolResult, as_tools, told
 from .connection import secrets_of
+from .stdin import lines_of
 
 if TYPE_CHECKING:
     from mcp.server import Server, ServerRequestContext
@@ -30,6 +31,7 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
 _SHORTEST = 16  # characters of a token
+_GRACE = 2  # seconds that open requests have when the server is to end
 
 
 class Served(Module[dict[str, Any], ToolResult]):
@@ -128,7 +130,10 @@ async def serve_mcp(*things: Any, host: str | None = None, port: int = 8000, tok
     if host is None:
         from mcp.server.stdio import stdio_server  # noqa: PLC0415 (an extra)
 
-        async with stdio_server() as (read, write):
+        async with (
+            lines_of() as lines,
+            stdio_server(stdin=cast("Any", lines)) as (read, write),
+        ):  # all it needs of a file
             with redirect_stdout(sys.stderr):  # what a module prints must not get among the messages
                 await server.run(read, write, server.create_initialization_options())
         return
@@ -140,6 +145,7 @@ async def serve_mcp(*things: Any, host: str | None = None, port: int = 8000, tok
 
     app: Any = server.streamable_http_app(host=host)
     config = uvicorn.Config(app if token is None else Guard(app, token), host=host, port=port, log_level="warning")
+    config.timeout_graceful_shutdown = _GRACE  # a stream of events has no end of its own
     await uvicorn.Server(config).serve()
 
 

@@ -1,7 +1,10 @@
 """Modules as an MCP server, driven by the official client."""
 
 import asyncio
+import json
 import os
+import signal
+import socket
 import sys
 from pathlib import Path
 from typing import Any
@@ -197,9 +200,6 @@ async def test_the_command_serves_over_stdio(tmp_path: Path, mode: str) -> None:
 
 @pytest.mark.slow
 async def test_the_command_serves_over_http(tmp_path: Path) -> None:
-    import signal
-    import socket
-
     (tmp_path / "steps.py").write_text(SOURCE)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -220,3 +220,54 @@ async def test_the_command_serves_over_http(tmp_path: Path) -> None:
     out, err = await asyncio.wait_for(process.communicate(), 20)
     assert b"Traceback" not in err
     assert b"a stray word" in out
+
+
+HANGING = '''
+import asyncio
+from pathlib import Path
+
+from mai import module
+
+
+@module
+async def hang(place: str) -> str:
+    """Hang."""
+    Path(place, "begun").touch()
+    try:
+        await asyncio.Event().wait()
+    finally:
+        Path(place, "cleaned").touch()
+    return place
+'''
+
+
+def message(method: str, params: dict[str, Any], number: int | None = None) -> bytes:
+    told = {"jsonrpc": "2.0", "method": method, "params": params, **({} if number is None else {"id": number})}
+    return json.dumps(told).encode() + b"\n"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ended", ["SIGINT", "SIGTERM", "EOF"])
+async def test_a_signal_ends_the_command_and_cleans_up_though_the_client_says_nothing_more(
+    tmp_path: Path, ended: str
+) -> None:
+    (tmp_path / "steps.py").write_text(HANGING)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "mai.cli", "serve-mcp", f"{tmp_path}/steps.py:hang",
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stdin is not None
+    client = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}
+    process.stdin.write(message("initialize", client, 1) + message("notifications/initialized", {}))
+    process.stdin.write(message("tools/call", {"name": "hang", "arguments": {"place": str(tmp_path)}}, 2))
+    while not (tmp_path / "begun").exists():
+        assert process.returncode is None
+        await asyncio.sleep(0.01)
+    if ended == "EOF":
+        process.stdin.close()
+    else:
+        process.send_signal(getattr(signal, ended))
+    assert process.stdout is not None
+    out, code = await asyncio.wait_for(asyncio.gather(process.stdout.read(), process.wait()), 20)
+    assert (code, (tmp_path / "cleaned").exists()) == (0, True)
+    assert json.loads(out.splitlines()[0])["result"]["serverInfo"]["name"] == "mai"
