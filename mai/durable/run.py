@@ -18,7 +18,7 @@ from mai.durable.calls import arm, around, check_middleware, check_named, expire
 from mai.durable.choices import Choice
 from mai.durable.failures import Failures
 from mai.durable.inside import Inside, Turn
-from mai.durable.past import Past
+from mai.durable.past import PATIENCE, Past
 from mai.durable.records import Kind, Lease, Record, RunInfo
 from mai.durable.rests import LATE, Rest, Rests
 from mai.errors import AlreadyRecorded, DeadlineExceeded, MaiError, PayloadError
@@ -52,13 +52,14 @@ class DurableRun(Run):
     records = durable = True
 
     def __init__(
-        self, engine: "DurableEngine", lease: Lease, info: RunInfo, records: list[Record], unloads: Callable[[], object]
-    ) -> None:
+        self, engine: "DurableEngine", lease: Lease, info: RunInfo, records: list[Record],
+        unloads: Callable[[], object], *, patience: float = PATIENCE,
+    ) -> None:  # fmt: skip
         self.engine = engine
         self.lease = lease
         self.run_id = lease.run_id
         self.inside = Inside(engine, lease.run_id)
-        self.past = Past(lease.run_id, records, cancelled=info.cancelled)
+        self.past = Past(lease.run_id, records, cancelled=info.cancelled, patience=patience)
         self.rests = Rests(lambda: engine.linger, self._unload)
         self.undos: list[tuple[int, str, Any, Any]] = []
         self.waits: list[Rest] = []
