@@ -121,7 +121,10 @@ class Codes:
         code = Code(
             module, name, plan.model_dump_json().encode(), plan.fingerprint, dict(moved or {}), (*modules_in(module),)
         )
-        known.insert(0, code) if served or not known else known.append(code)
+        if served or not known:
+            known.insert(0, code)
+        elif all(other.fingerprint != code.fingerprint for other in known):  # else each ``with_`` would stay for ever
+            known.append(code)
         return code
 
     def find(self, info: RunInfo) -> Code | None:

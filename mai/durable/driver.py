@@ -6,7 +6,7 @@ do.
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from contextlib import suppress
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -80,9 +80,13 @@ class Driver:
     async def begin(self, scope: Scope, h: TraceHandle[Any]) -> Any:
         """Make the run, or find it, and drive it."""
         try:
-            info, made = await self.make(scope, owner=self.engine.owner if self._due is None else None)
+            owner = self.engine.owner if self._due is None else None
+            found: tuple[RunInfo, bool] | None = await self.through(self.make(scope, owner=owner))
         finally:
             self._note_made()
+        if found is None:
+            return await self.drive(scope, h)
+        info, made = found
         held = (Lease(self.run_id, self.engine.owner, info.epoch), info, list[Record]())
         return await self.drive(scope, h, held if made and self._due is None else None)
 
@@ -105,19 +109,44 @@ class Driver:
         self._note_made()
         while True:
             while held is None:
-                info = await self.engine.info(self.run_id)
+                asked: tuple[RunInfo, Any] | None = await self.through(self._claimed())
+                if asked is None:
+                    continue
+                info, held = asked
                 if info.status in ENDED:
                     return self.engine.outcome(info, self.code)
                 if info.status == "needs_attention":
                     raise attention(self.run_id)
-                if self._may_claim(info):
-                    held = await self.engine.journal.claim(self.run_id, self.engine.owner, self.engine.ttl)
                 if held is None:
                     await self._wait(info)
             found = await self._carried(scope, h, *held)
             if found is not _LOST:
                 return found
             held, scope.env = None, scope.env._replace(sink=None)
+
+    async def through(self, work: Coroutine[Any, Any, Any]) -> Any:
+        """Return what *work* gives, through any cancel; None if one came: the journal then knows that the run was."""
+        task, cancelled = asyncio.ensure_future(work), False
+        while not task.done():
+            try:
+                await asyncio.wait([task])
+            except asyncio.CancelledError:
+                cancelled = True
+        found = task.result()
+        if not cancelled:
+            return found
+        if self.engine.closing:
+            raise asyncio.CancelledError
+        uncancel()
+        await self.through(self.engine.journal.cancel(self.run_id))
+        return None
+
+    async def _claimed(self) -> tuple[RunInfo, Any]:
+        """Return what is known of the run, and what claiming it gave, if it could be."""
+        info = await self.engine.info(self.run_id)
+        if info.status in ENDED or info.status == "needs_attention" or not self._may_claim(info):
+            return info, None
+        return info, await self.engine.journal.claim(self.run_id, self.engine.owner, self.engine.ttl)
 
     def _may_claim(self, info: RunInfo) -> bool:
         """Say whether the run looks as if it could be carried on."""
@@ -142,7 +171,7 @@ class Driver:
             if self.engine.closing:
                 raise
             uncancel()
-            await self.engine.journal.cancel(self.run_id)
+            await self.through(self.engine.journal.cancel(self.run_id))
         finally:
             self.waits, self._woken = False, True
             self.see()
@@ -190,9 +219,11 @@ class Driver:
     async def _ended(self, run: DurableRun, scope: Scope, value: Any, error: BaseException | None) -> Any:
         """Write down how the run came out of its code, and give or raise that."""
         cancel, past = isinstance(error, asyncio.CancelledError), run.past
+        past.conclude()
         if cancel and run.stopped is None and not (self.engine.closing or past.cancelled):  # by its handle
             past.cancelled = True
-            await self.engine.journal.cancel(self.run_id)
+            uncancel()
+            await self.through(self.engine.journal.cancel(self.run_id))
         final = error is None or isinstance(error, Exception) or (cancel and past.cancelled)
         if final and run.stopped is None and past.left and not past.cancelled:
             run.stop(past.leftover())
@@ -203,7 +234,7 @@ class Driver:
             return await self._left(run, error)
         status, output, facts, error = self._result(value, error)
         try:
-            await self.engine.journal.finish(run.lease, status, output=output, error=facts)
+            await self.through(self.engine.journal.finish(run.lease, status, output=output, error=facts))
         except Fenced:
             return _LOST
         if error is not None:
@@ -224,7 +255,6 @@ class Driver:
 
     async def _undo(self, run: DurableRun, scope: Scope, error: BaseException) -> None:
         """Take back the steps of a run that has failed, the last one first."""
-        run.past.conclude()
         p = scoped(scope, deadline=None, armed=None)
         p.run = run
         for _, path, undo, value in sorted(run.undos, key=lambda one: one[0], reverse=True):
@@ -263,7 +293,7 @@ class Driver:
         dues = [rest.due for rest in run.waits if rest.due is not None]
         waits = {rest.path: rest.signal for rest in run.waits if rest.signal is not None}
         due = min(dues, default=None) if run.waits else clock.wall()
-        await journal.release(run.lease, due=due, waits=waits)
+        await self.through(journal.release(run.lease, due=due, waits=waits))
         if why is None and error is not None:
             raise error
         return _LOST
@@ -274,11 +304,13 @@ def attention(run_id: str, why: str = "it cannot go on by itself") -> NeedsAtten
     return NeedsAttention(f"Run {run_id!r} needs attention: {why}; look at it, then resume it", run_id=run_id)
 
 
-def uncancel() -> None:
-    """Absorb the cancels of this task."""
+def uncancel() -> bool:
+    """Absorb the cancels of this task; say whether there were any."""
     task = asyncio.current_task()
+    found = task is not None and task.cancelling() > 0
     while task is not None and task.cancelling():
         task.uncancel()
+    return found
 
 
 def _kept(metadata: Mapping[str, Any]) -> dict[str, Any]:

@@ -128,7 +128,10 @@ class DurableRun(Run):
         if (record := self.past.get(path, "value")) is not None:
             return json.loads(record.output or b"null")
         made = make()
-        await self._write(path, "value", clock.wall(), output=written(made).encode())
+        try:
+            await self._write(path, "value", clock.wall(), output=written(made).encode())
+        except AlreadyRecorded as error:  # it was asked for before, or in another branch: the first write wins
+            return json.loads(error.record.output)
         return made
 
     async def wait(self, path: str, signal: Question, timeout: float | None) -> bytes:
@@ -136,6 +139,7 @@ class DurableRun(Run):
         self.past.enter()
         if (record := self.past.get(path, "wait")) is not None:
             self.past.visit(f"{path}!due")
+            self.past.visit(f"{path}!due!again")
             if record.error is not None:
                 raise self._failures.load(record.error)
             return record.output or b"null"
@@ -236,6 +240,7 @@ class DurableRun(Run):
     async def _due(self, path: str, seconds: float) -> float:
         """Return when something is due that takes *seconds* from when it was first asked for."""
         self.past.enter()
+        self.past.visit(f"{path}!again")
         if (record := self.past.get(path, "timer")) is None:
             await self.past.turn(path)
         elif record.due is not None and record.due <= clock.wall() + seconds:

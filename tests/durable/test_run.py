@@ -1,7 +1,10 @@
 """One run: what is done again after a crash, what is not, and what ends a run that its code no longer fits."""
 
 import asyncio
+import gc
+import inspect
 import math
+import weakref
 from collections import Counter
 from contextlib import suppress
 from typing import Any
@@ -250,6 +253,75 @@ async def _of(handle: Any) -> Any:
     return await handle
 
 
+class Slow:
+    """A journal of which each method takes a while before it acts, and after that."""
+
+    def __init__(self, journal: Any) -> None:
+        self.journal = journal
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self.journal, name)
+
+        async def call(*args: Any, **kwargs: Any) -> Any:
+            await asyncio.sleep(1)
+            found = await method(*args, **kwargs)
+            await asyncio.sleep(1)
+            return found
+
+        return call if inspect.iscoroutinefunction(method) and name not in ("open", "close") else method
+
+
+@pytest.mark.parametrize("after", [0.0, 0.5, 1.5, 2.5, 3.5, 4.5, 5.5, 6.5])
+@pytest.mark.parametrize("begun", [False, True])
+@simulated
+async def test_a_cancel_by_a_handle_that_is_only_beginning_ends_the_run(
+    bench: MemoryBench, after: float, *, begun: bool
+) -> None:
+    pipe = add >> BlockingDelay(60) >> add
+    if begun:
+        assert await bench.killed(pipe, 1, "r", 1, after=True) is None
+    async with bench.engine(journal=Slow(bench.journal)) as engine:
+        handle = engine.start(pipe, 1, run_id="r")
+        await asyncio.sleep(after)
+        handle.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await handle
+        known = await bench.journal.run("r")
+        assert known is None or known.status == "cancelled"
+    assert "add~2 2" not in DONE
+
+
+@simulated
+async def test_each_handle_of_a_run_cancels_it(bench: MemoryBench) -> None:
+    async with bench.engine() as engine:
+        handles = [engine.start(add >> BlockingDelay(60), 1, run_id="r") for _ in range(3)]
+        await asyncio.sleep(0.1)
+        handles[1].cancel()
+        for handle in handles:
+            with pytest.raises(asyncio.CancelledError):
+                await handle
+        assert (await engine.info("r")).status == "cancelled"
+    async with bench.engine() as engine:
+        handles = [engine.start(add >> BlockingDelay(60), 1, run_id="late") for _ in range(2)]
+        await asyncio.sleep(0.1)
+    assert [handle.outcome for handle in handles] == ["cancelled", "cancelled"]
+    assert (await bench.journal.run("late")).status == "waiting"
+
+
+@simulated
+async def test_calls_with_settings_of_their_own_are_not_kept_as_code(bench: MemoryBench) -> None:
+    async with bench.engine():
+        await add(0)
+        copies: list[weakref.ref[Any]] = []
+        for n in range(5):
+            copy = add.with_(timeout=60)
+            assert await copy(n) == n + 1
+            copies.append(weakref.ref(copy))
+        del copy
+        gc.collect()
+        assert [ref() for ref in copies] == [None] * 5
+
+
 # ---------------------------------------------------------------- time
 
 
@@ -277,6 +349,27 @@ async def test_a_clock_that_jumps_by_a_day_ends_a_delay_or_lets_it_begin_anew(
     began = loop_of().time()
     assert (await bench.killed(pipe, 1, "r", -1)).value == 3
     assert loop_of().time() == pytest.approx(began + takes, abs=0.1)
+
+
+@simulated
+async def test_a_wait_whose_clock_was_set_back_and_forth_is_repeated(bench: MemoryBench) -> None:
+    from mai.core.clock import clock
+
+    @module(flow=True)
+    async def two(n: int) -> str:
+        return await mai.wait_for("a", timeout=60) + await mai.wait_for("b", timeout=60)
+
+    assert await bench.killed(two, 1, "r", 0, after=True) is None
+    wall = clock.wall
+    vars(clock)["wall"] = lambda: wall() - 86400
+    assert await bench.killed(two, 1, "r", 0, after=True) is None  # which begins the wait anew
+    vars(clock)["wall"] = wall
+    async with bench.engine(two) as engine:
+        handle = engine.start(two, 1, run_id="r")
+        await engine.signal("r", "a", "A")
+        await asyncio.sleep(5)  # it is unloaded meanwhile
+        await engine.signal("r", "b", "B")
+        assert await handle == "AB"
 
 
 @simulated
@@ -869,6 +962,18 @@ async def test_a_patch_lets_old_runs_keep_their_old_code(bench: MemoryBench) -> 
     assert (await bench.killed(flow, 1, "fresh", -1)).value == 2
     assert await bench.killed(flow, 1, "young", 0, after=True) is None
     assert (await bench.killed(flow, 1, "young", -1)).value == 2
+
+
+@simulated
+async def test_a_patch_may_be_asked_for_again_and_in_several_branches(bench: MemoryBench) -> None:
+    @module(flow=True)
+    async def flow(n: int) -> int:
+        for _ in range(2):
+            n += await mai.patched("fast")
+        return n
+
+    assert (await bench.killed(Parallel(flow, flow), 1, "r", -1)).value == (3, 3)
+    assert await paths(bench) == ["!patched/fast"]
 
 
 @simulated
