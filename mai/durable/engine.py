@@ -353,6 +353,8 @@ class DurableEngine(LocalEngine):
     ) -> TraceHandle[Any]:  # fmt: skip
         """Start a new run from the records of another one, and return its handle.
 
+        Its delays and timeouts have the time that was left at that point.
+
         Args:
             run_id: The run to start from, ended or not.
             at: Path of the first record that is not taken over; None: all are.

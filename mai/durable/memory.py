@@ -194,14 +194,19 @@ class MemoryJournal:
                 raise ConfigError(f"fork: no record at {path!r} is taken over, so nothing is there to override")
         if new_id in self._runs:
             raise RunExists(f"Run {new_id!r} exists; choose another id", run_id=new_id)
-        plan = self._blobs.get(info.plan)
+        plan, now = self._blobs.get(info.plan), clock.wall()
+        cut = info.updated if info.status in ENDED else now
+        if at is not None:
+            cut = kept[-1].ended if kept else now
         await self.create(
             new_id, target=info.target, plan=plan, fingerprint=info.fingerprint, input=info.input,
             metadata=info.metadata,
         )  # fmt: skip
         for record in kept:
             changed = (override or {}).get(record.path)
-            self._write(new_id, record if changed is None else replace(record, output=changed, error=None))
+            due = None if record.due is None else record.due + max(0.0, now - cut)
+            again = replace(record, due=due)
+            self._write(new_id, again if changed is None else replace(again, output=changed, error=None))
         return self._runs[new_id]
 
     # ---------------------------------------------------------------- looking

@@ -239,6 +239,8 @@ class Journal(Protocol):
     ) -> RunInfo:
         """Make a new run with the records of another that were complete before the one at path *at* (None: all).
 
+        Its time goes on from there: what was due then in so many seconds is so now.
+
         Args:
             run_id: The run to start from, ended or not.
             new_id: The id of the new run, which is pending.

@@ -997,6 +997,33 @@ async def test_a_fork_takes_over_what_came_before(bench: MemoryBench) -> None:
         assert await engine.result("r") == 104
 
 
+@pytest.mark.parametrize("at", ["shop/missing", None])
+@simulated
+async def test_a_fork_has_the_time_that_was_left_at_its_beginning(bench: MemoryBench, at: str | None) -> None:
+    stock = [0]
+
+    @module
+    async def missing(n: int) -> int:
+        if not stock[0]:
+            raise LookupError("nothing left")
+        return n
+
+    shop = (add >> missing).with_(name="shop", timeout=60)
+    async with bench.engine(shop) as engine:
+        with pytest.raises(LookupError):
+            await engine.start(shop, 1, run_id="r")
+        stock[0] = 1
+        await asyncio.sleep(3600)
+        fork = await engine.fork("r", at=at, new_id="fork")
+        if at is None:
+            with pytest.raises(LookupError):
+                await fork
+        else:
+            assert await fork == 2
+        (due,) = [one.due for one in await engine.history("fork") if one.path == "shop!due"]
+        assert due == pytest.approx(loop_of().time() + 60, abs=1)
+
+
 # ---------------------------------------------------------------- flows
 
 

@@ -200,8 +200,12 @@ def fork(session: Session, run_id: str, new_id: str, at: str | None, override: M
     unknown = sorted(set(override) - {record.path for record in rows})
     if unknown:
         raise ConfigError(f"fork: override={unknown!r} cannot be used: the new run has no such records")
+    cut = row.updated if row.status in ENDED else now
+    if at is not None:
+        cut = rows[-1].ended if rows else now
     for record in rows:
-        _copy(session, new_id, record, override.get(record.path))
+        due = None if record.due is None else record.due + max(0.0, now - cut)
+        _copy(session, new_id, record._replace(due=due), override.get(record.path))
     new = row._replace(
         run_id=new_id, status="pending", owner=None, epoch=0, claims=0, due=now, waits="{}", created=now, updated=now,
         output=None, error=None, cancelled=0, records=len(rows),

@@ -22,7 +22,7 @@ class Tables:
 
     Example:
         >>> import asyncio
-        >>> from mai.durable import Record, SQLiteJournal, Tables
+        >>> from mai.durable import Lease, Record, SQLiteJournal, Tables
         >>> def book(tables: Tables) -> bytes:
         ...     tables.execute("CREATE TABLE IF NOT EXISTS seat(number INTEGER PRIMARY KEY)")
         ...     tables.execute("INSERT INTO seat VALUES(?)", (12,))
@@ -32,6 +32,8 @@ class Tables:
         ...         info, _ = await journal.create("r", target="t", plan=None, fingerprint="", input=b"1", owner="me")
         ...         lease = Lease("r", "me", info.epoch)
         ...         print((await journal.transact(lease, Record("Book", "step"), book)).output)
+        >>> asyncio.run(main())
+        b'12'
     """
 
     def __init__(self, connection: sqlite3.Connection) -> None:

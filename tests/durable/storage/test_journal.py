@@ -369,6 +369,16 @@ async def test_prune_goes_on_after_its_first_hundred(journal: SQLiteJournal) -> 
     assert await journal.prune(clock.wall() + 10) == len(leases)
 
 
+async def test_a_fork_has_the_time_that_was_left_at_its_beginning(journal: SQLiteJournal) -> None:
+    lease, then = await begun(journal), clock.wall() - 3600
+    await journal.append(lease, Record("timer", "timer", due=then + 60, started=then, ended=then))
+    await journal.append(lease, step(1))
+    await journal.fork("r", "s", at=step(1).path)
+    await journal.fork("r", "all")
+    assert (await journal.history("s"))[0].due == pytest.approx(clock.wall() + 60, abs=10)
+    assert (await journal.history("all"))[0].due == then + 60  # the run goes on, and so does its time
+
+
 async def test_a_fork_has_what_was_complete_before(journal: SQLiteJournal) -> None:
     lease = await begun(journal)
     for n in range(4):
