@@ -5,6 +5,7 @@ Size: what a run can be asked from outside is one list.
 
 import asyncio
 import json
+import logging
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
 from contextvars import Context
@@ -22,7 +23,7 @@ from mai.durable.code import Code, Codes
 from mai.durable.driver import LOOK, Driver, attention, uncancel
 from mai.durable.failures import Failures
 from mai.durable.records import ENDED, Journal, Record, RunInfo, Status, What
-from mai.errors import AskError, ConfigError, UnknownRun
+from mai.errors import AskError, ConfigError, MaiError, UnknownRun
 from mai.types import Payload
 from mai.values.casts import caster
 from mai.values.checked import PAUSE, SECONDS, checked
@@ -93,6 +94,7 @@ class DurableEngine(LocalEngine):
         self._codes = Codes()
         self._drivers: dict[str, Driver] = {}
         self._work = set[asyncio.Task[Any]]()
+        self._said: dict[str, str] = {}  # why a run cannot be taken up, once it was told
         self._told_bell, self._told_count = Bell(), 0
         self._unwatch: Callable[[], object] | None = None
         for module in modules:
@@ -225,6 +227,17 @@ class DurableEngine(LocalEngine):
             await self._adopt(run_id)
 
     async def _adopt(self, run_id: str) -> None:
+        """Take a run up if it can be; a journal that fails is told, and keeps no other run."""
+        try:
+            await self._take_up(run_id)
+        except MaiError as error:
+            if self._said.get(run_id) != str(error):
+                self._said[run_id] = str(error)
+                logging.getLogger("mai").warning("run %r cannot be taken up: %s", run_id, error)
+        else:
+            self._said.pop(run_id, None)
+
+    async def _take_up(self, run_id: str) -> None:
         """Drive a run that nobody drives and whose time has come, if its code is here."""
         info = None if self.closing else await self.journal.run(run_id)
         code = None if info is None else self._codes.find(info)

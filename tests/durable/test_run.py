@@ -1141,6 +1141,39 @@ async def test_a_journal_that_fails_ends_the_call_and_not_the_run(bench: MemoryB
     assert DONE == ["add 1", "double 2", "double 2"]
 
 
+class Damaged:
+    """A journal that has lost what it knew of one run."""
+
+    def __init__(self, journal: Any) -> None:
+        self.journal = journal
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.journal, name)
+
+    async def run(self, run_id: str) -> Any:
+        if run_id == "bad":
+            raise JournalError("the run 'bad' was damaged")
+        return await self.journal.run(run_id)
+
+
+@simulated
+async def test_a_run_that_cannot_be_taken_up_is_told_once_and_keeps_no_other(
+    bench: MemoryBench, caplog: pytest.LogCaptureFixture
+) -> None:
+    later = add >> BlockingDelay(5) >> add
+    async with bench.engine() as engine:
+        for run_id in ("bad", "good"):
+            engine.start(later, 1, run_id=run_id)
+        await asyncio.sleep(0.1)
+    await asyncio.sleep(10)
+    async with bench.engine(later, journal=Damaged(bench.journal)) as engine:
+        await asyncio.sleep(0.1)
+        await bench.journal.signal("bad", "x", b"1")
+        await bench.journal.signal("bad", "x", b"1")
+        assert await engine.result("good") == 3
+    assert caplog.messages == ["run 'bad' cannot be taken up: the run 'bad' was damaged"]
+
+
 @simulated
 async def test_a_handle_tells_what_happens_and_what_was_replayed(bench: MemoryBench) -> None:
     pipe = add >> double
