@@ -166,8 +166,11 @@ class DurableEngine(LocalEngine):
         scope.env, scope.deadline = p.env._replace(engine=self, bus=None, slot=None, door=None), p.deadline
         key, module = f"/{driver.code.target}", driver.code.module
         handle = start_run(self._framed, module, scope, key, 0, driver, drive, None)
-        if self._drivers.get(driver.run_id) is driver:
-            driver.control = handle._control
+        known, control = self._drivers[driver.run_id], handle._started()
+        if known is driver:
+            driver.control = control
+        elif known.control is not None:  # a second handle of the run: it answers the same questions
+            control.questions = known.control.questions
         return handle
 
     def _framed(self, m: Any, scope: Scope, key: str, n: int, *call: Any) -> Frame:

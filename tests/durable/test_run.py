@@ -474,6 +474,17 @@ async def test_a_handle_answers_a_question_also_while_the_run_is_unloaded(bench:
 
 
 @simulated
+async def test_a_second_handle_of_a_run_answers_too(bench: MemoryBench) -> None:
+    async with bench.engine() as engine:
+        first = engine.start(Approve(), 1, run_id="r")
+        second = engine.start(Approve(), 1, run_id="r")
+        await asyncio.sleep(0.1)
+        assert [asked.prompt for asked in second.questions] == [asked.prompt for asked in first.questions]
+        second.answer(True)
+        assert await first == await second
+
+
+@simulated
 async def test_a_function_around_the_start_answers(bench: MemoryBench) -> None:
     async with bench.engine():
         with answers(lambda question: "no"):
