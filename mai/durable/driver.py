@@ -81,7 +81,7 @@ class Driver:
         """Make the run, or find it, and drive it."""
         try:
             owner = self.engine.owner if self._due is None else None
-            found: tuple[RunInfo, bool] | None = await self.through(self.make(scope, owner=owner))
+            found: tuple[RunInfo, bool] | None = await through(self.engine, self.run_id, self.make(scope, owner=owner))
         finally:
             self._note_made()
         if found is None:
@@ -109,7 +109,7 @@ class Driver:
         self._note_made()
         while True:
             while held is None:
-                asked: tuple[RunInfo, Any] | None = await self.through(self._claimed())
+                asked: tuple[RunInfo, Any] | None = await through(self.engine, self.run_id, self._claimed())
                 if asked is None:
                     continue
                 info, held = asked
@@ -124,37 +124,18 @@ class Driver:
                 return found
             held, scope.env = None, scope.env._replace(sink=None)
 
-    async def through(self, work: Coroutine[Any, Any, Any]) -> Any:
-        """Return what *work* gives, through any cancel; None if one came: the journal then knows that the run was."""
-        task, cancelled = asyncio.ensure_future(work), False
-        while not task.done():
-            try:
-                await asyncio.wait([task])
-            except asyncio.CancelledError:
-                cancelled = True
-        found = task.result()
-        if not cancelled:
-            return found
-        if self.engine.closing:
-            raise asyncio.CancelledError
-        uncancel()
-        await self.through(self.engine.journal.cancel(self.run_id))
-        return None
-
     async def _claimed(self) -> tuple[RunInfo, Any]:
-        """Return what is known of the run, and what claiming it gave, if it could be."""
+        """Return what is known of the run, and what claiming it gave, if it looks as if it could be carried on."""
         info = await self.engine.info(self.run_id)
-        if info.status in ENDED or info.status == "needs_attention" or not self._may_claim(info):
-            return info, None
-        return info, await self.engine.journal.claim(self.run_id, self.engine.owner, self.engine.ttl)
-
-    def _may_claim(self, info: RunInfo) -> bool:
-        """Say whether the run looks as if it could be carried on."""
         woken, self._woken = self._woken, False
         due = info.due is not None and info.due <= clock.wall()
         if info.status == "pending" and info.due is not None:
-            return info.cancelled or due
-        return woken or info.cancelled or due or info.status != "waiting"
+            may = info.cancelled or due
+        else:
+            may = woken or info.cancelled or due or info.status != "waiting"
+        if info.status in ENDED or info.status == "needs_attention" or not may:
+            return info, None
+        return info, await self.engine.journal.claim(self.run_id, self.engine.owner, self.engine.ttl)
 
     async def _wait(self, info: RunInfo) -> None:
         """Wait until something has happened to a run that is not held here, or its time has come."""
@@ -171,7 +152,7 @@ class Driver:
             if self.engine.closing:
                 raise
             uncancel()
-            await self.through(self.engine.journal.cancel(self.run_id))
+            await through(self.engine, self.run_id, self.engine.journal.cancel(self.run_id))
         finally:
             self.waits, self._woken = False, True
             self.see()
@@ -223,7 +204,7 @@ class Driver:
         if cancel and run.stopped is None and not (self.engine.closing or past.cancelled):  # by its handle
             past.cancelled = True
             uncancel()
-            await self.through(self.engine.journal.cancel(self.run_id))
+            await through(self.engine, self.run_id, self.engine.journal.cancel(self.run_id))
         final = error is None or isinstance(error, Exception) or (cancel and past.cancelled)
         if final and run.stopped is None and past.left and not past.cancelled:
             run.stop(past.leftover())
@@ -234,7 +215,9 @@ class Driver:
             return await self._left(run, error)
         status, output, facts, error = self._result(value, error)
         try:
-            await self.through(self.engine.journal.finish(run.lease, status, output=output, error=facts))
+            await through(
+                self.engine, self.run_id, self.engine.journal.finish(run.lease, status, output=output, error=facts)
+            )
         except Fenced:
             return _LOST
         if error is not None:
@@ -293,10 +276,28 @@ class Driver:
         dues = [rest.due for rest in run.waits if rest.due is not None]
         waits = {rest.path: rest.signal for rest in run.waits if rest.signal is not None}
         due = min(dues, default=None) if run.waits else clock.wall()
-        await self.through(journal.release(run.lease, due=due, waits=waits))
+        await through(self.engine, self.run_id, journal.release(run.lease, due=due, waits=waits))
         if why is None and error is not None:
             raise error
         return _LOST
+
+
+async def through(engine: "DurableEngine", run_id: str, work: Coroutine[Any, Any, Any]) -> Any:
+    """Return what *work* gives, through any cancel; None if one came: the journal then knows that the run was."""
+    task, cancelled = asyncio.ensure_future(work), False
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError:
+            cancelled = True
+    found = task.result()
+    if not cancelled:
+        return found
+    if engine.closing:
+        raise asyncio.CancelledError
+    uncancel()
+    await through(engine, run_id, engine.journal.cancel(run_id))
+    return None
 
 
 def attention(run_id: str, why: str = "it cannot go on by itself") -> NeedsAttention:

@@ -20,7 +20,7 @@ from mai.core.frame import ROOT, Frame, Scope, current, scoped
 from mai.core.ids import new_id as fresh_id
 from mai.core.trace import TraceHandle, ended
 from mai.durable.code import Code, Codes
-from mai.durable.driver import LOOK, Driver, attention, uncancel
+from mai.durable.driver import LOOK, Driver, attention, through, uncancel
 from mai.durable.failures import Failures
 from mai.durable.records import ENDED, Journal, Record, RunInfo, Status, What
 from mai.errors import AskError, ConfigError, MaiError, UnknownRun
@@ -196,14 +196,14 @@ class DurableEngine(LocalEngine):
 
     async def _attend(self, driver: Driver, scope: Scope, h: TraceHandle[Any]) -> Any:
         """Wait for a run that has a driver in this process already."""
-        await driver.through(driver.make(scope))
+        await through(self, driver.run_id, driver.make(scope))
         while True:
             try:
                 return await self.result(driver.run_id)
             except asyncio.CancelledError:
                 if self.closing or not uncancel():  # else by this handle
                     raise
-                await driver.through(self.journal.cancel(driver.run_id))
+                await through(self, driver.run_id, self.journal.cancel(driver.run_id))
 
     # ---------------------------------------------------------------- what happens elsewhere
 
