@@ -48,7 +48,7 @@ def has_provider() -> bool:
     so it is asked once (that is when OTEL_PYTHON_TRACER_PROVIDER is honoured) and then the API's own variable is read.
     """
     if telemetry.tracer is None:
-        telemetry.asked = telemetry.asked or trace.get_tracer_provider() is not None
+        telemetry.asked = telemetry.asked or bool(trace.get_tracer_provider())
         if getattr(trace, "_TRACER_PROVIDER", telemetry) is None:
             return False
         from mai import __version__  # noqa: PLC0415 (the face imports this room)

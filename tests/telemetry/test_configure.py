@@ -1,10 +1,18 @@
 """configure: what it sets up from arguments and variables, what it leaves alone, and how it is undone."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
-from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
+from opentelemetry import trace
+from opentelemetry.metrics import _internal as metrics
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SpanExporter
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, TraceIdRatioBased
+from opentelemetry.util._once import Once
 
 from mai import LocalEngine, capture, graph, module
 from mai.errors import ConfigError
@@ -368,3 +376,75 @@ except TypeError as error:
 def test_readable_spans_are_what_processors_get(spans: InMemorySpanExporter) -> None:
     loud.run("a")
     assert all(isinstance(span, ReadableSpan) for span in spans.get_finished_spans())
+
+
+# ---------------------------------------------------------------- the process's own providers, exchanged for a test
+
+
+@pytest.fixture
+def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A process in which no provider is set, of spans or of metrics."""
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER", None)
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER_SET_ONCE", Once())
+    monkeypatch.setattr(metrics, "_METER_PROVIDER", None)
+    monkeypatch.setattr(metrics, "_METER_PROVIDER_SET_ONCE", Once())
+    yield
+    shutdown()
+
+
+def test_the_provider_becomes_that_of_the_process(fresh: None) -> None:
+    found = InMemorySpanExporter()
+    provider = configure(exporter=found, batch=False)
+    assert trace.get_tracer_provider() is provider is configure(exporter=found, batch=False)
+    with trace.get_tracer("mine").start_as_current_span("mine"):
+        loud.run("a")
+    assert names(found) == ["shout", "shout", "invoke_workflow loud", "mine"]
+    shutdown()
+    assert trace.get_tracer_provider() is provider
+    again = InMemorySpanExporter()
+    assert configure(exporter=again, batch=False) is provider
+    shout.run("a")
+    assert (len(names(found)), names(again)) == (4, ["shout"])
+
+
+def test_a_provider_that_is_there_gets_an_exporter_and_loses_it(fresh: None) -> None:
+    theirs = TracerProvider(shutdown_on_exit=False)
+    trace.set_tracer_provider(theirs)
+    found = InMemorySpanExporter()
+    assert configure(exporter=found, batch=False) is theirs
+    loud.run("a")
+    assert names(found) == ["shout", "shout", "invoke_workflow loud"]
+    assert not any(type(span).__name__ == "CallSpan" for span in found.get_finished_spans())
+    shutdown()
+    shout.run("a")
+    assert len(names(found)) == 3
+
+
+def test_a_provider_without_exporters_is_refused_where_one_is_wanted(fresh: None) -> None:
+    trace.set_tracer_provider(trace.NoOpTracerProvider())
+    assert configure() is trace.get_tracer_provider()
+    with pytest.raises(ConfigError, match="the NoOpTracerProvider that is set takes no exporters"):
+        configure(exporter=InMemorySpanExporter())
+
+
+def test_metrics_have_a_provider_where_the_environment_names_an_exporter(
+    fresh: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configure(console=False, set_global=False)
+    assert type(metrics.get_meter_provider()).__name__ == "_ProxyMeterProvider"
+    monkeypatch.setenv("OTEL_METRICS_EXPORTER", "console")
+    configure(console=False, set_global=False)
+    assert isinstance(metrics.get_meter_provider(), MeterProvider)
+    loud.run("a")
+    assert flush()
+
+
+def test_durations_are_recorded_by_a_meter_provider_that_is_there(fresh: None) -> None:
+    reader = InMemoryMetricReader()
+    provider = MeterProvider(metric_readers=[reader], shutdown_on_exit=False)
+    metrics.set_meter_provider(provider)
+    configure(console=False, set_global=False)
+    loud.run("a")
+    data: Any = reader.get_metrics_data()
+    assert data.resource_metrics[0].scope_metrics[0].metrics[0].name == "gen_ai.workflow.duration"
+    provider.shutdown()

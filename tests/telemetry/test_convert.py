@@ -109,3 +109,21 @@ def test_a_handle_is_sent_on_demand(backend: Sink, caplog: pytest.LogCaptureFixt
     backend.status = 400
     assert not export(trace.runs[0], backend.url + "/v1/traces")
     assert f"spans do not reach {backend.url}/v1/traces" in caplog.text
+
+
+def test_events_and_links_of_handles_are_written(spans: InMemorySpanExporter) -> None:
+    @module
+    def words(text: str) -> Iterator[str]:
+        yield from text.split()
+
+    @module
+    async def outer(text: str) -> Any:
+        return await words.with_(detached="link")(text)
+
+    handle = outer.start("a b")
+    handle.result().result()
+    told = {span.name: span for span in read_spans(handle.to_otlp())}
+    assert [name for name, _ in told["words"].events] == ["mai.first_chunk"]
+    ((trace_id, span_id, why),) = told["words"].links
+    assert (trace_id, span_id, why) == (told["outer"].trace_id, told["outer"].span_id, {"mai.link": "spawned_by"})
+    assert spans.get_finished_spans() != ()
