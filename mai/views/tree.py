@@ -147,13 +147,13 @@ def _fit(root: TraceHandle[Any], rows: list[_Row], width: int) -> _Columns:
 
 def _lines(row: _Row, columns: _Columns, width: int) -> Iterator[list[Piece]]:
     """Yield the line of one row, and the line of the error that arose there."""
-    lead = Piece(cut(row.lead, width), "lines")
     if row.handle is None:
-        yield [lead, Piece(cut(row.title, width - cells(row.lead)), "facts")]
+        yield [Piece(cut(row.lead, width), "lines"), Piece(cut(row.title, width - cells(row.lead)), "facts")]
         return
+    lead = cut(row.lead, columns.label)
     title = cut(row.title, columns.label - cells(row.lead))
-    parts = [lead, Piece(title[:1], row.handle.outcome), Piece(title[1:], "name")]
-    parts.append(Piece(" " * (columns.label - cells(row.lead) - cells(title)), "lines"))
+    parts = [Piece(lead, "lines"), Piece(title[:1], row.handle.outcome), Piece(title[1:], "name")]
+    parts.append(Piece(" " * (columns.label - cells(lead) - cells(title)), "lines"))
     facts = [pad(_size(row.handle), columns.size)] if columns.size else []
     facts += [_duration(row.handle).rjust(columns.duration)] if columns.duration else []
     parts += [Piece(_GAP + fact, "facts") for fact in facts]

@@ -489,4 +489,26 @@ MUTANTS = (
         (LAYERS + "test_loop.py",),
     ),
     *BY_HAZARD,
+    # ---- traces
+    Mutant(
+        "a call whose coroutine is closed is abandoned, not cancelled",
+        "mai/core/drive.py",
+        '"abandoned" if isinstance(raised, GeneratorExit) else "cancelled"',
+        '"cancelled"',
+        (CORE + "test_trace.py",),
+    ),
+    Mutant(
+        "nothing that a trace says gets out of the data of its page",
+        "mai/views/waterfall.py",
+        r'.replace("<", "\\u003c")',
+        "",
+        ("tests/views/test_waterfall.py",),
+    ),
+    Mutant(
+        "the times on a critical path add up to the whole",
+        "mai/views/figures.py",
+        "end <= until",
+        "end < until",
+        ("tests/views/test_figures.py",),
+    ),
 )
