@@ -1,6 +1,6 @@
 """What does an agent's turn cost beside the model's call itself, against pydantic-ai and openai-agents?
 
-Row 18: one run of two turns: the model wants a tool, the tool is called, the model answers. The model is a function
+Row 21: one run of two turns: the model wants a tool, the tool is called, the model answers. The model is a function
 that gives its replies at once, so that what is left is the agent: requests, validation of the tool's arguments, the
 conversation, limits. The first figure is what a turn costs beyond those two bare calls and the bare tool, in bare
 awaits; the others are ratios. Tracing is off everywhere. The peers have features that cost time though nobody uses them
@@ -138,10 +138,10 @@ async def rows(scale: Scale) -> list[Row]:
 
     samples = {name: timed(name) for name in works}
     over = {"bare": samples["bare"], "mai": samples["mai"]}
-    found = [Row("18", "an agent's turn, beyond the bare calls", None, "A", over, _overhead, rounds, n)]
+    found = [Row("21", "an agent's turn, beyond the bare calls", None, "A", over, _overhead, rounds, n)]
     for name in made:
         pair = {"mai": samples["mai"], name: samples[name]}
-        found.append(Row("18", "an agent's turn", None, name, pair, ratio("mai", name), rounds, n))
+        found.append(Row("21", "an agent's turn", None, name, pair, ratio("mai", name), rounds, n))
     return found
 
 

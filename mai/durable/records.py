@@ -64,7 +64,7 @@ class RunInfo:
         owner: Who holds the lease, None if nobody.
         epoch: How often it was claimed in all; a lease with an older epoch is fenced.
         lease_until: When the lease ends if it is not renewed, as far as is known now [s]; None without one.
-        claims: How often it was claimed since the last new record, or since it last waited.
+        claims: How often it was claimed, the last time included, with no new record in between and without waiting.
         due: When it is to begin or to go on [s]; None while it waits only for signals.
         waits: The signals that a waiting run waits for, by path.
         created: When it was made [s].

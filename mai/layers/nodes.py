@@ -53,8 +53,7 @@ class Nodes:
                     value = f.out
                 except Exception as failure:  # noqa: BLE001 (becomes the outcome of the node)
                     error = failure
-            if not self.done(i, value, error):
-                self._ready.clear()
+            self.done(i, value, error)  # where it failed nothing is ready
 
     def take(self, slot: Slot | None) -> tuple[int, Frame | None, BaseException | None]:
         """Run the next nodes, until one waits or fails, or none is ready."""

@@ -90,7 +90,8 @@ def _expand(wiring: Wiring, declared: Any, within: str, todo: "deque[tuple[str, 
         node, names = facts[index]
         feeds: Any = []
         if i in wiring.special:
-            for slot in wiring.slots_of(i):
+            binding = wiring.special[i]
+            for slot in (*binding.args, *binding.kwargs):
                 yield from _feed(wiring, within, i, slot, feeds)
         else:
             feeds = zip(map(path, sources[first[i] : first[i + 1]]), names, nones, strict=False)

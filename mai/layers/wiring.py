@@ -6,7 +6,7 @@ a `Binding` beside that.
 """
 
 from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from inspect import Parameter
 from itertools import accumulate
 from operator import sub
@@ -283,16 +283,6 @@ class Wiring:
     def module_of(self, i: int) -> Module[Any, Any]:
         """Return the module of a node."""
         return self.shapes[self.of[i]].module
-
-    def slots_of(self, i: int) -> Iterator[Slot]:
-        """Yield what goes into a node."""
-        binding = self.special.get(i)
-        if binding is not None:
-            yield from (*binding.args, *binding.kwargs)
-            return
-        positional = signature_of(self.module_of(i)).positional
-        for p, source in zip(positional, self.sources[self.first[i] : self.first[i + 1]], strict=False):
-            yield Slot(p.name, source)
 
     def outputs(self) -> list[int]:
         """Return the nodes that give the output: one, or those that are packed into one value for the caller."""

@@ -28,6 +28,8 @@ _REFUSED = tuple(
             "168.63.129.16/32",  # public by its number, and a door into the infrastructure of Azure
             "192.0.0.0/24",  # IETF protocol assignments, and metadata of Oracle's cloud
             "192.88.99.0/24",  # relays of 6to4
+            "2001::/23",  # IETF protocol assignments, Teredo among them
+            "2002::/16",  # 6to4
             "3fff::/20",  # documentation
         ],
     )
@@ -213,6 +215,6 @@ def is_public(address: Address) -> bool:
 def _inside(address: ipaddress.IPv6Address) -> list[ipaddress.IPv4Address]:
     """Return the addresses of IPv4 that *address* stands for or leads through."""
     low = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-    found = [one for one in (address.ipv4_mapped, address.sixtofour) if one is not None]
+    found = [] if address.ipv4_mapped is None else [address.ipv4_mapped]
     hidden = address in _NAT64 or (int(address) >> 32) & 0xFFFFFFFF in _ISATAP
     return [*found, low] if hidden else found

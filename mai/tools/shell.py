@@ -157,7 +157,8 @@ def shell(
         cwd: The directory in which they run, or in one below it.
         arguments: For a program, the regular expression of which each single argument must be a full match, or
             several of them; a program that is not there may have any arguments.
-        env: What is in their environment beside ``PATH``, ``HOME`` (which is *cwd*) and ``LANG``; nothing else is.
+        env: What is in their environment beside ``PATH`` (where the programs are, and the system's), ``HOME`` (which is
+            *cwd*) and ``LANG``; nothing else is.
         max_bytes: Most bytes of each of its two outputs that are kept, from 1.
         timeout: How long a program may run [s]; then its whole process group is killed.
         policy: As of `Tool`.
@@ -188,7 +189,8 @@ def shell(
         except re.error as error:
             raise ConfigError(f"shell: arguments[{name!r}]={given!r} is no regular expression: {error}") from error
     root = Root(cwd)
-    clean = {"PATH": os.defpath, "HOME": str(root.path), "LANG": "C.UTF-8", **(env or {})}
+    places = dict.fromkeys(os.path.dirname(os.path.abspath(path)) for path in found.values() if path)
+    clean = {"PATH": os.pathsep.join([*places, os.defpath]), "HOME": str(root.path), "LANG": "C.UTF-8", **(env or {})}
     run = RunCommand(
         {name: os.path.abspath(path) for name, path in found.items() if path},
         patterns, root, clean, checked("shell", "max_bytes", max_bytes, COUNT),

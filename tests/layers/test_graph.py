@@ -923,6 +923,35 @@ async def test_what_runs_alone_stays_in_the_callers_task_and_what_runs_together_
 
 
 @simulated
+async def test_what_a_node_that_never_waits_makes_ready_runs_at_the_same_time() -> None:
+    @module
+    async def naps(n: int) -> int:
+        await asyncio.sleep(n)
+        return n
+
+    @graph
+    async def g(n: int) -> list[int]:
+        first = await grown(n)
+        return [await naps(first), await naps(first)]
+
+    began = loop_of().time()
+    assert await g(9) == [10, 10]
+    assert loop_of().time() - began == 10
+
+
+@simulated
+async def test_the_handle_of_a_node_tells_the_size_of_a_single_argument() -> None:
+    @graph
+    async def g(a: int, b: int) -> int:
+        return await combined(await grown(a), await grown(b))
+
+    with capture() as trace:
+        await g(10, 200)
+    sizes = [(one.name, one.input_size, one.output_size) for one in trace.runs[0].children]
+    assert sizes == [("grown", 2, 2), ("grown", 3, 3), ("combined", None, 3)]
+
+
+@simulated
 async def test_a_long_chain_that_never_waits_lets_the_loop_run_now_and_then() -> None:
     turns: list[int] = []
 

@@ -59,7 +59,8 @@ def test_a_hostile_url_is_refused(url: str) -> None:
 
 HOSTILE_ADDRESSES = [
     *("127.0.0.1", "10.1.2.3", "169.254.169.254", "::1", "fe80::1%eth0", "::ffff:10.0.0.1", "fd12::1", "0.0.0.0"),
-    *("168.63.129.16", "100.64.1.1", "64:ff9b::a00:1", "2002:a00:1::1", "not an address", "", "224.0.0.251", "ff05::2"),
+    *("168.63.129.16", "100.64.1.1", "64:ff9b::a00:1", "2002:a00:1::1", "2002:808:808::1", "not an address"),
+    *("", "224.0.0.251", "ff05::2"),
 ]  # fmt: skip
 
 
@@ -71,7 +72,7 @@ def test_what_a_name_resolves_to_must_be_public(address: str) -> None:
 
 @pytest.mark.parametrize(
     "address",
-    ["93.184.216.34", "8.8.8.8", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808", "2002:808:808::1", "2a00::1"],
+    ["93.184.216.34", "8.8.8.8", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808", "2a00::1"],
 )
 def test_public_addresses_are_let_through(address: str) -> None:
     assert check_address(address, "example.org") == address

@@ -30,6 +30,7 @@ async def test_a_program_runs_and_what_it_writes_comes_back(tmp_path: Path) -> N
 
 async def test_it_sees_a_clean_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-1234")
+    monkeypatch.setenv("PATH", f"/gone:{os.environ['PATH']}")
     code = "import os; print(sorted(os.environ), os.environ['HOME'], os.environ['MINE'])"
     result = await python(tmp_path, env={"MINE": "x"})(PYTHON, ["-I", "-c", code])
     assert "sk-1234" not in result.stdout
@@ -37,6 +38,8 @@ async def test_it_sees_a_clean_environment(tmp_path: Path, monkeypatch: pytest.M
         *("HOME", "LANG", "MINE", "PATH", "LC_CTYPE"),
     }
     assert result.stdout.endswith(f"] {tmp_path.resolve()} x\n")
+    path = (await python(tmp_path)(PYTHON, ["-c", "import os; print(os.environ['PATH'])"])).stdout.strip()
+    assert path == os.pathsep.join([os.path.dirname(sys.executable), os.defpath])
 
 
 @pytest.mark.parametrize(

@@ -85,8 +85,6 @@ def _plain(session: Session, job: Append) -> tuple[Any, ...] | None:
             return None
     try:
         place = session.place(job.lease)
-        if place.claims:
-            return None
         row = record_row(session.book, job.lease.run_id, record, place.seq + 1)
         values = (*row, record_checksum(session.book.seed, row))
     except (MaiError, UnicodeEncodeError):
@@ -115,16 +113,8 @@ def _append(session: Session, place: Place, row: RecordRow) -> int:
         book.connection.execute(_APPEND, (*row, record_checksum(book.seed, row)))
     except sqlite3.IntegrityError:
         raise session.recorded(row.run_id, row.path) or session.fenced(place.lease) from None
-    _count(session, place)
+    place.seq = row.seq
     return row.seq
-
-
-def _count(session: Session, place: Place) -> None:
-    """Count a new record."""
-    place.seq += 1
-    if place.claims:
-        save(session.book, run_row(session.book, place.lease.run_id)._replace(claims=0))
-        place.claims = 0
 
 
 def take(session: Session, lease: Lease, path: str, name: str, started: float) -> bytes | None:

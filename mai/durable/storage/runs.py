@@ -27,7 +27,7 @@ from .rows import (
     seconds,
     spread,
 )
-from .session import Session
+from .session import Place, Session
 
 __all__ = ["cancel", "claim", "create", "finish", "fork", "prune", "release", "resume"]
 
@@ -114,12 +114,15 @@ def claim(session: Session, run_id: str, owner: str, ttl: float) -> tuple[Lease,
 
 def _claimed(session: Session, row: RunRow, owner: str, ttl: float) -> RunRow:
     renew(session, owner, ttl)
-    lease = Lease(row.run_id, owner, row.epoch + 1)
-    session.places.pop(row.run_id, None)
+    lease, last = Lease(row.run_id, owner, row.epoch + 1), session.last(row.run_id)
+    session.places[row.run_id] = Place(lease, last, session.version)
     session.after.append(partial(session.hold, lease, ttl))
+    claims = row.claims + 1 if last == row.records else 1
     return save(
         session.book,
-        row._replace(status="running", owner=owner, epoch=lease.epoch, claims=row.claims + 1, due=None, waits="{}"),
+        row._replace(
+            status="running", owner=owner, epoch=lease.epoch, claims=claims, due=None, waits="{}", records=last
+        ),
     )
 
 

@@ -21,7 +21,6 @@ class Place:
 
     lease: Lease
     seq: int  # of the last one
-    claims: int  # what its row says
     version: int  # of the data, when the lease was last seen to hold
 
 
@@ -46,26 +45,28 @@ class Session:
         place = self.places.get(lease.run_id)
         if place is not None and place.version == self.version and (place.lease is lease or place.lease == lease):
             return place
-        claims = self.check(lease)
+        self.check(lease)
         if place is None or place.lease != lease:  # else only its owner can have added to it, which is here
-            query = "SELECT ifnull(max(seq), 0) FROM mai_record WHERE run_id = ?"
-            seq = self.book.connection.execute(query, (lease.run_id,)).fetchone()[0]
-            place = self.places[lease.run_id] = Place(lease, seq, claims, self.version)
+            place = self.places[lease.run_id] = Place(lease, self.last(lease.run_id), self.version)
         place.version = self.version
         return place
 
-    def check(self, lease: Lease) -> int:
-        """See that *lease* holds, and return how often the run was claimed since its last record.
+    def last(self, run_id: str) -> int:
+        """Return the place of the last record of a run, 0 if there is none."""
+        query = "SELECT ifnull(max(seq), 0) FROM mai_record WHERE run_id = ?"
+        seq: int = self.book.connection.execute(query, (run_id,)).fetchone()[0]
+        return seq
+
+    def check(self, lease: Lease) -> None:
+        """See that *lease* holds.
 
         Raises:
             Fenced: If not.
         """
-        query = "SELECT owner, epoch, status, claims FROM mai_run WHERE run_id = ?"
+        query = "SELECT owner, epoch, status FROM mai_run WHERE run_id = ?"
         found = self.book.connection.execute(query, (lease.run_id,)).fetchone()
-        if found is None or found[:3] != (lease.owner, lease.epoch, "running"):
+        if found != (lease.owner, lease.epoch, "running"):
             raise self.fenced(lease)
-        claims: int = found[3]
-        return claims
 
     def look(self) -> None:
         """See, at the beginning of a transaction, whether another process has written since the last one."""
@@ -126,7 +127,6 @@ class Session:
 
     def drop(self, run_id: str) -> None:
         """Forget the lease of a run."""
-        self.places.pop(run_id, None)
         lease = self.leases.pop(run_id, None)
         if lease is not None:
             self.held[lease.owner] -= 1

@@ -38,6 +38,7 @@ class Run:
     owner: str | None = None
     epoch: int = 0
     claims: int = 0
+    before: int = 0  # records, when it was last claimed or given back
     cancelled: bool = False
     waits: dict[str, str] = field(default_factory=dict)
     ready: bool = True  # to be claimed now
@@ -147,7 +148,8 @@ class JournalAgainstModel(RuleBasedStateMachine):
         if claimed is not None:
             lease, info, records = claimed
             run.status, run.owner, run.waits, run.ready = "running", self.owner(who), {}, False
-            run.epoch, run.claims, run.updated = run.epoch + 1, run.claims + 1, self.wall
+            run.claims = run.claims + 1 if len(run.records) == run.before else 1
+            run.epoch, run.updated, run.before = run.epoch + 1, self.wall, len(run.records)
             assert (info.claims, lease) == (run.claims, Lease(run_id, self.owner(who), run.epoch))
             assert [(record.path, record.kind, record.output) for record in records] == run.records
             self.leases.append(lease)
@@ -178,7 +180,6 @@ class JournalAgainstModel(RuleBasedStateMachine):
             assert caught.value.record.output == run.output(path)
             return
         run.records.append((path, "step", data))
-        run.claims = 0
         assert self.do(work) == len(run.records)
 
     @precondition(lambda self: self.leases)
@@ -198,7 +199,6 @@ class JournalAgainstModel(RuleBasedStateMachine):
         if waiting:
             waiting[0][3] = path
             run.records.append((path, "wait", waiting[0][2]))
-            run.claims = 0
 
     @precondition(lambda self: self.leases)
     @rule(who=WHO, index=st.integers(0, 99), waits=st.dictionaries(PATHS, NAMES, max_size=2), stuck=st.booleans())
@@ -214,6 +214,7 @@ class JournalAgainstModel(RuleBasedStateMachine):
         run.status, run.owner, run.waits, run.updated = status, None, waits, self.wall
         run.ready = not stuck and (here or run.cancelled)
         run.claims = run.claims if stuck else 0
+        run.before = len(run.records)
 
     @precondition(lambda self: self.leases)
     @rule(who=WHO, index=st.integers(0, 99), status=st.sampled_from(sorted(ENDED)), data=DATA)
@@ -285,7 +286,7 @@ class JournalAgainstModel(RuleBasedStateMachine):
             return
         self.do(work)
         records = [(at, kind, override.get(at, output)) for at, kind, output in run.records[: len(kept)]]
-        self.runs[new_id] = Run(run.target, run.input, records=records, updated=self.wall)
+        self.runs[new_id] = Run(run.target, run.input, records=records, before=len(records), updated=self.wall)
 
     @rule(who=WHO)
     def prune(self, who: int) -> None:
@@ -294,30 +295,38 @@ class JournalAgainstModel(RuleBasedStateMachine):
         for run_id in old:
             del self.runs[run_id]
 
+    async def look(self) -> Any:
+        """Ask for everything at once."""
+        journal, known = self.journals[0], list(self.runs)
+        return await asyncio.gather(
+            journal.due(),
+            *(journal.runs() for journal in self.journals),
+            *(journal.run(run_id) for run_id in known),
+            *(journal.history(run_id) for run_id in known),
+            *(journal.signals(run_id) for run_id in known),
+        )
+
     @invariant()
     def the_journal_says_what_the_model_says(self) -> None:
         if not self.journals:
             return
-        for journal in self.journals:
-            assert {info.run_id for info in self.do(journal.runs())} == set(self.runs)
-        journal = self.journals[0]
+        count = len(self.runs)
+        due, one, other, *rest = self.do(self.look())
+        assert {info.run_id for info in one} == {info.run_id for info in other} == set(self.runs)
         ready = {run_id for run_id, run in self.runs.items() if run.ready}
         orphans = {
             run_id for run_id, run in self.runs.items()
             if run.owner is not None and run.owner not in (self.owner(0), self.owner(1))
         }  # fmt: skip
-        assert set(self.do(journal.due())) == ready | orphans
-        for run_id, run in self.runs.items():
-            info = self.do(journal.run(run_id))
-            assert info is not None
+        assert set(due) == ready | orphans
+        for at, run in enumerate(self.runs.values()):
+            info, records, signals = rest[at], rest[count + at], rest[2 * count + at]
             facts = (info.target, info.input, info.status, info.owner, info.epoch, info.claims, info.cancelled)
             own = (run.target, run.input, run.status, run.owner, run.epoch, run.claims, run.cancelled)
             assert facts == own
-            assert (info.output, info.updated) == (run.value, run.updated) or run.claims == 0
-            records = self.do(journal.history(run_id))
+            assert (info.output, info.updated) == (run.value, run.updated)
             assert [(record.path, record.kind, record.output) for record in records] == run.records
             assert [record.seq for record in records] == list(range(1, len(records) + 1))
-            signals = self.do(journal.signals(run_id))
             assert [[signal.name, signal.data, signal.path] for signal in signals] == [
                 [name, data, path] for name, _, data, path in run.signals
             ]

@@ -1,0 +1,98 @@
+"""An agent under a durable engine: what the model said and what tools did is recorded, and is not done again."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from mai.agents import Agent
+from mai.models import Request, ScriptedModel, ToolCall
+from mai.tools import Tool
+from tests.durable.benches import MemoryBench
+
+USED: list[str] = []
+
+
+class Sum(BaseModel):
+    total: int
+
+
+def add(a: int, b: int) -> int:
+    """Add two numbers."""
+    USED.append(f"add {a} {b}")
+    return a + b
+
+
+async def double(n: int) -> int:
+    """Double a number."""
+    USED.append(f"double {n}")
+    return 2 * n
+
+
+def turn(request: Request) -> Any:
+    """Say what the model says after so many messages; its first answer does not fit."""
+    said = len(request.messages)
+    if said == 1:
+        return [ToolCall.of("add", id="1", a=1, b=2), ToolCall.of("double", id="2", n=5)]
+    if said == 3:
+        return ToolCall.of("add", id="3", a=3, b=10)
+    return "thirteen" if said == 5 else '{"total": 13}'
+
+
+def made(parallel: int = 8) -> tuple[ScriptedModel, Agent[Sum]]:
+    USED.clear()
+    model = ScriptedModel(turn, repeat=True)
+    return model, Agent(model, [add, double], returning=Sum, name="adder", parallel=parallel)
+
+
+@pytest.mark.parametrize("parallel", [1, 8])
+def test_an_agent_that_is_killed_after_each_record_does_nothing_again_that_is_recorded(parallel: int) -> None:
+    bench, (model, agent) = MemoryBench(), made(parallel)
+
+    async def main() -> None:
+        found = await bench.interrupted(agent, "go", "run-1", None)
+        assert found.value == Sum(total=13)
+
+    bench.run(main)
+    assert [len(request.messages) for request in model.requests] == [1, 3, 5, 7]
+    assert set(USED) == {"add 1 2", "add 3 10", "double 5"}
+    if parallel == 1:  # else the process may end while a tool beside has run and is not recorded
+        assert len(USED) == 3
+
+
+def test_each_call_of_the_model_and_of_a_tool_is_a_record() -> None:
+    bench, (_, agent) = MemoryBench(), made()
+
+    async def main() -> None:
+        async with bench.engine() as engine:
+            await engine.start(agent, "go", run_id="run-1")
+            records = await engine.history("run-1")
+            paths = [record.path for record in records if record.kind == "step"]
+        assert len(paths) == 7
+        assert sum("ScriptedModel" in path for path in paths) == 4
+
+    bench.run(main)
+
+
+def test_an_agent_waits_for_a_person_though_its_process_ends() -> None:
+    bench = MemoryBench()
+    USED.clear()
+    model = ScriptedModel(lambda request: turn_once(request), repeat=True)
+    agent = Agent(model, [Tool(add, approve=True)], name="careful")
+
+    async def main() -> None:
+        assert await bench.killed(agent, "go", "run-1", 0, after=True) is None
+        assert USED == []
+        async with bench.engine(agent) as engine:
+            await asyncio.sleep(5)
+            await engine.answer("run-1", True)
+            assert await engine.result("run-1") == "done"
+
+    bench.run(main)
+    assert USED == ["add 1 2"]
+    assert len(model.requests) == 2
+
+
+def turn_once(request: Request) -> Any:
+    return ToolCall.of("add", a=1, b=2) if len(request.messages) == 1 else "done"
