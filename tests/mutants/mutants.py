@@ -488,6 +488,48 @@ MUTANTS = (
         "apart(self.until, x)",
         (LAYERS + "test_loop.py",),
     ),
+    Mutant(
+        "a span of another trace does not become the parent of a light one",
+        "mai/telemetry/light.py",
+        "        above = other if other.trace_id == above.trace_id else above\n",
+        "        above = other\n",
+        (CORE + "test_spans.py",),
+    ),
+    Mutant(
+        "a light span tells when its call ended",
+        "mai/telemetry/light.py",
+        "        return began + handle.end_ns - (handle.start_ns or 0)\n",
+        "        return began\n",
+        ("tests/telemetry/test_light.py", CORE + "test_spans.py"),
+    ),
+    Mutant(
+        "work of a trace of its own has no parent",
+        "mai/core/spans.py",
+        "        ambient = trace.set_span_in_context(trace.INVALID_SPAN, ambient)\n",
+        "",
+        (CORE + "test_spans.py",),
+    ),
+    Mutant(
+        "an exception is described once",
+        "mai/core/spans.py",
+        "        if innermost:\n",
+        "        if True:\n",
+        (CORE + "test_spans.py",),
+    ),
+    Mutant(
+        "a destination of the arguments is the only one",
+        "mai/telemetry/configure.py",
+        "if not (chosen or theirs) and",
+        "if not theirs and",
+        ("tests/telemetry/test_sending.py",),
+    ),
+    Mutant(
+        "content is in no span unless it was asked for",
+        "mai/telemetry/content.py",
+        'lower() in ("true"',
+        'lower() in ("", "true"',
+        ("tests/telemetry/test_content.py",),
+    ),
     *BY_HAZARD,
     # ---- traces
     Mutant(
