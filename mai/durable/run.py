@@ -81,8 +81,10 @@ class DurableRun(Run):
     # ---------------------------------------------------------------- the verbs
 
     async def step(self, path: str, call: StepCall) -> Recorded:
-        """Return what the record says, or run the step and record what it gave."""
+        """Return what the record says, or run the step and record what it gave; a flow runs each time."""
         self.past.enter()
+        if call.spec.flow:
+            return await self._flow(path, call)
         check_named(path, call)
         if (record := self.past.records.get(path)) is not None:
             return self._repeated(path, call, record)
@@ -95,9 +97,8 @@ class DurableRun(Run):
         finally:
             self.rests.move(-1)
 
-    async def flow(self, path: str, call: StepCall) -> Recorded:
+    async def _flow(self, path: str, call: StepCall) -> Recorded:
         """Run the body of a flow, with what is left of its time."""
-        self.past.enter()
         check_middleware(path, call)
         f, mark = call.frame, path + ("#1" if call.frame.n == -1 else "")
         in_time = await self._begin_deadline(mark, f) if has_deadline(f) else True
@@ -120,10 +121,6 @@ class DurableRun(Run):
         if seconds > 0:
             due = await self._due(path, seconds)
             await self.rests.wait(min(seconds, due - clock.wall()), Rest(path, due, None))
-
-    async def rest(self, path: str, seconds: float) -> None:
-        """Wait between two attempts of a flow."""
-        await self.sleep(path, seconds)
 
     async def value(self, path: str, make: Callable[[], Any]) -> Any:
         """Return what was recorded, or record what *make* gives."""

@@ -128,6 +128,7 @@ class Tool(Module[Any, Any], Generic[P, R]):
     """
 
     _mai_kind = "tool"
+    _mai_operation = "execute_tool"
     inner: Module[Any, Any]
     description: str
     approve: Approve
@@ -196,15 +197,10 @@ class Tool(Module[Any, Any], Generic[P, R]):
         return _valid_name(name_of(self))
 
     @property
-    def _mai_span(self) -> str:
-        """The name of its spans."""
-        return f"execute_tool {self.name}"
-
-    @property
     def _mai_facts(self) -> Mapping[str, Any]:  # type: ignore[override]  # pyright: ignore[reportIncompatibleVariableOverride]
         """What its spans and handles say of it."""
         kind = names.OPENINFERENCE_KIND
-        return {names.OPERATION: "execute_tool", names.TOOL_NAME: self.name, names.TOOL_TYPE: "function", kind: "TOOL"}
+        return {names.TOOL_NAME: self.name, names.TOOL_TYPE: "function", kind: "TOOL"}
 
     def schema(self) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Return the JSON schema of the arguments, with what the docstring says of each.

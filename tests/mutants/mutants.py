@@ -250,8 +250,8 @@ MUTANTS = (
     Mutant(
         "below an unsampled root no tracer is asked again",
         "mai/core/call.py",
-        "if p.span is not None or (owner is ROOT and has_provider()) else None",
-        "if has_provider() else None",
+        "p.span is not None or (owner is ROOT and has_provider())\n",
+        "has_provider()\n",
         (CORE + "test_spans.py",),
     ),
     # ---- threads, places, doors and wiring
@@ -327,7 +327,7 @@ MUTANTS = (
     ),
     Mutant(
         "the digest does not follow the order of a set",
-        "mai/types.py",
+        "mai/values/casts.py",
         " if issubclass(cls, Set) else members",
         " if False else members",
         ("tests/test_types.py",),
@@ -337,7 +337,7 @@ MUTANTS = (
         "mai/layers/declared.py",
         'return wrapped if own == "inline"',
         "return wrapped if own",
-        (CORE + "test_signature.py",),
+        ("tests/values/test_signature.py",),
     ),
     Mutant(
         "wiring refuses a value for a parameter that with_ has set while another one lacks its own",
@@ -412,7 +412,7 @@ MUTANTS = (
     Mutant(
         "the engine holds what was started, and joins it",
         "mai/core/engine.py",
-        "    run.engine.runs.add(control)\n",
+        "    run.engine.ongoing.add(control)\n",
         "",
         (CORE + "test_control.py",),
         hazards=(27,),
