@@ -56,6 +56,8 @@ class Budget:
         scripted:model: the call needs at least 12 tokens, but of 13 only 10 are left, with 3 spent
     """
 
+    replay_safe = True  # as a middleware of a flow under a durable engine: what is replayed does not count
+
     def __init__(self, *, usd: float | None = None, tokens: int | None = None) -> None:
         if usd is None and tokens is None:
             raise ConfigError("Budget: give usd=, tokens=, or both")
