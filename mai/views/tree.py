@@ -4,8 +4,8 @@ import shutil
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-from mai.layers.names import BRANCH_KEY, DECISION, LOOP_TURNS, MAP_ITEMS
 from mai.types import TraceHandle
+from mai.values.names import BRANCH_KEY, DECISION, LOOP_TURNS, MAP_ITEMS
 from mai.views.outcomes import glyph, name_of
 from mai.views.text import bytes_text, cells, cut, pad, safe, seconds_text
 
