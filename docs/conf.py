@@ -53,7 +53,7 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(os|ssl)\.\w+"),
     (r"py:class", r"Server"),  # that of the MCP SDK
     (r"py:class", r"Sampler|SpanExporter"),  # those of the OpenTelemetry SDK
-    (r"py:class",),  # strict flags, as pydantic shows them
+    (r"py:class", r"strict=True"),  # strict flags, as pydantic shows them
     # Shown in signatures, not documented: what is private, the mark of a keyword not given, type variables alone, and
     # the keywords of a class and of the decorator, which are those of `Module.with_`.
     (r"py:.*", r"mai\.[\w.]*\._\w+"),
