@@ -53,7 +53,7 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(os|ssl)\.\w+"),
     (r"py:class", r"Server"),  # that of the MCP SDK
     (r"py:class", r"Sampler|SpanExporter"),  # those of the OpenTelemetry SDK
-    (r"py:class",),  # strict flags, as pydantic shows them
+    (r"py:class", r"(FieldInfo|NoneType|Strict|Ge|Gt|Le|AllowInfNan|[a-z_]+=.*)"),  # limits, as pydantic shows them
     # Shown in signatures, not documented: what is private, the mark of a keyword not given, type variables alone, and
     # the keywords of a class and of the decorator, which are those of `Module.with_`.
     (r"py:.*", r"mai\.[\w.]*\._\w+"),
@@ -64,7 +64,7 @@ nitpick_ignore_regex = [
     (r"py:class", r"mai\.core\.events\.Bus"),  # users do not make the readers of a run
 ]
 
-PUBLIC = ("mai.errors", "mai.types", "mai.layers", "mai")
+PUBLIC = ("mai.errors", "mai.types", "mai.layers", "mai.models", "mai.agents", "mai")
 
 
 def documented_name(target: str) -> str | None:
