@@ -48,7 +48,10 @@ suppress_warnings = ["ref.python"]
 nitpick_ignore_regex = [
     (r"py:class", r"(func|return_type|when_used)=.*"),  # what pydantic adds to the types of a Context
     # Other libraries: links to them need their inventories from the network, and the build must work without one.
-    (r"py:.*", r"(annotated_types|anyio|asyncio|collections|contextlib|contextvars|datetime|enum|inspect|types)\..*"),
+    (
+        r"py:.*",
+        r"(annotated_types|anyio|asyncio|collections|contextlib|contextvars|datetime|enum|inspect|pathlib|types)\..*",
+    ),
     (r"py:.*", r"(opentelemetry|pydantic|pydantic_core|typing|typing_extensions)\..*"),
     (r"py:.*", r"(os|ssl)\.\w+"),
     (r"py:class", r"Server"),  # that of the MCP SDK
@@ -60,7 +63,7 @@ nitpick_ignore_regex = [
     (r"py:class", r"mai\.core\.settings\.Unset"),
     (r"py:class", r"mai\.layers\.(checks\.(Map)?Keywords|graph\.Rules)"),
     (r"py:class", r"[ABP]"),
-    (r"py:class", r"mai\.layers\.ask\.T"),
+    (r"py:class", r"mai\.layers\.(ask\.T|capture\.capture)"),
     (r"py:class", r"mai\.core\.events\.Bus"),  # users do not make the readers of a run
 ]
 
