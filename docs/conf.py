@@ -140,8 +140,9 @@ def readable_signature(
 
 
 def skip_default(app: Sphinx, what: str, name: str, obj: object, skip: bool, options: object) -> bool | None:  # noqa: FBT001
-    """Skip an attribute whose default is a class: the class would be described, and its owner's docstring has it."""
-    return True if isinstance(obj, type) and obj.__module__ == "builtins" else None
+    """Skip what the docstring of its owner has: a default that is a class, a field of a named tuple."""
+    is_class = isinstance(obj, type) and obj.__module__ == "builtins"
+    return True if is_class or type(obj).__name__ == "_tuplegetter" else None
 
 
 def setup(app: Sphinx) -> None:

@@ -9,7 +9,7 @@ Size: what may stand between a call and its ``forward`` is one story, told in or
 
 import copy
 import types
-from asyncio import CancelledError
+from asyncio import CancelledError, sleep
 from functools import partial
 from typing import Any
 
@@ -26,7 +26,7 @@ from .events import drain, drain_in_thread, post
 from .frame import PENDING, ROOT, Frame, Scope, current, repeat, scoped, set_current
 from .gather import hopped
 from .middleware import Call, through
-from .recorded import Recorded, StepCall
+from .recorded import StepCall
 from .spans import close_span, has_provider, open_span, telemetry
 from .spec import Spec
 from .threads import offload
@@ -222,7 +222,8 @@ def _asked(f: Frame, m: Any, args: Any, kwargs: Any, spec: Spec, context: Any, o
             body = StepCall(f, spec, bound, lambda: _answer(f, m, spec, given, bound))
         else:
             body = StepCall(f, spec, bound, lambda: _performed(f, m, spec, given, bound, opening, overdue=overdue))
-        out, _, replayed = yield from _recorded(f, body).__await__()
+        run: Any = f.run
+        out, _, replayed = yield from run.step(f.path, body).__await__()
         if f.started is not None:
             yield from join(f.started).__await__()
         if _cancelled(f):
@@ -235,11 +236,6 @@ def _asked(f: Frame, m: Any, args: Any, kwargs: Any, spec: Spec, context: Any, o
             yield from join(f.started, error).__await__()
         failed(f, error)
         raise
-
-
-async def _recorded(f: Frame, call: StepCall) -> Recorded:
-    run: Any = f.run
-    return await (run.flow if call.spec.flow else run.step)(f.path, call)  # type: ignore[no-any-return]
 
 
 async def _performed(f: Frame, m: Any, spec: Spec, given: Any, bound: Any, opening: Any, *, overdue: bool) -> Any:
@@ -358,7 +354,8 @@ async def _attempts(f: Frame, spec: Spec, attempt: Attempt, bound: Any, given: A
         if f.env.bus is not None:
             f.env.bus.post(Retrying(f.path, count, text, delay))
         noted(f, {names.RETRY_COUNT: count})
-        await current_run().rest(f"{f.path}!retry[{count}]", delay)
+        run = current_run()  # within a step, whose attempts have one record in all, it records nothing
+        await (run.sleep(f"{f.path}!retry[{count}]", delay) if run.records else sleep(delay))
         count += 1
 
 

@@ -55,10 +55,6 @@ class Run:
         """Wait on the loop's timer."""
         await asyncio.sleep(seconds)
 
-    async def rest(self, path: str, seconds: float) -> None:
-        """Wait between two attempts, which a step may do as well."""
-        await asyncio.sleep(seconds)
-
     async def value(self, path: str, make: Callable[[], Any]) -> Any:
         """Make the value."""
         return make()

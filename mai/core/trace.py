@@ -3,25 +3,23 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TextIO, TypeVar
+from typing import Any, TypeVar
 
 from opentelemetry.trace import Span
 
 from ..values.casts import caster, sized
 from ..values.events import ErrorInfo, Outcome, TraceEvent, TraceLink
+from ..viewed import Viewed
 from .clock import clock
 from .control import Control, Controlled
 from .frame import Frame
-
-if TYPE_CHECKING:
-    from mai.views.trace import TraceView
 
 R_co = TypeVar("R_co", covariant=True)
 MAX_CHILDREN = 1000
 
 
 @dataclass(slots=True, init=False, eq=False, repr=False)
-class TraceHandle(Controlled[R_co]):
+class TraceHandle(Controlled[R_co], Viewed):
     """The record of one call: when, how long, what came of it, and the calls inside it.
 
     It is made for every call that something observes (`capture`, a live OpenTelemetry span, a failure, an observed
@@ -30,8 +28,6 @@ class TraceHandle(Controlled[R_co]):
     The handle that ``module.start(...)`` gives also controls the run: ``await handle`` (or ``handle.result()`` in sync
     code) gives the value, ``async for event in handle`` tells what happens. A cancelled ``await`` does not cancel the
     run; ``handle.cancel()`` does. If it fails and nobody asks, the logger ``mai`` tells so when the handle is dropped.
-
-    Size: a call leaves one object behind; what it is turned into is made in `mai.views`.
 
     Attributes:
         name: Name of the step.
@@ -89,12 +85,6 @@ class TraceHandle(Controlled[R_co]):
     _queued: int  # how long it waited for a worker thread [ns]
 
     @property
-    def _view(self) -> "TraceView":
-        from mai.views.trace import TraceView  # noqa: PLC0415 (the one upward arrow: made when it is looked at)
-
-        return TraceView(self)
-
-    @property
     def step_id(self) -> str:
         """Lexical path of the call."""
         path, handle = "", self
@@ -129,21 +119,6 @@ class TraceHandle(Controlled[R_co]):
         return None if self.end_ns is None or self.start_ns is None else (self.end_ns - self.start_ns) / 1e9
 
     @property
-    def self_time(self) -> float | None:
-        """How long the call ran while no call inside it did [s]; None while it runs, and where some were not kept."""
-        return self._view.self_time()
-
-    @property
-    def queue_time(self) -> float | None:
-        """How long the call was ready and had to wait for its turn [s]; None where that is not known.
-
-        A branch under a limit waits for its place before it begins, so that is no part of ``duration``. A plain
-        ``forward`` waits for a worker thread after its call has begun. Not known: in a graph with a limit, and where
-        ``start_ns`` is not.
-        """
-        return self._view.queue_time()
-
-    @property
     def ok(self) -> bool:
         """Whether the call gave its value."""
         return self.outcome in ("ok", "replayed", "cached")
@@ -175,64 +150,6 @@ class TraceHandle(Controlled[R_co]):
         """Return the handles in this tree that have all the given properties."""
         wanted = {"name": name, "kind": kind, "outcome": outcome}
         return [h for h in self.walk() if all(value in ("", None, getattr(h, key)) for key, value in wanted.items())]
-
-    def to_otlp(self) -> bytes:
-        """Return the tree as an ``ExportTraceServiceRequest`` of OTLP, in protobuf; it needs the extra ``otlp``."""
-        return self._view.to_otlp()
-
-    def critical_path(self) -> "list[TraceHandle[Any]]":
-        """Return the calls that the duration of this one was spent in, parents first and then by their beginning.
-
-        Whatever is not in this list could have been slower without harm. Found by going back from the end: the call
-        inside that ended last, before it the one that had ended last when that began, and so on, and the same in each.
-        """
-        return self._view.critical_path()
-
-    def total(self, key: str) -> float:
-        """Return the sum of an attribute over this call and all that are kept below; 0 where none has it.
-
-        Args:
-            key: An attribute with numbers, such as ``"gen_ai.usage.input_tokens"``; or one of ``"input_size"``,
-                ``"output_size"``, ``"items"``, ``"dropped"``, ``"self_time"`` and ``"queue_time"``.
-        """
-        return self._view.total(key)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return this tree as plain data, its schema ``"mai.trace/1"``: a flat list of calls, parents first."""
-        return self._view.to_dict()
-
-    def to_json(self, indent: int | None = None) -> str:
-        """Return `to_dict` as JSON in ASCII, *indent* spaces deep or on one line."""
-        return self._view.to_json(indent)
-
-    @staticmethod
-    def from_dict(data: object) -> "TraceHandle[Any]":
-        """Return the tree that `to_dict` gave *data* for. It can be looked at, and not be controlled.
-
-        Raises:
-            PayloadError: If *data* is something else; it says what and where.
-        """
-        from mai.views.trace import TraceView  # noqa: PLC0415 (as _view)
-
-        return TraceView.load(data)
-
-    def print(self, file: TextIO | None = None) -> None:
-        """Print the tree, in colour if *file* (standard output) is a terminal and rich is installed."""
-        self._view.print(file)
-
-    def mermaid(self) -> str:
-        """Return a Mermaid Gantt chart, of the most important 200 calls if there are more."""
-        return self._view.mermaid()
-
-    def html(self) -> str:
-        """Return a page with the waterfall of the calls, which needs nothing but itself: write it to a file."""
-        return self._view.html()
-
-    def _repr_html_(self) -> str:
-        return self._view.embedded_html()
-
-    def __str__(self) -> str:
-        return self._view.tree()
 
     def __repr__(self) -> str:
         return f"<TraceHandle {self.step_id} {self.outcome}, {len(self.children)} children>"

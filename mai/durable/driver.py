@@ -20,6 +20,7 @@ from mai.core.frame import Scope, scoped
 from mai.core.recorded import Suspended
 from mai.core.trace import TraceHandle
 from mai.durable.code import Code
+from mai.durable.past import PATIENCE
 from mai.durable.records import ENDED, Lease, Record, RunInfo, Status, What
 from mai.durable.run import DurableRun, Unloaded
 from mai.errors import DeadlineExceeded, Fenced, NeedsAttention, PayloadError, ReplayMismatch
@@ -44,6 +45,8 @@ class Driver:
         control: Of the handle that events and questions go to.
         run: The run while it is held here and goes on.
         waits: Whether there is nothing to do but to wait.
+        made: Whether the journal knows of the run.
+        is_made: Rings when it does.
     """
 
     def __init__(self, engine: "DurableEngine", run_id: str, code: Code, data: bytes, due: float | None) -> None:
@@ -54,6 +57,8 @@ class Driver:
         self.control: Control | None = None
         self.run: DurableRun | None = None
         self.waits: bool = False
+        self.made: bool = False
+        self.is_made: Bell = Bell()
         self._due = due
         self._changed, self._news, self._seen, self._woken = Bell(), 0, 0, False
 
@@ -74,9 +79,16 @@ class Driver:
 
     async def begin(self, scope: Scope, h: TraceHandle[Any]) -> Any:
         """Make the run, or find it, and drive it."""
-        info, made = await self.make(scope, owner=self.engine.owner if self._due is None else None)
+        try:
+            info, made = await self.make(scope, owner=self.engine.owner if self._due is None else None)
+        finally:
+            self._note_made()
         held = (Lease(self.run_id, self.engine.owner, info.epoch), info, list[Record]())
         return await self.drive(scope, h, held if made and self._due is None else None)
+
+    def _note_made(self) -> None:
+        self.made = True
+        self.is_made.ring()
 
     async def make(self, scope: Scope, *, owner: str | None = None) -> tuple[RunInfo, bool]:
         """Make the run in the journal, or find it there."""
@@ -90,6 +102,7 @@ class Driver:
 
     async def drive(self, scope: Scope, h: TraceHandle[Any], held: Any = None) -> Any:
         """Carry the run on until it has ended, and give or raise what came of it."""
+        self._note_made()
         while True:
             while held is None:
                 info = await self.engine.info(self.run_id)
@@ -143,7 +156,10 @@ class Driver:
         if info.claims > MAX_CLAIMS:
             await self.engine.journal.release(lease, status="needs_attention")
             raise attention(self.run_id, f"it was taken up {MAX_CLAIMS} times without getting a step further")
-        run = self.run = DurableRun(self.engine, lease, info, self.code.past(records), self.see)
+        run = self.run = DurableRun(
+            self.engine, lease, info, self.code.past(records), self.see,
+            patience=PATIENCE if info.fingerprint == self.code.fingerprint else 0.0,
+        )  # fmt: skip
         try:
             if info.cancelled and not records:
                 return await self._ended(run, scope, None, asyncio.CancelledError())

@@ -296,6 +296,7 @@ class DurableEngine(LocalEngine):
             PayloadError: If *value* cannot be written as JSON.
         """
         data = value.json() if isinstance(value, Payload) else caster(type(value)).dump(value)
+        await self._made(run_id)
         return await self.journal.signal(run_id, name, data, id=id)
 
     async def answer(self, run_id: str, value: object, *, question: str | None = None) -> None:
@@ -329,6 +330,7 @@ class DurableEngine(LocalEngine):
         Raises:
             UnknownRun: If there is no such run.
         """
+        await self._made(run_id)
         return await self.journal.cancel(run_id)
 
     async def resume(self, run_id: str) -> bool:
@@ -378,10 +380,17 @@ class DurableEngine(LocalEngine):
         Raises:
             UnknownRun: If there is no such run.
         """
+        await self._made(run_id)
         info = await self.journal.run(run_id)
         if info is None:
             raise UnknownRun(f"There is no run {run_id!r}", run_id=run_id)
         return info
+
+    async def _made(self, run_id: str) -> None:
+        """Wait until a run that is being started here is in the journal."""
+        driver = self._drivers.get(run_id)
+        if driver is not None:
+            await driver.is_made.heard(lambda: driver.made)
 
     async def runs(
         self, status: Status | None = None, *, limit: int = 100, after: str | None = None
@@ -395,6 +404,7 @@ class DurableEngine(LocalEngine):
         Raises:
             UnknownRun: If there is no such run.
         """
+        await self._made(run_id)
         return await self.journal.history(run_id)
 
     def outcome(self, info: RunInfo, code: Code | None) -> Any:

@@ -40,7 +40,7 @@ class Past:
         delivered: Whether it was.
     """
 
-    def __init__(self, run_id: str, records: list[Record], *, cancelled: bool) -> None:
+    def __init__(self, run_id: str, records: list[Record], *, cancelled: bool, patience: float = PATIENCE) -> None:
         self.run_id = run_id
         self.records: dict[str, Record] = {record.path: record for record in records}
         self.left: set[str] = {path for path in self.records if not _is_own(path)}
@@ -51,7 +51,7 @@ class Past:
         self._held: dict[_Future, str] = {}
         self._expiring: dict[str, tuple[float, Frame]] = {}
         self._choices: dict[str, tuple[float, Choice]] = {}
-        self._moves, self._ticking = 0, False
+        self._moves, self._ticking, self._patience = 0, False, patience
         self._task: Any = asyncio.current_task()
         self._loop = asyncio.get_running_loop()
         if cancelled:
@@ -190,7 +190,7 @@ class Past:
             for future in list(self._held):
                 settle(future)
         elif self._held:
-            self._loop.call_later(PATIENCE, self._give_up, self._moves)
+            self._loop.call_later(self._patience, self._give_up, self._moves)
 
     def _expire(self, mark: str) -> None:
         _, f = self._expiring.pop(mark)

@@ -18,7 +18,7 @@ from mai.durable.calls import arm, around, check_middleware, check_named, expire
 from mai.durable.choices import Choice
 from mai.durable.failures import Failures
 from mai.durable.inside import Inside, Turn
-from mai.durable.past import Past
+from mai.durable.past import PATIENCE, Past
 from mai.durable.records import Kind, Lease, Record, RunInfo
 from mai.durable.rests import LATE, Rest, Rests
 from mai.errors import AlreadyRecorded, DeadlineExceeded, MaiError, PayloadError
@@ -52,13 +52,14 @@ class DurableRun(Run):
     records = durable = True
 
     def __init__(
-        self, engine: "DurableEngine", lease: Lease, info: RunInfo, records: list[Record], unloads: Callable[[], object]
-    ) -> None:
+        self, engine: "DurableEngine", lease: Lease, info: RunInfo, records: list[Record],
+        unloads: Callable[[], object], *, patience: float = PATIENCE,
+    ) -> None:  # fmt: skip
         self.engine = engine
         self.lease = lease
         self.run_id = lease.run_id
         self.inside = Inside(engine, lease.run_id)
-        self.past = Past(lease.run_id, records, cancelled=info.cancelled)
+        self.past = Past(lease.run_id, records, cancelled=info.cancelled, patience=patience)
         self.rests = Rests(lambda: engine.linger, self._unload)
         self.undos: list[tuple[int, str, Any, Any]] = []
         self.waits: list[Rest] = []
@@ -80,8 +81,10 @@ class DurableRun(Run):
     # ---------------------------------------------------------------- the verbs
 
     async def step(self, path: str, call: StepCall) -> Recorded:
-        """Return what the record says, or run the step and record what it gave."""
+        """Return what the record says, or run the step and record what it gave; a flow runs each time."""
         self.past.enter()
+        if call.spec.flow:
+            return await self._flow(path, call)
         check_named(path, call)
         if (record := self.past.records.get(path)) is not None:
             return self._repeated(path, call, record)
@@ -94,9 +97,8 @@ class DurableRun(Run):
         finally:
             self.rests.move(-1)
 
-    async def flow(self, path: str, call: StepCall) -> Recorded:
+    async def _flow(self, path: str, call: StepCall) -> Recorded:
         """Run the body of a flow, with what is left of its time."""
-        self.past.enter()
         check_middleware(path, call)
         f, mark = call.frame, path + ("#1" if call.frame.n == -1 else "")
         in_time = await self._begin_deadline(mark, f) if has_deadline(f) else True
@@ -119,10 +121,6 @@ class DurableRun(Run):
         if seconds > 0:
             due = await self._due(path, seconds)
             await self.rests.wait(min(seconds, due - clock.wall()), Rest(path, due, None))
-
-    async def rest(self, path: str, seconds: float) -> None:
-        """Wait between two attempts of a flow."""
-        await self.sleep(path, seconds)
 
     async def value(self, path: str, make: Callable[[], Any]) -> Any:
         """Return what was recorded, or record what *make* gives."""

@@ -38,20 +38,13 @@ class Run(Protocol):
     async def step(self, path: str, call: StepCall) -> Recorded:
         """Return what the record at *path* says, or run the step, record what it gave, and return that.
 
-        A failure is recorded, too, and raised. A cancel from outside is not.
+        A failure is recorded, too, and raised. A cancel from outside is not. The body of a flow (``call.spec.flow``)
+        runs each time; what is recorded of it is the beginning and the passing of its deadline.
         """
-        ...
-
-    async def flow(self, path: str, call: StepCall) -> Recorded:
-        """Run the body of a flow; what is recorded of it is the beginning and the passing of its deadline."""
         ...
 
     async def sleep(self, path: str, seconds: float) -> None:
         """Wait until *seconds* after this was first asked for; at most *seconds*."""
-        ...
-
-    async def rest(self, path: str, seconds: float) -> None:
-        """Do `sleep`, between two attempts of a flow."""
         ...
 
     async def value(self, path: str, make: Callable[[], JsonValue]) -> JsonValue:

@@ -12,9 +12,9 @@ from pydantic import TypeAdapter
 from mai import capture
 from mai.errors import ConfigError
 from mai.types import Call, TraceHandle
+from mai.values import names
 from mai.values.checked import COUNT, Seconds, checked
 
-from . import names
 from .errors import BudgetExhausted, NoRequests
 from .request import Reply, Request, Usage
 

@@ -187,6 +187,7 @@ class Simulation:
             raise SimulationError("Another run is being simulated in this process; simulate one after the other")
         collects = gc.isenabled()
         gc.disable()  # so that nothing depends on when it comes
+        gc.collect(1)  # what the runs before have left: asyncio looks through all tasks that there are
         try:
             loop = SimulationLoop(self.seed, order=self.order, max_steps=self.max_steps, horizon=self.horizon)
             try:

@@ -21,10 +21,10 @@ from mai.layers.ask import ask
 from mai.layers.checks import name_of, signature_of
 from mai.layers.module import lift
 from mai.middleware.redact import Redactor
+from mai.values import names
 from mai.values.checked import COUNT, checked
 from mai.values.signature import Signature
 
-from . import names
 from .describe import described
 from .errors import ApprovalRefused, ArgumentsRefused
 
@@ -128,6 +128,7 @@ class Tool(Module[Any, Any], Generic[P, R]):
     """
 
     _mai_kind = "tool"
+    _mai_operation = "execute_tool"
     inner: Module[Any, Any]
     description: str
     approve: Approve
@@ -196,15 +197,10 @@ class Tool(Module[Any, Any], Generic[P, R]):
         return _valid_name(name_of(self))
 
     @property
-    def _mai_span(self) -> str:
-        """The name of its spans."""
-        return f"execute_tool {self.name}"
-
-    @property
     def _mai_facts(self) -> Mapping[str, Any]:  # type: ignore[override]  # pyright: ignore[reportIncompatibleVariableOverride]
         """What its spans and handles say of it."""
         kind = names.OPENINFERENCE_KIND
-        return {names.OPERATION: "execute_tool", names.TOOL_NAME: self.name, names.TOOL_TYPE: "function", kind: "TOOL"}
+        return {names.TOOL_NAME: self.name, names.TOOL_TYPE: "function", kind: "TOOL"}
 
     def schema(self) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Return the JSON schema of the arguments, with what the docstring says of each.

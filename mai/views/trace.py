@@ -1,8 +1,9 @@
 """What the kernel knows of this room: one object that turns a trace into figures, data, text and pictures."""
 
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 from mai.types import TraceHandle
+from mai.viewed import Viewed
 from mai.views import coloured, figures, gantt, stored, waterfall
 from mai.views.tree import tree
 
@@ -12,8 +13,8 @@ __all__ = ["TraceView"]
 class TraceView:
     """A trace, to be looked at; the view methods of a `TraceHandle` hand on to it."""
 
-    def __init__(self, handle: TraceHandle[Any]) -> None:
-        self._handle = handle
+    def __init__(self, handle: Viewed) -> None:
+        self._handle = cast("TraceHandle[Any]", handle)  # the only class whose view methods these are
 
     def self_time(self) -> float | None:
         """Return how long the call ran while none inside it did [s]."""

@@ -40,8 +40,8 @@ BY_HAZARD = (
     Mutant(
         "the spans of attempts are below that of their call",
         "mai/core/call.py",
-        'outcome(begin(attempt, current(), "", -count,',
-        'outcome(begin(attempt, current().parent, "", -count,',
+        "outcome(begin(attempt, current(), key, -count,",
+        "outcome(begin(attempt, current().parent, key, -count,",
         (CORE + "test_retry.py", LAWS + "test_policies.py::test_the_span_tree_is_the_handle_tree"),
         hazards=(6,),
     ),
@@ -74,8 +74,8 @@ BY_HAZARD = (
     Mutant(
         "after a cancel nothing is tried again, though the clean-up failed",
         "mai/core/call.py",
-        "    return not _cancelled(f) and (deadline is None",
-        "    return (deadline is None",
+        "    goes_on = not _cancelled(f) and (deadline is None",
+        "    goes_on = (deadline is None",
         (CORE + "test_retry.py",),
         hazards=(9, "A"),
     ),
@@ -201,8 +201,8 @@ BY_HAZARD = (
     Mutant(
         "an abandoned thread is told in handle and span",
         "mai/core/threads.py",
-        "        if threads.abandon(job) and frame.handle is not None:\n",
-        "        if threads.abandon(job) and frame.handle is None:\n",
+        "        if abandoned and frame.handle is not None:\n",
+        "        if abandoned and frame.handle is None:\n",
         (CORE + "test_threads.py", CORE + "test_spans.py"),
         hazards=(20,),
     ),
@@ -217,7 +217,7 @@ BY_HAZARD = (
     Mutant(
         "no fallback begins after the deadline",
         "mai/core/call.py",
-        "        if not _goes_on(f):\n            break\n",
+        '        if await _decided(f, f"!next[{i}]", 0.0) is None:\n            break\n',
         "",
         (CORE + "test_retry.py", *DEADLINES[1:]),
         hazards=(21,),
@@ -277,8 +277,8 @@ BY_HAZARD = (
     Mutant(
         "after the last of its attempts a step fails",
         "mai/core/retry.py",
-        "        if attempt >= self.attempts or not self._wants(error):\n",
-        "        if attempt > self.attempts or not self._wants(error):\n",
+        "        if attempt >= self.attempts or",
+        "        if attempt > self.attempts or",
         (CORE + "test_retry.py",),
     ),
     Mutant(
@@ -386,8 +386,8 @@ BY_HAZARD = (
     Mutant(
         "the caller of a blocked thread is free at once",
         "mai/core/threads.py",
-        "    except asyncio.CancelledError:\n        if threads.abandon(job)",
-        "    except asyncio.CancelledError:\n        await asyncio.sleep(1)\n        if threads.abandon(job)",
+        "        abandoned, due = threads.abandon(job), frame.deadline\n",
+        "        await asyncio.sleep(1)\n        abandoned, due = threads.abandon(job), frame.deadline\n",
         (CORE + "test_threads.py::test_a_blocked_thread_is_abandoned_at_the_deadline_and_its_result_dropped",),
         hazards=("E", 20),
         patience=30,

@@ -250,8 +250,8 @@ MUTANTS = (
     Mutant(
         "below an unsampled root no tracer is asked again",
         "mai/core/call.py",
-        "if p.span is not None or (owner is ROOT and has_provider()) else None",
-        "if has_provider() else None",
+        "p.span is not None or (owner is ROOT and has_provider())\n",
+        "has_provider()\n",
         (CORE + "test_spans.py",),
     ),
     # ---- threads, places, doors and wiring
@@ -327,7 +327,7 @@ MUTANTS = (
     ),
     Mutant(
         "the digest does not follow the order of a set",
-        "mai/types.py",
+        "mai/values/casts.py",
         " if issubclass(cls, Set) else members",
         " if False else members",
         ("tests/test_types.py",),
@@ -337,7 +337,7 @@ MUTANTS = (
         "mai/layers/declared.py",
         'return wrapped if own == "inline"',
         "return wrapped if own",
-        (CORE + "test_signature.py",),
+        ("tests/values/test_signature.py",),
     ),
     Mutant(
         "wiring refuses a value for a parameter that with_ has set while another one lacks its own",
@@ -412,7 +412,7 @@ MUTANTS = (
     Mutant(
         "the engine holds what was started, and joins it",
         "mai/core/engine.py",
-        "    run.engine.runs.add(control)\n",
+        "    run.engine.ongoing.add(control)\n",
         "",
         (CORE + "test_control.py",),
         hazards=(27,),
@@ -488,5 +488,69 @@ MUTANTS = (
         "apart(self.until, x)",
         (LAYERS + "test_loop.py",),
     ),
+    Mutant(
+        "a span of another trace does not become the parent of a light one",
+        "mai/telemetry/light.py",
+        "        above = other if other.trace_id == above.trace_id else above\n",
+        "        above = other\n",
+        (CORE + "test_spans.py",),
+    ),
+    Mutant(
+        "a light span tells when its call ended",
+        "mai/telemetry/light.py",
+        "        return began + handle.end_ns - (handle.start_ns or 0)\n",
+        "        return began\n",
+        ("tests/telemetry/test_light.py", CORE + "test_spans.py"),
+    ),
+    Mutant(
+        "work of a trace of its own has no parent",
+        "mai/core/spans.py",
+        "        ambient = trace.set_span_in_context(trace.INVALID_SPAN, ambient)\n",
+        "",
+        (CORE + "test_spans.py",),
+    ),
+    Mutant(
+        "an exception is described once",
+        "mai/core/spans.py",
+        "        if innermost:\n",
+        "        if True:\n",
+        (CORE + "test_spans.py",),
+    ),
+    Mutant(
+        "a destination of the arguments is the only one",
+        "mai/telemetry/configure.py",
+        "if not (chosen or theirs) and",
+        "if not theirs and",
+        ("tests/telemetry/test_sending.py",),
+    ),
+    Mutant(
+        "content is in no span unless it was asked for",
+        "mai/telemetry/content.py",
+        'lower() in ("true"',
+        'lower() in ("", "true"',
+        ("tests/telemetry/test_content.py",),
+    ),
     *BY_HAZARD,
+    # ---- traces
+    Mutant(
+        "a call whose coroutine is closed is abandoned, not cancelled",
+        "mai/core/drive.py",
+        '"abandoned" if isinstance(raised, GeneratorExit) else "cancelled"',
+        '"cancelled"',
+        (CORE + "test_trace.py",),
+    ),
+    Mutant(
+        "nothing that a trace says gets out of the data of its page",
+        "mai/views/waterfall.py",
+        r'.replace("<", "\\u003c")',
+        "",
+        ("tests/views/test_waterfall.py",),
+    ),
+    Mutant(
+        "the times on a critical path add up to the whole",
+        "mai/views/figures.py",
+        "end <= until",
+        "end < until",
+        ("tests/views/test_figures.py",),
+    ),
 )

@@ -379,6 +379,7 @@ async def test_its_span_says_which_tool_and_which_call() -> None:
         await adding.use({"a": 1}, call_id="call_7")
         await adding(1)
     tools = [span for span in spans.get_finished_spans() if (span.attributes or {}).get("mai.kind") == "tool"]
+    assert [span.name for span in tools] == ["execute_tool add", "execute_tool add"]
     facts = dict(tools[0].attributes or {})
     assert facts["gen_ai.operation.name"] == "execute_tool"
     assert facts["gen_ai.tool.name"] == "add"

@@ -34,6 +34,7 @@ class Handle:
     items: int | None = None
     dropped: int = 0
     attributes: dict[str, Any] = field(default_factory=dict)
+    attempt: int = 1
 
     @property
     def duration(self) -> float | None:
@@ -117,6 +118,23 @@ def test_a_running_call_has_a_dotted_bar_and_no_duration() -> None:
 def test_a_call_whose_beginning_nobody_saw_has_neither_time_nor_bar() -> None:
     handle = Handle("late", outcome="error", start_ns=None, end_ns=None, error=NO_HOST)
     assert show(handle) == ["✗ late", "   ConnectionError: no such host"]
+
+
+def test_a_very_short_call_is_one_thin_mark_also_where_two_columns_meet() -> None:
+    root = call("rag", 0, 100, call("quick", 49.9, 50.1), call("instant", 50, 50))
+    assert [line.split()[-1] for line in show(root, 60)[1:]] == ["▏", "▏"]
+
+
+def test_where_sizes_take_nearly_all_the_width_the_lines_of_the_tree_give_way() -> None:
+    late = call("late", 0, 359_999_970_000, items=10**19)
+    root = call("root", 0, 359_999_970_000, call("a", 0, 1, call("b", 0, 1, late)))
+    assert max(map(cells, show(root, 70))) <= 70
+
+
+def test_an_attempt_has_its_number() -> None:
+    first, second = call("attempt", 0, 1, kind="attempt"), call("attempt", 1, 2, kind="attempt", attempt=2)
+    lines = show(call("search", 0, 2, first, second))
+    assert [line.split()[2:4] for line in lines[1:]] == [["attempt", "1"], ["attempt", "2"]]
 
 
 def test_children_that_were_not_kept_are_counted() -> None:

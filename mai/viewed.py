@@ -1,0 +1,96 @@
+"""The view methods of a `TraceHandle`: what a trace is turned into, for people and for files.
+
+They stand below the core, so that handles inherit them, and import nothing until one is called; then `mai.views` does
+the work.
+"""
+
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from mai.core.trace import TraceHandle
+    from mai.views.trace import TraceView
+
+
+class Viewed:
+    """A trace that can be looked at."""
+
+    __slots__ = ()
+
+    @property
+    def _view(self) -> "TraceView":
+        from mai.views.trace import TraceView  # noqa: PLC0415 (the one upward arrow: made when it is looked at)
+
+        return TraceView(self)
+
+    @property
+    def self_time(self) -> float | None:
+        """How long the call ran while no call inside it did [s]; None while it runs, and where some were not kept."""
+        return self._view.self_time()
+
+    @property
+    def queue_time(self) -> float | None:
+        """How long the call was ready and had to wait for its turn [s]; None where that is not known.
+
+        A branch under a limit waits for its place before it begins, so that is no part of ``duration``. A plain
+        ``forward`` waits for a worker thread after its call has begun. Not known: in a graph with a limit, and where
+        ``start_ns`` is not.
+        """
+        return self._view.queue_time()
+
+    def critical_path(self) -> "list[TraceHandle[Any]]":
+        """Return the calls that the duration of this one was spent in, parents first and then by their beginning.
+
+        Whatever is not in this list could have been slower without harm. Found by going back from the end: the call
+        inside that ended last, before it the one that had ended last when that began, and so on, and the same in each.
+        """
+        return self._view.critical_path()
+
+    def total(self, key: str) -> float:
+        """Return the sum of an attribute over this call and all that are kept below; 0 where none has it.
+
+        Args:
+            key: An attribute with numbers, such as ``"gen_ai.usage.input_tokens"``; or one of ``"input_size"``,
+                ``"output_size"``, ``"items"``, ``"dropped"``, ``"self_time"`` and ``"queue_time"``.
+        """
+        return self._view.total(key)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return this tree as plain data, its schema ``"mai.trace/1"``: a flat list of calls, parents first."""
+        return self._view.to_dict()
+
+    def to_json(self, indent: int | None = None) -> str:
+        """Return `to_dict` as JSON in ASCII, *indent* spaces deep or on one line."""
+        return self._view.to_json(indent)
+
+    @staticmethod
+    def from_dict(data: object) -> "TraceHandle[Any]":
+        """Return the tree that `to_dict` gave *data* for. It can be looked at, and not be controlled.
+
+        Raises:
+            PayloadError: If *data* is something else; it says what and where.
+        """
+        from mai.views.trace import TraceView  # noqa: PLC0415 (as in _view)
+
+        return TraceView.load(data)
+
+    def to_otlp(self) -> bytes:
+        """Return the tree as an ``ExportTraceServiceRequest`` of OTLP, in protobuf; it needs the extra ``otlp``."""
+        return self._view.to_otlp()
+
+    def print(self, file: TextIO | None = None) -> None:
+        """Print the tree, in colour if *file* (standard output) is a terminal and rich is installed."""
+        self._view.print(file)
+
+    def mermaid(self) -> str:
+        """Return a Mermaid Gantt chart, of the most important 200 calls if there are more."""
+        return self._view.mermaid()
+
+    def html(self) -> str:
+        """Return a page with the waterfall of the calls, which needs nothing but itself: write it to a file."""
+        return self._view.html()
+
+    def _repr_html_(self) -> str:
+        return self._view.embedded_html()
+
+    def __str__(self) -> str:
+        return self._view.tree()
