@@ -20,7 +20,7 @@ from .request import Request, Usage
 from .vendors import Key, split
 
 
-class Embeddings(_Said):
+class Embeddings(_Said, frozen=True):
     """Vectors, one for each text, in their order.
 
     Attributes:

@@ -392,7 +392,7 @@ async def test_the_trace_shows_each_turn() -> None:
     }  # fmt: skip
     assert (agent._mai_span, agent.talk._mai_span) == ("invoke_agent adder", "invoke_agent adder")
     tool = run.children[3]
-    assert (tool.attributes["gen_ai.operation.name"], tool.attributes["gen_ai.tool.call.id"]) == ("execute_tool", "c1")
+    assert (tool.kind, tool.attributes["gen_ai.tool.call.id"]) == ("tool", "c1")
 
 
 async def test_the_spans_of_an_agent_are_those_of_the_conventions() -> None:
