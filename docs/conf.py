@@ -57,7 +57,7 @@ nitpick_ignore_regex = [
     (r"py:class", r"Server"),  # that of the MCP SDK
     (r"py:class", r"Sampler|SpanExporter"),  # those of the OpenTelemetry SDK
     (r"py:class", r"(FieldInfo|NoneType|Strict|Ge|Gt|Le|AllowInfNan|[a-z_]+=.*)"),  # limits, as pydantic shows them
-    (r"py:class", r"(_PydanticGeneralMetadata|pattern=.*|[~^\\+$].*)"),
+    (r"py:class", r"(_PydanticGeneralMetadata|pattern=.*|[~^\\+$].*|str \| ~collections.*)"),  # and parts of such
     (r"py:.*", r"(sqlite3|pathlib|_asyncio)\..*"),
     (r"py:class", r"SearchStrategy"),  # that of Hypothesis
     # Shown in signatures, not documented: what is private, the mark of a keyword not given, type variables alone, and
