@@ -21,10 +21,10 @@ from mai.layers.ask import ask
 from mai.layers.checks import name_of, signature_of
 from mai.layers.module import lift
 from mai.middleware.redact import Redactor
+from mai.values import names
 from mai.values.checked import COUNT, checked
 from mai.values.signature import Signature
 
-from . import names
 from .describe import described
 from .errors import ApprovalRefused, ArgumentsRefused
 

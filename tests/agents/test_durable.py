@@ -7,7 +7,7 @@ import pytest
 from pydantic import BaseModel
 
 from mai.agents import Agent
-from mai.models import Request, ScriptedModel, ToolCall
+from mai.models import Budget, Request, ScriptedModel, ToolCall
 from mai.tools import Tool
 from tests.durable.benches import MemoryBench
 
@@ -96,3 +96,15 @@ def test_an_agent_waits_for_a_person_though_its_process_ends() -> None:
 
 def turn_once(request: Request) -> Any:
     return ToolCall.of("add", a=1, b=2) if len(request.messages) == 1 else "done"
+
+
+def test_a_budget_may_stand_around_an_agent_that_is_replayed() -> None:
+    bench, (_, agent) = MemoryBench(), made(1)
+    budget = Budget(tokens=100_000)
+
+    async def main() -> None:
+        found = await bench.interrupted(agent.with_(middleware=budget), "go", "run-1", None)
+        assert found.value == Sum(total=13)
+
+    bench.run(main)
+    assert budget.spent_tokens > 0
