@@ -1,6 +1,7 @@
 """An agent under a durable engine: what the model said and what tools did is recorded, and is not done again."""
 
 import asyncio
+import itertools
 from typing import Any
 
 import pytest
@@ -94,5 +95,19 @@ def test_an_agent_waits_for_a_person_though_its_process_ends() -> None:
     assert len(model.requests) == 2
 
 
-def turn_once(request: Request) -> Any:
-    return ToolCall.of("add", a=1, b=2) if len(request.messages) == 1 else "done"
+def test_instructions_that_a_function_gives_are_those_of_the_first_call_when_a_run_goes_on() -> None:
+    bench, count = MemoryBench(), itertools.count(1)
+    model = ScriptedModel(lambda request: turn_once(request, said=2), repeat=True)
+    agent = Agent(model, [add], name="dated", instructions=lambda: f"Today is day {next(count)}.")
+
+    async def main() -> None:
+        found = await bench.interrupted(agent, "go", "run-1", None)
+        assert found.value == "done"
+
+    bench.run(main)
+    assert next(count) > 2  # it was asked again, in vain
+    assert [request.messages[0].text for request in model.requests] == ["Today is day 1."] * 2
+
+
+def turn_once(request: Request, said: int = 1) -> Any:
+    return ToolCall.of("add", a=1, b=2) if len(request.messages) == said else "done"
