@@ -4,6 +4,7 @@ Source:
     OpenTelemetry semantic conventions for generative AI, ``execute_tool`` span; OpenInference, ``span.kind``.
 """
 
+OPERATION = "gen_ai.operation.name"
 TOOL_NAME = "gen_ai.tool.name"
 TOOL_TYPE = "gen_ai.tool.type"
 TOOL_CALL_ID = "gen_ai.tool.call.id"

@@ -199,8 +199,10 @@ class Tool(Module[Any, Any], Generic[P, R]):
     @property
     def _mai_facts(self) -> Mapping[str, Any]:  # type: ignore[override]  # pyright: ignore[reportIncompatibleVariableOverride]
         """What its spans and handles say of it."""
-        kind = names.OPENINFERENCE_KIND
-        return {names.TOOL_NAME: self.name, names.TOOL_TYPE: "function", kind: "TOOL"}
+        return {
+            names.OPERATION: self._mai_operation, names.TOOL_NAME: self.name, names.TOOL_TYPE: "function",
+            names.OPENINFERENCE_KIND: "TOOL",
+        }  # fmt: skip
 
     def schema(self) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Return the JSON schema of the arguments, with what the docstring says of each.
