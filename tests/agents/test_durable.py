@@ -109,6 +109,20 @@ def test_instructions_that_a_function_gives_are_those_of_the_first_call_when_a_r
     assert [request.messages[0].text for request in model.requests] == ["Today is day 1."] * 2
 
 
+def test_a_tool_that_ran_unasked_is_not_asked_for_when_a_run_goes_on() -> None:
+    bench, careful = MemoryBench(), itertools.chain([False], itertools.repeat(True))
+    USED.clear()
+    model = ScriptedModel(lambda request: turn_once(request), repeat=True)
+    agent = Agent(model, [Tool(add, approve=lambda arguments: next(careful))], name="careful")
+
+    async def main() -> None:
+        found = await bench.interrupted(agent, "go", "run-1", None)
+        assert found.value == "done"
+
+    bench.run(main)
+    assert USED == ["add 1 2"]
+
+
 @pytest.mark.parametrize("failure", [AuthError("no key", model="m", status=401), RateLimited("slow", retry_after=2.0)])
 def test_what_fails_in_a_durable_run_is_the_error_that_the_model_raises(failure: ModelError) -> None:
     bench, agent = MemoryBench(), Agent(ScriptedModel(failure, repeat=True), name="a")
