@@ -48,23 +48,30 @@ suppress_warnings = ["ref.python"]
 nitpick_ignore_regex = [
     (r"py:class", r"(func|return_type|when_used)=.*"),  # what pydantic adds to the types of a Context
     # Other libraries: links to them need their inventories from the network, and the build must work without one.
-    (r"py:.*", r"(annotated_types|anyio|asyncio|collections|contextlib|contextvars|datetime|enum|inspect|types)\..*"),
+    (
+        r"py:.*",
+        r"(annotated_types|anyio|asyncio|collections|contextlib|contextvars|datetime|enum|inspect|pathlib|types)\..*",
+    ),
     (r"py:.*", r"(opentelemetry|pydantic|pydantic_core|typing|typing_extensions)\..*"),
     (r"py:.*", r"(os|ssl)\.\w+"),
     (r"py:class", r"Server"),  # that of the MCP SDK
     (r"py:class", r"Sampler|SpanExporter"),  # those of the OpenTelemetry SDK
-    (r"py:class",),  # strict flags, as pydantic shows them
+    (r"py:class", r"(FieldInfo|NoneType|Strict|Ge|Gt|Le|AllowInfNan|[a-z_]+=.*)"),  # limits, as pydantic shows them
+    (r"py:class", r"(_PydanticGeneralMetadata|pattern=.*|[~^\\+$].*|str \| ~collections.*)"),  # and parts of such
+    (r"py:.*", r"(sqlite3|pathlib|_asyncio)\..*"),
+    (r"py:class", r"SearchStrategy"),  # that of Hypothesis
     # Shown in signatures, not documented: what is private, the mark of a keyword not given, type variables alone, and
     # the keywords of a class and of the decorator, which are those of `Module.with_`.
     (r"py:.*", r"mai\.[\w.]*\._\w+"),
     (r"py:class", r"mai\.core\.settings\.Unset"),
     (r"py:class", r"mai\.layers\.(checks\.(Map)?Keywords|graph\.Rules)"),
-    (r"py:class", r"[ABP]"),
-    (r"py:class", r"mai\.layers\.ask\.T"),
-    (r"py:class", r"mai\.core\.events\.Bus"),  # users do not make the readers of a run
+    (r"py:class", r"[ABP]|Ts"),
+    (r"py:class", r"mai\.layers\.(ask\.T|capture\.capture)"),
+    (r"py:class", r"mai\.core\.(events\.(Bus|Bell)|frame\.Frame)"),  # users do not make them
+    (r"py:class", r"mai\.durable\.code\.Code"),
 ]
 
-PUBLIC = ("mai.errors", "mai.types", "mai.layers", "mai")
+PUBLIC = ("mai.errors", "mai.types", "mai.layers", "mai.models", "mai.agents", "mai")
 
 
 def documented_name(target: str) -> str | None:

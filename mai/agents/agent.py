@@ -27,10 +27,10 @@ from mai.models import (
 )
 from mai.models.structured import Output, problem_of
 from mai.tools import Tool, as_tools
+from mai.values import names
 from mai.values.casts import caster
 from mai.values.signature import Signature
 
-from . import names
 from .errors import TurnsExhausted
 from .turn import use_tools
 
@@ -191,7 +191,7 @@ class Agent(Module[Task, T], Generic[T]):
         """The attributes that every span and handle of the agent has."""
         found = {
             names.OPENINFERENCE_KIND: "AGENT", names.OPERATION: "invoke_agent", names.AGENT_NAME: name_of(self),
-            names.AGENT_DESCRIPTION: self.description or None, names.MAX_TURNS: self.max_turns,
+            names.AGENT_DESCRIPTION: self.description or None, names.AGENT_MAX_TURNS: self.max_turns,
         }  # fmt: skip
         return {key: value for key, value in found.items() if value is not None}
 
@@ -271,7 +271,7 @@ class Agent(Module[Task, T], Generic[T]):
         frame, instructions, unfit = current(), request.messages[0].role == "system", 0
         usage, costs = Usage(), list[float | None]()
         for turn in range(1, self.max_turns + 1):
-            noted(frame, {names.TURNS: turn})
+            noted(frame, {names.AGENT_TURNS: turn})
             reply = await self.model(request)
             request = request.followed(reply.message)
             usage += reply.usage

@@ -24,7 +24,7 @@ _RUN_HELP = (
     "Exit codes: 0 ok, 1 the run failed, 2 bad usage, 130 interrupted."
 )
 _FLAGS = ("--trace", "--json", "--traceback")
-_VALUED = ("--timeout", "--answer", "--otlp", "--trace-html", "--trace-json")
+_VALUED = ("--timeout", "--answer", "--durable", "--run-id", "--otlp", "--trace-html", "--trace-json")
 
 
 def options_first(words: Sequence[str]) -> list[str]:
@@ -92,6 +92,13 @@ def _run(
         str | None,
         typer.Option(metavar="URL", help="Send the spans of the run to this backend, say http://127.0.0.1:6006."),
     ] = None,
+    durable: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Record the run in this journal, so that it can go on after a kill."),
+    ] = None,
+    run_id: Annotated[
+        str | None, typer.Option(metavar="ID", help="The id of a durable run: begin it, or go on with it.")
+    ] = None,
     trace: Annotated[
         bool, typer.Option("--trace", help="Print the trace tree to standard error after the run.")
     ] = False,
@@ -115,6 +122,8 @@ def _run(
         as_json=as_json,
         traceback=traceback,
         answers=tuple(answer or ()),
+        durable=durable,
+        run_id=run_id,
     )
     raise typer.Exit(run_target(target, words or [], options))
 
@@ -134,6 +143,24 @@ def _plan(
 ) -> None:
     """Print what a Module will do: its steps, what feeds them, and their types. Nothing is run."""
     raise typer.Exit(plan_target(target, form, with_traceback=traceback))
+
+
+@app.command("worker")
+def _worker(
+    targets: Annotated[
+        list[str],
+        typer.Argument(metavar="TARGET...", help="Modules whose runs to serve: file.py:name or package.module:name."),
+    ],
+    *,
+    db: Annotated[str, typer.Option(metavar="FILE", help="The journal.", show_default=False)],
+    ttl: Annotated[
+        float, typer.Option(metavar="SECONDS", help="After how long without a sign of it another may take over a run.")
+    ] = 30.0,
+) -> None:
+    """Carry on the durable runs of Modules, until SIGTERM or Ctrl-C; then let what runs end, or come to a wait."""
+    from mai.cli.durable import serve_runs  # noqa: PLC0415 (no other command needs the engine)
+
+    raise typer.Exit(serve_runs(targets, db, ttl))
 
 
 @app.command("serve-mcp")

@@ -17,9 +17,8 @@ from rich.live import Live
 from rich.text import Text
 
 from mai.core.clock import clock
-from mai.layers.names import LOOP_LIMIT, LOOP_TURNS, MAP_ITEMS, PARALLEL_LIMIT, PARALLEL_WIDTH, RETRY_MAX
 from mai.types import TraceHandle
-from mai.values.names import RETRY_COUNT
+from mai.values.names import LOOP_LIMIT, LOOP_TURNS, MAP_ITEMS, PARALLEL_LIMIT, PARALLEL_WIDTH, RETRY_COUNT, RETRY_MAX
 from mai.views.text import safe, seconds_text
 
 __all__ = ["Census", "Display", "live", "picture"]

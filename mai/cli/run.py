@@ -9,6 +9,8 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TextIO
 
+from pydantic import BaseModel
+
 from mai import capture, telemetry
 from mai.cli.about import about
 from mai.cli.files import check_file, keep
@@ -19,6 +21,7 @@ from mai.cli.progress import Display, live
 from mai.cli.questions import Terminal, answering
 from mai.cli.target import import_paths, load
 from mai.cli.usage import BadUsage
+from mai.core.ids import new_id
 from mai.errors import AskError, ConfigError, DeadlineExceeded, PayloadError
 from mai.layers import Module
 from mai.types import Context
@@ -42,6 +45,8 @@ class Options:
         as_json: Print the result as JSON.
         traceback: Print Python's whole traceback where the run fails or the target cannot be imported.
         answers: The answers to the first questions of the run, in their order.
+        durable: The journal that makes the run durable; ``None`` means none.
+        run_id: The id of a durable run; ``None``: a fresh one.
     """
 
     timeout: float | None = None
@@ -52,6 +57,8 @@ class Options:
     as_json: bool = False
     traceback: bool = False
     answers: tuple[str, ...] = ()
+    durable: str | None = None
+    run_id: str | None = None
 
 
 def run_target(written: str, tokens: Sequence[str], options: Options) -> int:
@@ -61,6 +68,8 @@ def run_target(written: str, tokens: Sequence[str], options: Options) -> int:
             raise BadUsage(f"--timeout {options.timeout:g}: give a positive number of seconds")
         check_file(options.trace_html, "--trace-html")
         check_file(options.trace_json, "--trace-json")
+        if options.run_id is not None and options.durable is None:
+            raise BadUsage("--run-id: only a durable run has one; give --durable FILE as well")
         _send_spans(options.otlp)
         with import_paths(written):
             module = load(written)
@@ -100,13 +109,12 @@ def say_about(module: Module[Any, Any], written: str) -> None:
 
 def _run(module: Module[Any, Any], tokens: Sequence[str], options: Options) -> int:
     given = arguments(input_model(module), tokens, _read_stdin)
-    args, kwargs = call_arguments(module, given)
-    interrupt = Interrupt()
+    interrupt, run_id = Interrupt(), options.run_id or new_id()
     with capture() as traced:
         display = live(traced.runs, str(module.settings.name)) if sys.stderr.isatty() else nullcontext()
         try:
             with display as shown, handling_sigint(interrupt), _answering(options, shown, interrupt):
-                value = asyncio.run(interrupt.drive(_call(module, args, kwargs, options.timeout)))
+                value = asyncio.run(interrupt.drive(_call(module, given, run_id, options)))
             code = _show(value, module.Out, options)
         except KeyboardInterrupt:
             code = INTERRUPTED
@@ -116,6 +124,8 @@ def _run(module: Module[Any, Any], tokens: Sequence[str], options: Options) -> i
             code = INTERRUPTED if interrupt.heard else _failed(RuntimeError("a step cancelled the run"), options)
         except Exception as error:  # noqa: BLE001 - the boundary where a failure becomes an exit code
             code = _failed(error, options)
+    if code == INTERRUPTED and options.durable is not None:
+        say(f"mai run: the run is kept; the same command with --run-id {run_id} goes on with it")
     if options.trace:
         print_trees(traced.runs, sys.stderr)
     kept = keep(traced.runs, html=options.trace_html, data=options.trace_json)
@@ -130,8 +140,13 @@ def _answering(options: Options, display: Display | None, interrupt: Interrupt) 
     return answering(options.answers, terminal)
 
 
-async def _call(module: Module[Any, Any], args: Sequence[Any], kwargs: dict[str, Any], timeout: float | None) -> Any:
-    with Context.scope(timeout=timeout) if timeout is not None else nullcontext():
+async def _call(module: Module[Any, Any], given: BaseModel, run_id: str, options: Options) -> Any:
+    if options.durable is not None:
+        from mai.cli.durable import carry  # noqa: PLC0415 (other runs need no journal)
+
+        return await carry(module, given, options.durable, run_id, options.timeout)
+    args, kwargs = call_arguments(module, given)
+    with Context.scope(timeout=options.timeout) if options.timeout is not None else nullcontext():
         return await module(*args, **kwargs)
 
 

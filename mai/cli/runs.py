@@ -231,7 +231,7 @@ def _prune(
     """Delete runs that ended long ago."""
 
     async def work(journal: SQLiteJournal) -> None:
-        statuses = [_status(name) for name in status or ("ok", "cancelled")]
+        statuses: list[Status] = [_status(name) for name in status or ("ok", "cancelled")]
         count = await journal.prune(clock.wall() - _age(older), statuses)
         write_result(f"{count} runs deleted")
 

@@ -4,7 +4,6 @@ Ids come from the operating system, so neither ``random.seed`` nor a fork can ma
 """
 
 import os
-import uuid
 from collections.abc import Callable
 
 
@@ -21,8 +20,3 @@ chance: Chance = Chance()
 def new_id() -> str:
     """Return 128 random bits as 32 hexadecimal digits."""
     return chance.take(16).hex()
-
-
-def new_uuid() -> str:
-    """Return a random UUID, as text."""
-    return str(uuid.UUID(bytes=chance.take(16), version=4))

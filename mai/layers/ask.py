@@ -12,7 +12,7 @@ from ..errors import AskError, ConfigError
 from ..types import Payload
 from ..values.checked import SECONDS, checked
 from ..values.events import Question
-from .names import ANSWERED, ASKED
+from ..values.names import ANSWERED, ASKED
 
 T = TypeVar("T")
 

@@ -8,9 +8,9 @@ from opentelemetry.trace import SpanKind
 from ..core.retry import Retry
 from ..core.spec import Spec
 from ..errors import ConfigError
+from ..values import names
 from ..values.casts import caster, is_open
 from ..values.signature import Signature
-from . import names
 from .checks import check_fallback, check_undo, name_of
 from .settings import SETTINGS, Settings
 

@@ -7,8 +7,8 @@ from typing import Any, Union, overload
 from ..core.call import DONE, apart, current, finish, launch
 from ..core.trace import noted
 from ..errors import WiringError
+from ..values import names
 from ..values.casts import is_open
-from . import names
 from .checks import check_branches, keys_of, name_of, signature_of
 from .declared import single
 from .module import A, B, C, Module, Step, X, Y, lift

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 from ..core.call import current, current_run
 from ..core.gather import held_slot
 from ..values.checked import PAUSE, checked
+from ..values.names import DELAY_SECONDS
 from .declared import single
 from .module import A, B, Call, Module
-from .names import DELAY_SECONDS
 from .sequential import Sequential
 
 _X = Parameter("x", Parameter.POSITIONAL_ONLY)

@@ -14,11 +14,11 @@ from ..errors import ConfigError, WiringError
 from ..types import WorkflowPlan
 from ..values.casts import Caster, caster, is_open
 from ..values.checked import COUNT, UNSET, checked
+from ..values.names import PARALLEL_LIMIT
 from ..values.signature import Signature
 from .checks import Keywords, name_of
 from .edges import wire
 from .module import A, B, C, D, Module, P, R, X, Y, lift
-from .names import PARALLEL_LIMIT
 from .nodes import Nodes
 from .ref import Ref
 from .settings import NAME

@@ -8,8 +8,8 @@ from ..core.drive import breathe, outcome
 from ..core.frame import Frame
 from ..core.trace import noted
 from ..errors import ConfigError, LoopExhausted
+from ..values import names
 from ..values.checked import COUNT, UNSET, checked
-from . import names
 from .checks import check_branches, keys_of, name_of, signature_of
 from .conditional import label_of
 from .declared import single

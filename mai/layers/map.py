@@ -11,10 +11,10 @@ from ..core.frame import Frame, scoped
 from ..core.gather import Slot
 from ..core.trace import noted
 from ..errors import CastError, ConfigError
+from ..values import names
 from ..values.casts import is_open
 from ..values.checked import COUNT, checked, near
 from ..values.events import Progress
-from . import names
 from .checks import MapKeywords, check_branches, name_of, signature_of
 from .declared import single
 from .edges import many

@@ -7,9 +7,9 @@ from ..core.call import DONE, current, current_run, launch
 from ..core.frame import Frame, scoped
 from ..core.gather import Slot
 from ..errors import ConfigError, WiringError
+from ..values import names
 from ..values.casts import is_open
 from ..values.checked import COUNT, checked
-from . import names
 from .checks import check_branches, name_of, signature_of
 from .declared import single
 from .module import A, B, C, Call, D, Module, Step, X, Y, lift

@@ -6,7 +6,7 @@ from ..core.call import current, current_run
 from ..core.recorded import Suspended
 from ..core.trace import noted
 from ..errors import WiringError
-from . import names
+from ..values import names
 from .checks import check_branches, name_of, signature_of
 from .conditional import union_of
 from .declared import single

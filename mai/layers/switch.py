@@ -9,8 +9,8 @@ from ..core.call import DONE, apart, current, finish, launch
 from ..core.drive import outcome
 from ..core.trace import noted
 from ..errors import UnknownCase, WiringError
+from ..values import names
 from ..values.casts import show
-from . import names
 from .checks import check_branches, keys_of, signature_of
 from .conditional import label_of, union_of
 from .declared import single

@@ -9,7 +9,7 @@ from typing import Any, TypeVar, overload
 from ..core.clock import clock
 from ..core.engine import current_run
 from ..core.frame import current, repeat
-from ..core.ids import chance, new_uuid
+from ..core.ids import chance, new_id
 from ..errors import AskError, ConfigError
 from ..types import Payload
 from ..values.checked import SECONDS, checked
@@ -59,7 +59,9 @@ async def uuid() -> str:
         >>> len(await mai.uuid())
         36
     """
-    return str(await _value("uuid", new_uuid))
+    digits = str(await _value("uuid", new_id))
+    kind = f"4{digits[13:16]}-{'89ab'[int(digits[16], 16) & 3]}{digits[17:20]}"  # version 4, variant 1
+    return f"{digits[:8]}-{digits[8:12]}-{kind}-{digits[20:]}"
 
 
 async def patched(name: str) -> bool:

@@ -12,9 +12,9 @@ from pydantic import TypeAdapter
 from mai import capture
 from mai.errors import ConfigError
 from mai.types import Call, TraceHandle
+from mai.values import names
 from mai.values.checked import COUNT, Seconds, checked
 
-from . import names
 from .errors import BudgetExhausted, NoRequests
 from .request import Reply, Request, Usage
 
@@ -55,6 +55,8 @@ class Budget:
         one
         scripted:model: the call needs at least 12 tokens, but of 13 only 10 are left, with 3 spent
     """
+
+    replay_safe = True  # as a middleware of a flow under a durable engine: what is replayed does not count
 
     def __init__(self, *, usd: float | None = None, tokens: int | None = None) -> None:
         if usd is None and tokens is None:

@@ -9,6 +9,7 @@ from weakref import WeakKeyDictionary
 
 from pydantic import SecretStr
 
+from mai.core.frame import current
 from mai.core.threads import offload
 from mai.middleware import Redactor
 
@@ -48,7 +49,8 @@ class Connections:
         if facts not in here.clients:
             async with here.lock:
                 if facts not in here.clients:  # in a thread: the first time, a lot is imported
-                    here.clients[facts] = await offload(partial(self._connect, *facts))
+                    connect = partial(self._connect, *facts)
+                    here.clients[facts] = connect() if current().run is None else await offload(connect)
         client = here.clients[facts]
         # A vendor that is not known here has read a variable of its own.
         used: Any = secret or getattr(getattr(client.provider, "client", None), "api_key", None)

@@ -8,8 +8,8 @@ from pydantic import SecretStr
 from mai.core.frame import current
 from mai.core.trace import noted
 from mai.layers import Module
+from mai.values import names
 
-from . import names
 from .budget import charged, check_online
 from .connections import Connections
 from .messages import Message, _Said
@@ -20,7 +20,7 @@ from .request import Request, Usage
 from .vendors import Key, split
 
 
-class Embeddings(_Said):
+class Embeddings(_Said, frozen=True):
     """Vectors, one for each text, in their order.
 
     Attributes:

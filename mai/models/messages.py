@@ -4,18 +4,16 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import BaseModel, Field, JsonValue, model_validator
 
 Role = Literal["system", "user", "assistant", "tool"]
 
 
-class _Said(BaseModel):
+class _Said(BaseModel, frozen=True, extra="forbid", ser_json_bytes="base64", val_json_bytes="base64"):
     """A frozen value; its bytes are base64 in JSON."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_bytes="base64", val_json_bytes="base64")
 
-
-class Text(_Said):
+class Text(_Said, frozen=True):
     """A piece of text.
 
     Attributes:
@@ -28,7 +26,7 @@ class Text(_Said):
     details: dict[str, JsonValue] | None = Field(default=None, repr=False)
 
 
-class Image(_Said):
+class Image(_Said, frozen=True):
     """An image, by its address or by its bytes.
 
     Attributes:
@@ -57,7 +55,7 @@ class Image(_Said):
         return self
 
 
-class Thinking(_Said):
+class Thinking(_Said, frozen=True):
     """What a model thought before it answered; sent back to the same vendor, which may need it.
 
     Attributes:
@@ -70,7 +68,7 @@ class Thinking(_Said):
     details: dict[str, JsonValue] | None = Field(default=None, repr=False)
 
 
-class ToolCall(_Said):
+class ToolCall(_Said, frozen=True):
     """A model wants a tool to be called.
 
     Attributes:
@@ -92,7 +90,7 @@ class ToolCall(_Said):
         return cls(id=id or name, name=name, arguments=json.dumps(arguments))
 
 
-class ToolReturn(_Said):
+class ToolReturn(_Said, frozen=True):
     """What came of a tool call, for the model to read.
 
     Attributes:
@@ -112,7 +110,7 @@ class ToolReturn(_Said):
 Part: TypeAlias = Annotated[Text | Image | Thinking | ToolCall | ToolReturn, Field(discriminator="type")]
 
 
-class Message(_Said):
+class Message(_Said, frozen=True):
     """One message of a conversation.
 
     Attributes:
@@ -166,7 +164,7 @@ def _parts(given: Iterable["str | Part"]) -> tuple[Part, ...]:
     return tuple(Text(text=part) if isinstance(part, str) else part for part in given)
 
 
-class ToolDefinition(_Said):
+class ToolDefinition(_Said, frozen=True):
     """What a model is told of a tool that it may call.
 
     Attributes:

@@ -13,8 +13,8 @@ from mai.core.trace import noted
 from mai.errors import ConfigError
 from mai.layers import Module
 from mai.layers.checks import sort_params
+from mai.values import names
 
-from . import names
 from .budget import charged, check_online
 from .connections import Connections
 from .messages import Message

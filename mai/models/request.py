@@ -14,7 +14,7 @@ _IMAGE_TOKENS = 1000
 _CHARACTERS = 4  # of English text in one token, as vendors say
 
 
-class Request(_Said):
+class Request(_Said, frozen=True):
     """All that a model is asked at once. `Model.request` makes one of a prompt and the model's settings.
 
     Attributes:
@@ -78,7 +78,7 @@ def estimated(parts: Iterable[Any], texts: Iterable[str] = ()) -> int:
 Prompt: TypeAlias = str | Message | list[Message] | tuple[Message, ...] | Request
 
 
-class Usage(_Said):
+class Usage(_Said, frozen=True):
     """The tokens that a call used, as the vendor counts them.
 
     Attributes:
@@ -115,7 +115,7 @@ class Usage(_Said):
         )
 
 
-class Reply(_Said):
+class Reply(_Said, frozen=True):
     """What a model answered.
 
     Attributes:

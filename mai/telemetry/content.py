@@ -7,7 +7,7 @@ from opentelemetry.trace import Span
 from pydantic import ConfigDict, TypeAdapter
 
 from mai.core.spec import Spec
-from mai.telemetry import names
+from mai.values import names
 
 __all__ = ["MOST", "record", "wanted"]
 

@@ -12,12 +12,11 @@ from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode,
 import mai
 from mai.core.clock import clock
 from mai.core.spans import facts_of
-from mai.layers import names
 from mai.telemetry.missing import needs
 from mai.telemetry.resource import resource
 from mai.telemetry.sending import otlp
 from mai.types import TraceHandle, TraceLink
-from mai.values import names as written
+from mai.values import names
 
 SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 __all__ = ["as_otlp", "send", "spans_of"]
@@ -86,7 +85,7 @@ _CALLED = ("gen_ai.request.model", "gen_ai.tool.name", "gen_ai.agent.name")
 def _attributes(one: TraceHandle[Any]) -> dict[str, Any]:
     workflow = {names.OPERATION: "invoke_workflow", names.WORKFLOW: one.name} if one.kind == "graph" else {}
     fixed = {names.KIND: one.kind, names.MODULE: one.module, names.OPENINFERENCE_KIND: "CHAIN"}
-    return {**fixed, **workflow, written.STEP_ID: one.step_id, **facts_of(one)}
+    return {**fixed, **workflow, names.STEP_ID: one.step_id, **facts_of(one)}
 
 
 def _told(one: TraceHandle[Any], began: int) -> Iterator[Event]:
@@ -96,7 +95,7 @@ def _told(one: TraceHandle[Any], began: int) -> Iterator[Event]:
 
 def _link(link: TraceLink) -> Link:
     context = SpanContext(int(link.trace_id, 16), int(link.span_id, 16), True, SAMPLED)  # noqa: FBT003 (is_remote)
-    return Link(context, {written.LINK: link.relation})
+    return Link(context, {names.LINK: link.relation})
 
 
 def _status(one: TraceHandle[Any]) -> Status:

@@ -7,10 +7,8 @@ from typing import Any
 
 from mai.core.spans import telemetry
 from mai.errors import ConfigError
-from mai.layers import names as known
-from mai.telemetry import names
 from mai.types import TraceHandle
-from mai.values import names as written
+from mai.values import names
 
 __all__ = ["on_finish", "print_tree", "record_durations"]
 
@@ -73,7 +71,7 @@ def record_durations(meter: Any) -> Callable[[TraceHandle[Any]], None]:
     def record(handle: TraceHandle[Any]) -> None:
         if handle.kind == "module" or handle.duration is None:
             return
-        failed = {} if handle._error is None else {written.ERROR_TYPE: handle._error.type}
-        histogram.record(handle.duration, {known.WORKFLOW: handle.name, **failed})
+        failed = {} if handle._error is None else {names.ERROR_TYPE: handle._error.type}
+        histogram.record(handle.duration, {names.WORKFLOW: handle.name, **failed})
 
     return record

@@ -286,8 +286,12 @@ class SimulationLoop(asyncio.BaseEventLoop):
                     task.get_coro().close()
                 except BaseException:  # noqa: BLE001 (the run is over; this is for quiet)
                     self.errors.append("a task did not close")
+        # Nothing is kept: asyncio looks through all tasks that there are, and an error may hold this loop for long.
         for kept in (self._ready, self._scheduled, self._handed, self._asyncgens, self._places, self._numbers):
             kept.clear()
+        for kept in (self.tasks, self.hooks, self.crew.carriers, self.crew.blocked):
+            kept.clear()
+        self.chooser = None
         self.close()
 
 

@@ -187,7 +187,8 @@ class Simulation:
             raise SimulationError("Another run is being simulated in this process; simulate one after the other")
         collects = gc.isenabled()
         gc.disable()  # so that nothing depends on when it comes
-        gc.collect(1)  # what the runs before have left: asyncio looks through all tasks that there are
+        # What the runs before have left, at times the old of it too: asyncio looks through all tasks that there are.
+        gc.collect(2 if gc.get_count()[2] > 50 else 1)
         try:
             loop = SimulationLoop(self.seed, order=self.order, max_steps=self.max_steps, horizon=self.horizon)
             try:

@@ -22,10 +22,10 @@ from mai.layers.ask import ask
 from mai.layers.checks import name_of, signature_of
 from mai.layers.module import lift
 from mai.middleware.redact import Redactor
+from mai.values import names
 from mai.values.checked import COUNT, checked
 from mai.values.signature import Signature
 
-from . import names
 from .describe import described
 from .errors import ApprovalRefused, ArgumentsRefused
 
@@ -200,10 +200,8 @@ class Tool(Module[Any, Any], Generic[P, R]):
     @property
     def _mai_facts(self) -> Mapping[str, Any]:  # type: ignore[override]  # pyright: ignore[reportIncompatibleVariableOverride]
         """What its spans and handles say of it."""
-        return {
-            names.OPERATION: self._mai_operation, names.TOOL_NAME: self.name, names.TOOL_TYPE: "function",
-            names.OPENINFERENCE_KIND: "TOOL",
-        }  # fmt: skip
+        kind = names.OPENINFERENCE_KIND
+        return {names.TOOL_NAME: self.name, names.TOOL_TYPE: "function", kind: "TOOL"}
 
     def schema(self) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Return the JSON schema of the arguments, with what the docstring says of each.

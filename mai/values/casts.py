@@ -127,8 +127,9 @@ class Caster:
         Raises:
             PayloadError: If it is none.
         """
+        made = self.json
         try:
-            return self.json.validate_json(data)
+            return made.validate_json(data)
         except ValueError as error:
             text = show(self.tp)
             raise PayloadError(f"Cannot read a {text} from {data[:60]!r}: {error}", expected=text) from error

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from mai.layers.names import BRANCH_INDEX, BRANCH_KEY, PARALLEL_LIMIT, PARALLEL_WIDTH
 from mai.types import TraceHandle
+from mai.values.names import BRANCH_INDEX, BRANCH_KEY, PARALLEL_LIMIT, PARALLEL_WIDTH
 
 __all__ = ["critical_path", "latest", "queue_time", "self_time", "total"]
 

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterable, Iterator
 from typing import Literal, NamedTuple
 
-from mai.layers.names import DELAY_SECONDS
 from mai.types import PlanNode, WorkflowPlan
+from mai.values.names import DELAY_SECONDS
 from mai.views.overlay import Mark, Overlay
 
 __all__ = ["Line", "drawn", "outline", "sequences"]

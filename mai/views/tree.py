@@ -4,8 +4,8 @@ import shutil
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-from mai.layers.names import BRANCH_KEY, DECISION, LOOP_TURNS, MAP_ITEMS
 from mai.types import TraceHandle
+from mai.values.names import BRANCH_KEY, DECISION, LOOP_TURNS, MAP_ITEMS
 from mai.views.outcomes import glyph, name_of
 from mai.views.text import bytes_text, cells, cut, pad, safe, seconds_text
 
@@ -147,13 +147,13 @@ def _fit(root: TraceHandle[Any], rows: list[_Row], width: int) -> _Columns:
 
 def _lines(row: _Row, columns: _Columns, width: int) -> Iterator[list[Piece]]:
     """Yield the line of one row, and the line of the error that arose there."""
-    lead = Piece(cut(row.lead, width), "lines")
     if row.handle is None:
-        yield [lead, Piece(cut(row.title, width - cells(row.lead)), "facts")]
+        yield [Piece(cut(row.lead, width), "lines"), Piece(cut(row.title, width - cells(row.lead)), "facts")]
         return
+    lead = cut(row.lead, columns.label)
     title = cut(row.title, columns.label - cells(row.lead))
-    parts = [lead, Piece(title[:1], row.handle.outcome), Piece(title[1:], "name")]
-    parts.append(Piece(" " * (columns.label - cells(row.lead) - cells(title)), "lines"))
+    parts = [Piece(lead, "lines"), Piece(title[:1], row.handle.outcome), Piece(title[1:], "name")]
+    parts.append(Piece(" " * (columns.label - cells(lead) - cells(title)), "lines"))
     facts = [pad(_size(row.handle), columns.size)] if columns.size else []
     facts += [_duration(row.handle).rjust(columns.duration)] if columns.duration else []
     parts += [Piece(_GAP + fact, "facts") for fact in facts]

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from opentelemetry.trace import StatusCode
+from opentelemetry.trace import SpanKind, StatusCode
 from pydantic import BaseModel
 
 from mai import (
@@ -392,7 +392,7 @@ async def test_the_trace_shows_each_turn() -> None:
     }  # fmt: skip
     assert (agent._mai_span, agent.talk._mai_span) == ("invoke_agent adder", "invoke_agent adder")
     tool = run.children[3]
-    assert (tool.attributes["gen_ai.operation.name"], tool.attributes["gen_ai.tool.call.id"]) == ("execute_tool", "c1")
+    assert (tool.kind, tool.attributes["gen_ai.tool.call.id"]) == ("tool", "c1")
 
 
 async def test_the_spans_of_an_agent_are_those_of_the_conventions() -> None:
@@ -402,6 +402,11 @@ async def test_the_spans_of_an_agent_are_those_of_the_conventions() -> None:
     by_kind = [(span.attributes or {})["openinference.span.kind"] for span in spans.get_finished_spans()]
     assert sorted(map(str, by_kind)) == ["AGENT", "CHAIN", "LLM", "LLM", "TOOL"]
     assert {span.status.status_code for span in spans.get_finished_spans()} == {StatusCode.UNSET}
+    named = [(span.name, span.kind) for span in spans.get_finished_spans()]
+    assert named == [
+        ("chat model", SpanKind.CLIENT), ("add", SpanKind.INTERNAL), ("execute_tool add", SpanKind.INTERNAL),
+        ("chat model", SpanKind.CLIENT), ("invoke_agent adder", SpanKind.INTERNAL),
+    ]  # fmt: skip
 
 
 def test_the_plan_of_an_agent_can_be_made() -> None:

@@ -8,7 +8,7 @@ import pytest
 from pydantic import BaseModel
 
 from mai.agents import Agent, TurnsExhausted
-from mai.models import AuthError, ModelError, RateLimited, Request, ScriptedModel, ToolCall
+from mai.models import AuthError, Budget, ModelError, RateLimited, Request, ScriptedModel, ToolCall
 from mai.tools import Tool
 from tests.durable.benches import MemoryBench
 
@@ -153,3 +153,15 @@ def test_an_agent_without_an_answer_says_so_in_a_durable_run_too() -> None:
 
 def turn_once(request: Request, said: int = 1) -> Any:
     return ToolCall.of("add", a=1, b=2) if len(request.messages) == said else "done"
+
+
+def test_a_budget_may_stand_around_an_agent_that_is_replayed() -> None:
+    bench, (_, agent) = MemoryBench(), made(1)
+    budget = Budget(tokens=100_000)
+
+    async def main() -> None:
+        found = await bench.interrupted(agent.with_(middleware=budget), "go", "run-1", None)
+        assert found.value == Sum(total=13)
+
+    bench.run(main)
+    assert budget.spent_tokens > 0

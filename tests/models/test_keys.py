@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mai import Payload, capture
@@ -74,6 +74,8 @@ async def test_a_vendor_that_quotes_the_key_in_an_error_does_not_get_it_told(
         assert HEX not in text
 
 
+@pytest.mark.slow
+@settings(max_examples=40)
 @given(st.lists(st.integers(1, len(KEY) - 1), max_size=4, unique=True).map(sorted), st.text("sk-canry", max_size=6))
 def test_a_key_that_is_split_over_the_chunks_of_a_stream_is_not_told(cuts: list[int], around: str) -> None:
     pieces = [KEY[start:end] for start, end in zip([0, *cuts], [*cuts, len(KEY)], strict=True)]

@@ -6,7 +6,7 @@ from opentelemetry.trace import SpanKind
 from pydantic import SecretStr
 
 from mai import CastError, ConfigError, DeadlineExceeded, Payload, WorkflowPlan, capture, module
-from mai.models import Message, Model, Overloaded, Prices, Reply, Request, ScriptedModel, ToolDefinition
+from mai.models import AuthError, Message, Model, Overloaded, Prices, Reply, Request, ScriptedModel, ToolDefinition
 from mai.types import Chunk
 from tests.support import recorded_spans, refused, simulated
 
@@ -71,6 +71,13 @@ async def test_a_model_is_a_step_like_any_other() -> None:
     assert [reply.text for reply in await model.map(concurrency=3)(["a", "b", "c"])] == ["Four."] * 3
     assert (await ScriptedModel(Overloaded("busy")).with_(fallback=model)("x")).text == "Four."
     assert (await ScriptedModel(Overloaded("busy"), "again").with_(retry=2)("x")).text == "again"
+
+
+async def test_what_will_not_succeed_is_not_asked_again() -> None:
+    model = ScriptedModel(AuthError("wrong key"), repeat=True)
+    with refused(AuthError, "wrong key"):
+        await model.with_(retry=3)("x")
+    assert len(model.requests) == 1
 
 
 async def test_a_double_stands_in_for_a_model() -> None:

@@ -1,7 +1,11 @@
+import sys
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given
 from pydantic import ValidationError
 
+from mai import ConfigError
 from mai.models import Model, ModelInfo, Prices, Usage
 from mai.models.prices import listed_cost
 from tests.models.test_request import usages
@@ -54,3 +58,11 @@ def test_a_model_at_an_address_has_no_listed_price() -> None:
     usage = Usage(input_tokens=1_000_000)
     assert Model("openai:gpt-4o-mini").cost(usage) == 0.15
     assert Model("openai:gpt-4o-mini", url="http://here/v1").cost(usage) is None
+
+
+@pytest.mark.parametrize("ask", [lambda: listed_cost("openai", "x", Usage()), lambda: Model("openai:gpt-5").info()])
+def test_a_missing_extra_is_named(ask: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "genai_prices", None)
+    monkeypatch.setitem(sys.modules, "genai_prices.data_snapshot", None)
+    with pytest.raises(ConfigError, match="extra 'llm'"):
+        ask()

@@ -1,9 +1,12 @@
 import asyncio
+import sys
 from typing import Any
 
 import pytest
+from pydantic_ai import messages as pam
 
 from mai import ConfigError, Retry, capture
+from mai.middleware import Redactor
 from mai.models import (
     AuthError,
     BadRequest,
@@ -26,6 +29,8 @@ from mai.models import (
     Unreachable,
     Usage,
 )
+from mai.models.provider import failure_of
+from mai.models.translate import incoming, outgoing
 from mai.types import Retrying
 from tests.examples.fake_model_server import Behaviour, drop, half
 from tests.models.support import KEY, FakeModelServer, answer, chunk, error, events, send, stream
@@ -305,3 +310,33 @@ async def test_a_withheld_answer_is_an_error_where_the_vendor_says_so() -> None:
         with pytest.raises((ContentFiltered, BadRequest)):
             await model("hi")
         await model.aclose()
+
+
+async def test_a_model_can_be_asked_without_a_call() -> None:
+    with FakeModelServer([answer()]) as server:
+        model = at(server)
+        assert (await model.answer(model.request("hi"), None)).text == "hello"
+        await model.aclose()
+
+
+@pytest.mark.parametrize("missing", ["pydantic_ai.providers", "pydantic_ai.direct"])
+async def test_a_missing_extra_is_named(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(ConfigError, match=r"mai.models needs the extra 'llm': pip install 'mai-kernel\[llm\]'"):
+        await Model("tiny", url="http://127.0.0.1:9/v1")("hi")
+
+
+async def test_thoughts_images_and_other_parts_of_an_answer_are_heard() -> None:
+    thinking = {"reasoning_content": "hm"}
+    reply, _ = await asked("hi", answer("so", **thinking))
+    assert [part.type for part in reply.message.parts] == ["thinking", "text"]
+    picture = pam.FilePart(pam.BinaryContent(b"x", media_type="image/png"))
+    sound = pam.FilePart(pam.BinaryContent(b"x", media_type="audio/wav"))
+    call = pam.ToolCallPart("add", {"a": 1}, "c1")
+    heard = incoming(pam.ModelResponse([picture, sound, call]), Redactor())
+    assert heard.message.parts == (Image(data=b"x"), ADD_ONE)
+    (said,) = outgoing([Message(role="assistant", parts=(Image(data=b"x"),))])
+    assert isinstance(said.parts[0], pam.FilePart)
+    assert isinstance(failure_of(ValueError(KEY), "m", Redactor(KEY)), InvalidReply)
+    own = ConfigError("mine")
+    assert failure_of(own, "m", Redactor()) is own

@@ -125,6 +125,12 @@ def test_a_very_short_call_is_one_thin_mark_also_where_two_columns_meet() -> Non
     assert [line.split()[-1] for line in show(root, 60)[1:]] == ["▏", "▏"]
 
 
+def test_where_sizes_take_nearly_all_the_width_the_lines_of_the_tree_give_way() -> None:
+    late = call("late", 0, 359_999_970_000, items=10**19)
+    root = call("root", 0, 359_999_970_000, call("a", 0, 1, call("b", 0, 1, late)))
+    assert max(map(cells, show(root, 70))) <= 70
+
+
 def test_an_attempt_has_its_number() -> None:
     first, second = call("attempt", 0, 1, kind="attempt"), call("attempt", 1, 2, kind="attempt", attempt=2)
     lines = show(call("search", 0, 2, first, second))

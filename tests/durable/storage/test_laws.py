@@ -343,4 +343,4 @@ TestJournal.settings = settings(
 class TestJournalForLong(JournalAgainstModel.TestCase):
     """The same with many more examples."""
 
-    settings = settings(max_examples=12, stateful_step_count=25, deadline=None, suppress_health_check=SLOW_MACHINE)
+    settings = settings(max_examples=6, stateful_step_count=25, deadline=None, suppress_health_check=SLOW_MACHINE)

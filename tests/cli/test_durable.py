@@ -1,0 +1,111 @@
+"""`mai run --durable` and `mai worker`: runs that outlive the process, which is really killed here."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.cli.support import Done, command, environment
+
+FLOW = """
+import pathlib
+from mai import ask, module
+
+def note(text: str) -> None:
+    with open("done.txt", "a", encoding="utf-8") as file:
+        file.write(text + "\\n")
+
+@module
+async def add(x: int) -> int:
+    note(f"add {x}")
+    return x + 1
+
+@module(flow=True)
+async def sure(x: int) -> int:
+    return x if await ask(f"go on with {x}?", bool) else -1
+
+@module
+def times(x: int) -> int:
+    note(f"times {x}")
+    return x * 10
+
+flow = (add >> sure >> times).with_(name="flow")
+"""
+Mai = Callable[..., Done]
+
+
+@pytest.fixture
+def flow(here: Path) -> Path:
+    (here / "steps.py").write_text(FLOW, encoding="utf-8")
+    return here
+
+
+def done(folder: Path) -> list[str]:
+    return (folder / "done.txt").read_text(encoding="utf-8").split("\n")[:-1]
+
+
+def until(text: str, process: "subprocess.Popen[str]") -> str:
+    """Read the standard error of *process* up to the line that has *text*."""
+    assert process.stderr is not None
+    for line in process.stderr:
+        if text in line:
+            return line
+    raise AssertionError(f"it ended without {text!r}")
+
+
+def started(*words: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        command(*words), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env=environment(),
+    )  # fmt: skip
+
+
+def test_the_same_id_is_the_same_run(mai: Mai, flow: Path) -> None:
+    words = ("run", "steps.py:flow", "3", "--durable", "runs.db", "--run-id", "a", "--answer", "yes")
+    assert [*mai(*words)] == [0, "40\n", ""]
+    assert [*mai(*words)] == [0, "40\n", ""]
+    assert done(flow) == ["add 3", "times 4"]
+    assert "ok" in mai("runs", "list", "--db", "runs.db").out
+
+
+def test_another_input_for_the_same_id_is_refused(mai: Mai, flow: Path) -> None:
+    words = ("--durable", "runs.db", "--run-id", "a", "--answer", "yes")
+    mai("run", "steps.py:flow", "3", *words)
+    other = mai("run", "steps.py:flow", "4", *words)
+    assert (other.code, other.out) == (1, "")
+    assert "RunExists" in other.err
+
+
+def test_an_id_needs_a_journal(mai: Mai, flow: Path) -> None:
+    assert mai("run", "steps.py:flow", "3", "--run-id", "a").code == 2
+
+
+def test_a_worker_needs_modules_that_are_there_and_a_file_that_can_be_opened(mai: Mai, flow: Path) -> None:
+    assert mai("worker", "steps.py:nothing", "--db", "runs.db").code == 2
+    (flow / "text.db").write_text("no journal" * 1_000, encoding="utf-8")
+    assert mai("worker", "steps.py:flow", "--db", "text.db").code == 1
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="kill -9 is POSIX")
+def test_a_run_that_was_killed_while_it_waited_is_ended_by_a_worker(process: Mai, flow: Path) -> None:
+    waits = started("run", "steps.py:flow", "3", "--durable", "runs.db", "--run-id", "a")
+    until("go on with 4?", waits)
+    while "waiting" not in process("runs", "list", "--db", "runs.db").out:
+        pass
+    os.kill(waits.pid, signal.SIGKILL)
+    waits.communicate()
+    asked = process("runs", "show", "a", "--db", "runs.db").out
+    assert "ask" in asked
+    assert process("runs", "answer", "a", "yes", "--db", "runs.db").code == 0
+    worker = started("worker", "steps.py:flow", "--db", "runs.db")
+    assert "flow ok" in until("mai worker: flow", worker)
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(30) == 0
+    worker.communicate()
+    assert done(flow) == ["add 3", "times 4"]
+    assert process("run", "steps.py:flow", "3", "--durable", "runs.db", "--run-id", "a").out == "40\n"
