@@ -127,7 +127,7 @@ class WriteReport(Module):
         target.write_text(f"{report.answer}\n\n{', '.join(report.pages)}\n", encoding="utf-8")
 
 
-class Research(Module):
+class Research(Module, flow=True):
     """Answers a question from a folder of notes.
 
     Args (of a call):

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Generic, TypeAlias, TypedDict, TypeVar, Unpac
 
 from pydantic import BaseModel, Field, ValidationError
 
+from mai.core.engine import current_run
 from mai.core.frame import current
 from mai.core.trace import noted
 from mai.errors import ConfigError
@@ -85,7 +86,8 @@ class Agent(Module[Task, T], Generic[T]):
         returning: The type of the answer; str, or any type that pydantic has a JSON schema for.
         name: Its name in traces, and as a tool; None: ``"Agent"``.
         description: What it is good for, for those that use it as a tool.
-        instructions: What the model is told first; a function is asked at each call.
+        instructions: What the model is told first; a function is asked at each call, and its text is recorded in a
+            durable run.
         max_turns: How often the model is asked at most, at least 1.
         max_usd: What the models called in one call of the agent may cost [USD]; None: no limit.
         max_tokens: How many tokens they may use; None: no limit.
@@ -93,7 +95,7 @@ class Agent(Module[Task, T], Generic[T]):
         attempts: How many answers may fail to fit *returning* before it fails, at least 1.
 
     Raises:
-        ConfigError: If a value cannot be used, or two tools have one name.
+        ConfigError: If a value cannot be used, or two tools have one name; in a call, if there is nothing to ask.
         TurnsExhausted: In a call, if there is no answer after *max_turns*; it has the messages.
         InvalidOutput: In a call, if no answer fits, or it was cut off.
         Refused: In a call, if the model declines; ContentFiltered: if the vendor withholds the answer.
@@ -217,10 +219,18 @@ class Agent(Module[Task, T], Generic[T]):
 
     def request(self, task: Task, *, history: Sequence[Message] = ()) -> Request:
         """Return exactly what the model is sent first: the messages, with the tools and the settings."""
-        told = self.instructions() if callable(self.instructions) else self.instructions
+        return self._asked(self._instructed(), task, history)
+
+    def _instructed(self) -> str:
+        """Return the instructions, as they are now."""
+        return self.instructions() if callable(self.instructions) else self.instructions
+
+    def _asked(self, told: str, task: Task, history: Sequence[Message]) -> Request:
         given: Any = caster(Task)(task, "task", current())
         said: list[Any] = [given] if isinstance(given, str | Message) else list(given)
         messages = [Message.user(one) if isinstance(one, str) else one for one in said]
+        if not messages and not history:
+            raise ConfigError(f"{name_of(self)}: task={task!r} has no message, and there is no history to go on with")
         request = Request(
             messages=(*([Message.system(told)] if told else []), *history, *messages),
             tools=self._definitions(),
@@ -251,7 +261,11 @@ class Agent(Module[Task, T], Generic[T]):
     async def _answer(self, task: Task, history: Sequence[Message]) -> Talk[T]:
         unlimited = self.max_usd is None and self.max_tokens is None
         with nullcontext() if unlimited else Budget(usd=self.max_usd, tokens=self.max_tokens):
-            return await self._converse(self.request(task, history=history))
+            told = self._instructed()
+            if callable(self.instructions):  # in a durable run what was said first stands: now it may be another text
+                path = f"{current().path}/instructions"
+                told = str(await current_run().value(path, lambda: told))
+            return await self._converse(self._asked(told, task, history))
 
     async def _converse(self, request: Request) -> Talk[T]:
         frame, instructions, unfit = current(), request.messages[0].role == "system", 0

@@ -11,10 +11,13 @@ class TurnsExhausted(MaiError, RuntimeError):
 
     Attributes:
         turns: How many it made.
-        messages: What was said, so that nothing is lost: they can be the history of another call.
+        messages: What was said, so that nothing is lost: they can be the history of another call. Empty where the error
+            comes out of a durable run, whose journal has it all.
     """
+
+    messages: tuple[Message, ...] = ()
 
     def __init__(self, message: str, *, turns: int = 0, messages: Sequence[Message] = ()) -> None:
         super().__init__(message)
         self.turns: int = turns
-        self.messages: tuple[Message, ...] = tuple(messages)
+        self.messages = tuple(messages)

@@ -47,7 +47,7 @@ class Failures:
         return _made(json.loads(data), self._types(modules))
 
     def _types(self, modules: Iterable[Any]) -> _Types:
-        types = dict(self._known)
+        types = self._known | dict(_classes(_ours(mai.errors.MaiError)))
         for module in modules:
             on: Any = () if module._mai_spec is None else module._mai_spec.retry.on
             types |= dict(_classes(on if isinstance(on, tuple) else [on]))  # pyright: ignore[reportUnknownArgumentType]
@@ -80,6 +80,14 @@ def _classes(values: Iterable[Any]) -> Iterator[tuple[tuple[str, str], type[Base
     for value in values:
         if isinstance(value, type) and issubclass(value, BaseException):
             yield (value.__module__, value.__qualname__), value
+
+
+def _ours(root: type[BaseException]) -> Iterator[type[BaseException]]:
+    """Yield the errors of mai's own rooms, as far as these are in use."""
+    for cls in root.__subclasses__():
+        if cls.__module__.startswith("mai."):
+            yield cls
+            yield from _ours(cls)
 
 
 def _facts(error: BaseException) -> dict[str, Any]:

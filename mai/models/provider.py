@@ -126,7 +126,9 @@ async def embed(
     try:
         found = await client.embed(texts, input_type="document")
         vectors = tuple(tuple(map(float, vector)) for vector in found.embeddings)
-        return vectors, Usage(input_tokens=found.usage.input_tokens), found.model_name
+        if len(vectors) != len(texts):  # whose is which cannot be told
+            raise errors.InvalidReply(f"{label}: {len(vectors)} vectors came for {len(texts)} texts", model=label)
+        return vectors, Usage(input_tokens=found.usage.input_tokens), redactor.text(found.model_name)
     except Exception as error:  # noqa: BLE001 (as in `ask_vendor`)
         failure = failure_of(error, label, redactor)
     raise failure

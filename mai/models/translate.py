@@ -120,9 +120,9 @@ def incoming(response: "pam.ModelResponse", redactor: Redactor) -> Reply:
             cache_read_tokens=used.cache_read_tokens,
             cache_write_tokens=used.cache_write_tokens,
         ),
-        model=response.model_name or "",
-        provider=response.provider_name or "",
-        id=response.provider_response_id,
+        model=redactor.text(response.model_name or ""),
+        provider=redactor.text(response.provider_name or ""),
+        id=redactor.value(response.provider_response_id),
     )
 
 

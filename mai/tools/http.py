@@ -20,6 +20,7 @@ from urllib.parse import urljoin
 
 from mai.errors import ConfigError
 from mai.layers import Module, module
+from mai.middleware.redact import Redactor
 from mai.values.checked import COUNT, SECONDS, checked
 
 from .addresses import Hosts, Network, Target, check_address, networks, target_of
@@ -34,6 +35,8 @@ _CHARSET = re.compile(r"(utf|iso-8859|windows|cp|us-ascii|ascii|latin|gb|big5|eu
 _REDIRECTS = (301, 302, 303, 307, 308)
 _HEAD = 65536  # bytes of a status line and headers, and of a line between chunks
 _OURS = {"host", "content-length", "transfer-encoding", "connection", "accept-encoding", "upgrade", "te", "trailer"}
+_SECRET = re.compile("auth|key|token|secret|password|credential|cookie|session", re.IGNORECASE)
+_SHORTEST = 8  # characters of a secret; what is shorter would be found in words
 _BODILESS = (204, 304)
 
 
@@ -91,6 +94,7 @@ class HttpRequest(Module):
     ) -> None:  # fmt: skip
         self._hosts, self._methods, self._headers, self._private = hosts, methods, headers, private
         self._max_bytes, self._redirects, self._context = max_bytes, redirects, context
+        self._redactor = Redactor(*_secrets_of(headers))
         self.resolve = module(resolve)  # in a worker thread of the engine, which a cancel leaves behind
 
     async def forward(
@@ -112,13 +116,22 @@ class HttpRequest(Module):
         target = target_of(url)
         headers = {"Accept": accept, **({"Content-Type": content_type} if body else {}), **self._headers}
         request = _Request(method, target, _checked_headers(headers), body.encode())
+        try:
+            return await self._followed(request)
+        except ToolError as error:  # raised below, so that it drags no secret along
+            failure = type(error)(self._redactor.text(str(error)))
+        raise failure
+
+    async def _followed(self, request: _Request) -> HttpResponse:
+        """Return the answer to *request*, after redirects, without our secrets."""
+        first = request.target
         for _ in range(self._redirects + 1):
             answer = await self._answer(request)
             location = answer.headers.get("Location")
             if answer.status not in _REDIRECTS or location is None:
-                return _response(request.target, answer)
+                return _response(request.target, answer, self._redactor)
             request = self._redirected(request, answer.status, location)
-        raise ToolError(f"{target.url} redirects more than {self._redirects} times")
+        raise ToolError(f"{first.url} redirects more than {self._redirects} times")
 
     def _redirected(self, request: _Request, status: int, location: str) -> _Request:
         """Return the request that follows a redirect; what was ours to say to one server is not said to another."""
@@ -193,7 +206,8 @@ def http(
             ``"*"`` for every public host.
         methods: What may be asked.
         headers: Headers that every request has, such as ``Authorization``; no other server than the one that was asked
-            gets them by a redirect, and the model does not see them.
+            gets them by a redirect, and the model does not see them: what a server repeats of those that are called
+            like secrets (a key, a cookie) is taken out.
         private: Networks, such as ``"10.1.0.0/16"``, that may be connected to though they are not public.
         max_bytes: Most bytes of an answer that are kept, from 1.
         timeout: How long all of it may take [s].
@@ -236,6 +250,12 @@ def _checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
         if key.lower() in _OURS:
             raise ToolError(f"the header {key!r} is set by the tool itself")
     return dict(headers)
+
+
+def _secrets_of(headers: Mapping[str, str]) -> list[str]:
+    """Return what stands in headers that are called like secrets: a server may repeat it."""
+    values = [value.rpartition(" ")[2] for key, value in headers.items() if _SECRET.search(key)]
+    return [value for value in values if len(value) >= _SHORTEST]
 
 
 def _head(request: _Request) -> bytes:
@@ -315,7 +335,7 @@ def _unpacked(body: bytes, most: int, *, complete: bool) -> tuple[bytes, bool]:
     return out[:most], complete and len(out) <= most and unpacker.eof
 
 
-def _response(target: Target, answer: _Answer) -> HttpResponse:
+def _response(target: Target, answer: _Answer, redactor: Redactor) -> HttpResponse:
     kind = answer.headers.get_content_type() if "Content-Type" in answer.headers else ""
     told = str(answer.headers.get_content_charset(""))
     charset = told if _CHARSET.fullmatch(told) else "utf-8"  # Python has codecs that are none, and slow ones
@@ -324,4 +344,5 @@ def _response(target: Target, answer: _Answer) -> HttpResponse:
         text = answer.body.decode(charset, "replace") if wide or b"\0" not in answer.body else ""
     except LookupError:
         text = answer.body.decode("utf-8", "replace")
-    return HttpResponse(answer.status, target.url, kind, text, len(answer.body), answer.complete)
+    text, url = redactor.text(text), redactor.text(target.url)
+    return HttpResponse(answer.status, url, kind, text, len(answer.body), answer.complete)

@@ -13,6 +13,7 @@ from typing import Any, Generic, Literal, ParamSpec, Protocol, TypedDict, TypeVa
 from pydantic import ConfigDict, TypeAdapter
 from pydantic.errors import PydanticInvalidForJsonSchema, PydanticUserError
 
+from mai.core.engine import current_run
 from mai.core.frame import current
 from mai.core.trace import noted
 from mai.errors import AskError, ConfigError
@@ -234,7 +235,9 @@ class Tool(Module[Any, Any], Generic[P, R]):
         given = _by_name(signature_of(self), args, kwargs)
         if callable(self.approve):
             needed = self.approve(MappingProxyType(given))
-            if not (await needed if inspect.isawaitable(needed) else needed):
+            found = bool(await needed if inspect.isawaitable(needed) else needed)
+            # In a durable run the first word stands: what ran without being asked for is not asked for afterwards.
+            if not await current_run().value(f"{current().path}/approve", lambda: found):
                 noted(current(), {names.APPROVAL: "not needed"})
                 return
         listed = ", ".join(f"{key}={_shown(value)}" for key, value in given.items())

@@ -1,13 +1,14 @@
 """An agent under a durable engine: what the model said and what tools did is recorded, and is not done again."""
 
 import asyncio
+import itertools
 from typing import Any
 
 import pytest
 from pydantic import BaseModel
 
-from mai.agents import Agent
-from mai.models import Budget, Request, ScriptedModel, ToolCall
+from mai.agents import Agent, TurnsExhausted
+from mai.models import AuthError, Budget, ModelError, RateLimited, Request, ScriptedModel, ToolCall
 from mai.tools import Tool
 from tests.durable.benches import MemoryBench
 
@@ -94,8 +95,64 @@ def test_an_agent_waits_for_a_person_though_its_process_ends() -> None:
     assert len(model.requests) == 2
 
 
-def turn_once(request: Request) -> Any:
-    return ToolCall.of("add", a=1, b=2) if len(request.messages) == 1 else "done"
+def test_instructions_that_a_function_gives_are_those_of_the_first_call_when_a_run_goes_on() -> None:
+    bench, count = MemoryBench(), itertools.count(1)
+    model = ScriptedModel(lambda request: turn_once(request, said=2), repeat=True)
+    agent = Agent(model, [add], name="dated", instructions=lambda: f"Today is day {next(count)}.")
+
+    async def main() -> None:
+        found = await bench.interrupted(agent, "go", "run-1", None)
+        assert found.value == "done"
+
+    bench.run(main)
+    assert next(count) > 2  # it was asked again, in vain
+    assert [request.messages[0].text for request in model.requests] == ["Today is day 1."] * 2
+
+
+def test_a_tool_that_ran_unasked_is_not_asked_for_when_a_run_goes_on() -> None:
+    bench, careful = MemoryBench(), itertools.chain([False], itertools.repeat(True))
+    USED.clear()
+    model = ScriptedModel(lambda request: turn_once(request), repeat=True)
+    agent = Agent(model, [Tool(add, approve=lambda arguments: next(careful))], name="careful")
+
+    async def main() -> None:
+        found = await bench.interrupted(agent, "go", "run-1", None)
+        assert found.value == "done"
+
+    bench.run(main)
+    assert USED == ["add 1 2"]
+
+
+@pytest.mark.parametrize("failure", [AuthError("no key", model="m", status=401), RateLimited("slow", retry_after=2.0)])
+def test_what_fails_in_a_durable_run_is_the_error_that_the_model_raises(failure: ModelError) -> None:
+    bench, agent = MemoryBench(), Agent(ScriptedModel(failure, repeat=True), name="a")
+
+    async def main() -> None:
+        for at in (0, 100):  # killed after the record of the failure; then to the end
+            found = await bench.killed(agent, "go", "run-1", at, after=True)
+        assert found is not None
+        back: Any = found.error
+        assert type(back) is type(failure)
+        assert (back.retryable, back.retry_after) == (failure.retryable, failure.retry_after)
+
+    bench.run(main)
+
+
+def test_an_agent_without_an_answer_says_so_in_a_durable_run_too() -> None:
+    bench = MemoryBench()
+    agent = Agent(ScriptedModel(ToolCall.of("add", a=1, b=2), repeat=True), [add], name="a", max_turns=2)
+
+    async def main() -> None:
+        found = await bench.interrupted(agent, "go", "run-1", None)
+        back: Any = found.error
+        assert type(back) is TurnsExhausted
+        assert (back.turns, back.messages) == (2, ())
+
+    bench.run(main)
+
+
+def turn_once(request: Request, said: int = 1) -> Any:
+    return ToolCall.of("add", a=1, b=2) if len(request.messages) == said else "done"
 
 
 def test_a_budget_may_stand_around_an_agent_that_is_replayed() -> None:

@@ -4,9 +4,19 @@ from typing import Any
 import pytest
 
 from mai import ConfigError, capture
-from mai.models import AuthError, Budget, BudgetExhausted, Embedder, NoRequests, Prices, RateLimited, no_requests
+from mai.models import (
+    AuthError,
+    Budget,
+    BudgetExhausted,
+    Embedder,
+    InvalidReply,
+    NoRequests,
+    Prices,
+    RateLimited,
+    no_requests,
+)
 from tests.examples.fake_model_server import Connection, Request
-from tests.models.support import KEY, FakeModelServer, error
+from tests.models.support import KEY, FakeModelServer, error, send
 
 
 def vectors(connection: Connection, request: Request) -> None:
@@ -45,6 +55,17 @@ async def test_a_failure_has_the_name_that_it_has_of_a_model(behaviour: Any, kin
             await embedder(["a"])
         await embedder.aclose()
     assert caught.value.__cause__ is caught.value.__context__ is None
+
+
+@pytest.mark.parametrize("count", [1, 3])
+async def test_vectors_that_are_not_one_for_each_text_are_refused(count: int) -> None:
+    data = [{"object": "embedding", "index": number, "embedding": [1.0]} for number in range(count)]
+    body = {"object": "list", "model": "t", "data": data, "usage": {"prompt_tokens": 1, "total_tokens": 1}}
+    with FakeModelServer([send(json.dumps(body).encode())]) as server:
+        embedder = Embedder("tiny", url=server.url, key=KEY)
+        with pytest.raises(InvalidReply, match=f"{count} vectors came for 2 texts"):
+            await embedder(["a", "b"])
+        await embedder.aclose()
 
 
 async def test_an_embedder_keeps_to_budgets_and_to_no_requests() -> None:

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mai import Payload, capture
-from mai.models import Model, ModelError, ReplayModel, Reply
+from mai.models import Embedder, Model, ModelError, ReplayModel, Reply
 from tests.examples.fake_model_server import Behaviour, Connection, Request, echo_key
 from tests.models.support import KEY, FakeModelServer, answer, error, events, send, stream
 from tests.support import recorded_spans
@@ -102,6 +102,32 @@ async def test_a_key_in_an_answer_is_told_neither_to_journals_nor_to_recordings(
     assert reply.text == "the key is [redacted]"
     assert KEY not in (tmp_path / "talk.jsonl").read_text()
     assert KEY not in Payload.of(reply, Reply).json().decode()
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+async def test_a_key_that_a_vendor_gives_as_a_name_or_an_id_is_not_told(
+    streaming: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As proxies do that call a model after the request."""
+    message = {"role": "assistant", "content": "hello"}
+    choice = {"index": 0, "finish_reason": "stop", "delta" if streaming else "message": message}
+    body = {"id": f"id-{KEY}", "object": "chat.completion", "created": 1, "model": f"tiny-{KEY}", "choices": [choice]}
+    text = json.dumps(body | ({"object": "chat.completion.chunk"} if streaming else {})).encode()
+    vectors = {"object": "list", "model": f"tiny-{KEY}", "usage": {"prompt_tokens": 1, "total_tokens": 1}}
+    vectors["data"] = [{"object": "embedding", "index": 0, "embedding": [1.0]}]
+    behaviours = [events(b"data: " + text + b"\n\n") if streaming else send(text), send(json.dumps(vectors).encode())]
+    with FakeModelServer(behaviours) as server, watched(caplog) as seen:
+        model, embedder = (
+            Model("tiny", url=server.url, key=KEY, stream=streaming),
+            Embedder("t", url=server.url, key=KEY),
+        )
+        reply, found = await model("hi"), await embedder(["hi"])
+        await model.aclose()
+        await embedder.aclose()
+    assert (reply.text, reply.model, reply.id, found.model) == (
+        "hello", "tiny-[redacted]", "id-[redacted]", "tiny-[redacted]",
+    )  # fmt: skip
+    assert not [text for text in [*seen, repr(reply), repr(found)] if KEY in text]
 
 
 def test_a_key_is_in_no_repr_plan_or_setting(monkeypatch: pytest.MonkeyPatch) -> None:

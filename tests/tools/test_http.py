@@ -360,3 +360,20 @@ def test_what_cannot_be_used_is_refused_when_the_tool_is_made() -> None:
         http("*", timeout=0)
     with refused_value("http", "max_bytes", 0):
         http("*", max_bytes=0)
+
+
+async def test_a_server_that_repeats_a_secret_header_does_not_show_it_to_the_model() -> None:
+    async with serving() as server:
+        key = "sk-canary/31415926"
+        server.answers["/echo"] = page(f"you sent Bearer {key} and en-GB,en".encode(), kind="text/plain")
+        server.answers["/move"] = page(b"", f"Location: /echo?key={key}", status="302 Found")
+        headers = {"Authorization": f"Bearer {key}", "Accept-Language": "en-GB,en"}
+        tool = server.tool(headers=headers)
+        assert (await tool(server.url("/echo"))).text == "you sent Bearer [redacted] and en-GB,en"
+        server.answers["/echo?key=sk-canary/31415926"] = server.answers["/echo"]
+        moved = await tool(server.url("/move"))
+        assert moved.url.endswith("/echo?key=[redacted]")
+        server.answers["/odd"] = f"{key}\r\n".encode()
+        odd = await tool.use({"url": server.url("/odd")})
+        assert "no HTTP that can be read" in odd.text
+        assert key not in f"{moved} {odd.text} {odd.error!r} {odd.error.__cause__!r}"
