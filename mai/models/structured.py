@@ -36,18 +36,19 @@ class Output:
     """
 
     def __init__(self, tp: Any) -> None:
-        self.tp, self.text = tp, show(tp)
+        self.tp: Any = tp
+        self.text: str = show(tp)
         try:
             self.adapter: TypeAdapter[Any] = TypeAdapter(tp)
             schema = self.adapter.json_schema()
         except (PydanticInvalidForJsonSchema, PydanticSchemaGenerationError, PydanticUserError) as error:
             first = str(error).partition("\n")[0]
             raise ConfigError(f"returning({self.text}): there is no JSON schema of it: {first}") from error
-        self.wrapped = schema.get("type") != "object"
+        self.wrapped: bool = schema.get("type") != "object"
         definitions = {"$defs": schema.pop("$defs")} if self.wrapped and "$defs" in schema else {}
         whole = {"type": "object", "properties": {_VALUE: schema}, "required": [_VALUE], **definitions}
         self.schema: dict[str, Any] = {**whole, "additionalProperties": False} if self.wrapped else schema
-        self.name = re.sub(r"\W+", "_", self.text).strip("_")[:64] or "answer"
+        self.name: str = re.sub(r"\W+", "_", self.text).strip("_")[:64] or "answer"
 
     def asked(self, request: Request) -> Request:
         """Return *request* as one for this type."""
