@@ -223,7 +223,8 @@ def _asked(f: Frame, m: Any, args: Any, kwargs: Any, spec: Spec, context: Any, o
         else:
             body = StepCall(f, spec, bound, lambda: _performed(f, m, spec, given, bound, opening, overdue=overdue))
         run: Any = f.run
-        out, _, replayed = yield from run.step(f.path, body).__await__()
+        asked: Body = run.step(f.path, body).__await__()
+        out, _, replayed = yield from asked
         if f.started is not None:
             yield from join(f.started).__await__()
         if _cancelled(f):

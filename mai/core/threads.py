@@ -104,7 +104,8 @@ class Job:
         before, _here.job = getattr(_here, "job", None), self
         try:
             points.reach("thread.job")
-            self.settle = partial(self.future.set_result, self.context.run(self.call))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType, reportCallIssue]
+            if self.state != "abandoned":  # while its thread came to it
+                self.settle = partial(self.future.set_result, self.context.run(self.call))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType, reportCallIssue]
         except BaseException as error:  # noqa: BLE001 (whatever it is, the caller gets it)
             wrapped = RuntimeError("the step raised StopIteration") if isinstance(error, StopIteration) else error
             if wrapped is not error:  # a future cannot carry one, and in a coroutine it would look like an end

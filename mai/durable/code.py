@@ -83,8 +83,8 @@ def modules_in(module: Any) -> Iterator[Any]:
             todo += _held_by(one)
 
 
-def _held_by(module: Any) -> list[Any]:
-    values = [*vars(module).values(), module._mai_settings.fallback, module._mai_settings.undo]
+def _held_by(module: Module[Any, Any]) -> list[Any]:
+    values: list[Any] = [*vars(module).values(), module._mai_settings.fallback, module._mai_settings.undo]
     held = [inner for value in values for inner in _each(value)]
     if isinstance(module, Graph):
         held += [shape.module for shape in module._wiring.shapes]

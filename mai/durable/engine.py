@@ -484,7 +484,9 @@ class DurableEngine(LocalEngine):
 def _given(signature: Any, model: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Return the arguments that the input *model* of a module stands for."""
     fields: Any = model.__pydantic_fields__
-    given = {info.alias or name: getattr(model, name) for name, info in fields.items()} | (model.model_extra or {})
+    given: dict[str, Any] = {info.alias or name: getattr(model, name) for name, info in fields.items()} | (
+        model.model_extra or {}
+    )
     args = [given.pop(p.name) for p in signature.positional]
     return (*args, *(given.pop(signature.rest[0]) if signature.rest else ())), given
 

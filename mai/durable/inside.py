@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from mai.core.engine import Run
+from mai.core.engine import LocalEngine, Run
 from mai.errors import ConfigError
 from mai.values.events import Question
 
@@ -20,7 +20,7 @@ class Inside(Run):
     durable = True
 
     def __init__(self, engine: "DurableEngine", run_id: str) -> None:
-        self.engine = engine
+        self.engine: LocalEngine = engine
         self.run_id = run_id
 
     async def sleep(self, path: str, seconds: float) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mai.core.clock import clock
 from mai.core.drive import apart, late, outcome
-from mai.core.engine import Run
+from mai.core.engine import LocalEngine, Run
 from mai.core.events import post
 from mai.core.frame import Frame, current
 from mai.core.gather import Group, Work
@@ -55,12 +55,12 @@ class DurableRun(Run):
         self, engine: "DurableEngine", lease: Lease, info: RunInfo, records: list[Record],
         unloads: Callable[[], object], *, patience: float = PATIENCE,
     ) -> None:  # fmt: skip
-        self.engine = engine
+        self.engine: LocalEngine = engine
         self.lease = lease
         self.run_id = lease.run_id
-        self.inside = Inside(engine, lease.run_id)
-        self.past = Past(lease.run_id, records, cancelled=info.cancelled, patience=patience)
-        self.rests = Rests(lambda: engine.linger, self._unload)
+        self.inside: Inside = Inside(engine, lease.run_id)
+        self.past: Past = Past(lease.run_id, records, cancelled=info.cancelled, patience=patience)
+        self.rests: Rests = Rests(lambda: engine.linger, self._unload)
         self.undos: list[tuple[int, str, Any, Any]] = []
         self.waits: list[Rest] = []
         self.dues: dict[str, float] = {}

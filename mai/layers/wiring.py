@@ -266,7 +266,7 @@ class Wiring:
                 k = self.targets[at]
                 if self.need[k] == 1 and k not in self.special:
                     self.after[i] = k
-        self.heads = [(shape.module, shape.key) for shape in self.shapes]
+        self.heads: list[tuple[Module[Any, Any], str]] = [(shape.module, shape.key) for shape in self.shapes]
         self.ready: array[int] = array(
             "i", [i for i, count in enumerate(self.need) if not count and self.of[i] != _INPUT]
         )

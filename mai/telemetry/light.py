@@ -305,7 +305,10 @@ class LightTracer(Tracer):
     """
 
     def __init__(self, sdk: SdkTracer, processors: "Processors", limits: SpanLimits, scope: Any) -> None:
-        self.sdk, self.processors, self.limits, self.scope = sdk, processors, limits, scope
+        self.sdk: SdkTracer = sdk
+        self.processors: Processors = processors
+        self.limits: SpanLimits = limits
+        self.scope: Any = scope
         self._new_id = sdk.id_generator.generate_span_id
 
     def start_span(self, name: str, context: otel.Context | None = None, *args: Any, **given: Any) -> Span:

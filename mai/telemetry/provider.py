@@ -32,7 +32,7 @@ class Processors(SynchronousMultiSpanProcessor):
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.listed: tuple[SpanProcessor, ...] = ()
-        self.all_light = True
+        self.all_light: bool = True
 
     def add_span_processor(self, span_processor: SpanProcessor) -> None:
         """Add one; if it looks at spans that start, there are no light ones any more."""
@@ -72,7 +72,7 @@ class Provider(SdkTracerProvider):
     """The SDK's tracer provider, with light spans for mai's own calls."""
 
     def __init__(self, **given: Any) -> None:
-        self.processors = Processors()
+        self.processors: Processors = Processors()
         super().__init__(active_span_processor=self.processors, **given)
 
     def get_tracer(self, instrumenting_module_name: str, *args: Any, **given: Any) -> Tracer:

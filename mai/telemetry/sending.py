@@ -21,7 +21,7 @@ __all__ = ["Watched", "from_environment", "names_an_exporter", "otlp", "traces_u
 PAUSE = 5.0  # seconds for which nothing is tried after a failure, so that a dead backend delays neither flush nor exit
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
-log = logging.getLogger("mai.telemetry")
+log: logging.Logger = logging.getLogger("mai.telemetry")
 
 
 def names_an_exporter(environ: Mapping[str, str] = os.environ) -> bool:
@@ -127,8 +127,9 @@ class Watched(SpanExporter):
     """
 
     def __init__(self, inner: SpanExporter, where: str) -> None:
-        self.inner, self.where = inner, where
-        self.lost = 0
+        self.inner: SpanExporter = inner
+        self.where: str = where
+        self.lost: int = 0
         self._resting = -1.0  # until then
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:

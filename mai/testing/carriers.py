@@ -33,7 +33,8 @@ class Carrier:
         self.ended: bool = False
         self.killed: bool = False
         self.ready: Callable[[], bool] = bool  # whether it may go on; bool: never
-        self.go, self.back = threading.Lock(), threading.Lock()
+        self.go: threading.Lock = threading.Lock()
+        self.back: threading.Lock = threading.Lock()
         self.go.acquire()
         self.back.acquire()
         start_thread(self._main, name)

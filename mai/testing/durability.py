@@ -48,9 +48,13 @@ class Mortal:
     """A journal whose process dies at its write number *at* from 0, before or *after* it; then it does nothing more."""
 
     def __init__(self, journal: Any, names: tuple[str, ...], *, at: int = -1, after: bool = False) -> None:
-        self.journal, self.names, self.at, self.after = journal, names, at, after
-        self.count, self.where = 0, ""
-        self.died = asyncio.Event()
+        self.journal: Any = journal
+        self.names: tuple[str, ...] = names
+        self.at: int = at
+        self.after: bool = after
+        self.count: int = 0
+        self.where: str = ""
+        self.died: asyncio.Event = asyncio.Event()
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self.journal, name)

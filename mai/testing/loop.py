@@ -12,7 +12,7 @@ from ..core.frame import current
 from ..errors import ConfigError
 from .carriers import Crew
 from .errors import Crash, Deadlock, Livelock, SimulatedFault
-from .orders import chooser, owner_of
+from .orders import Chooser, chooser, owner_of
 from .seeds import Rng, generator
 
 Ts = TypeVarTuple("Ts")
@@ -86,7 +86,7 @@ class SimulationLoop(asyncio.BaseEventLoop):
         super().__init__()
         self.rng: Rng = generator(order, seed)
         try:
-            self.chooser = None if order == "fifo" else chooser(order, self.rng, horizon)
+            self.chooser: Chooser | None = None if order == "fifo" else chooser(order, self.rng, horizon)
         except ConfigError:
             self.close()
             raise

@@ -18,8 +18,8 @@ from . import simulate as _simulate
 
 try:
     import pytest
-except ImportError as error:
-    raise ImportError("mai.testing.plugin needs pytest: pip install 'mai-kernel[testing]'") from error
+except ImportError as _error:
+    raise ImportError("mai.testing.plugin needs pytest: pip install 'mai-kernel[testing]'") from _error
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

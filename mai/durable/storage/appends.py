@@ -47,8 +47,8 @@ class Append(Job[Session]):
 
     def __init__(self, lease: Lease, record: Record) -> None:
         super().__init__()
-        self.lease = lease
-        self.record = record
+        self.lease: Lease = lease
+        self.record: Record = record
 
     def do(self, state: Session) -> int:
         """Write it by itself."""

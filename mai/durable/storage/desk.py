@@ -25,7 +25,7 @@ class Job(Generic[S]):
     __slots__ = ("error", "future", "loop", "value")
 
     def __init__(self) -> None:
-        self.loop = asyncio.get_running_loop()
+        self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self.future: asyncio.Future[Any] = self.loop.create_future()
         self.value: Any = None
         self.error: BaseException | None = None
@@ -51,7 +51,7 @@ class Work(Job[S]):
 
     def __init__(self, work: Callable[[S], Any]) -> None:
         super().__init__()
-        self.work = work
+        self.work: Callable[[S], Any] = work
 
     def do(self, state: S) -> Any:
         """Call the function."""

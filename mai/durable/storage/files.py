@@ -70,8 +70,8 @@ class Files:
         self._create = create
         self._key = (0, 0, 0)
         self._nodes: dict[str, int] = {}
-        self.seed = 0
-        self.lost_wal = False
+        self.seed: int = 0
+        self.lost_wal: bool = False
 
     def open(self) -> Book:
         """Open the first connection, the one that writes, and bring the tables up to date."""
