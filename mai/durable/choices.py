@@ -8,7 +8,7 @@ that was recorded has been repeated; then the others are cut off as they were.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from mai.core.drive import DONE
@@ -16,7 +16,7 @@ from mai.core.frame import Frame
 from mai.core.gather import Group, Slot, Work
 from mai.values.casts import written
 
-__all__ = ["Choice"]
+__all__ = ["Choice", "strands"]
 
 
 class Choice:
@@ -60,6 +60,10 @@ class Choice:
             self._stops.append(key)
         return goes_on or (first and self._defers(self))
 
+    def live(self) -> int:
+        """Return how many branches have begun and not ended; what makes them ready is one more."""
+        return len(self._open) + (self._work.feed is not None)
+
     def is_ready(self) -> bool:
         """Say whether the branch has ended that is to end the others, or did."""
         return bool(self._stops) if self._past is None else self._past["stops"][0] in self._held
@@ -78,3 +82,8 @@ class Choice:
     def data(self) -> bytes | None:
         """Return what is to be recorded; None where nothing is."""
         return written({"stops": self._stops, "cut": [*self._open]}).encode() if self._stops else None
+
+
+def strands(choices: Iterable[Choice]) -> int:
+    """Return how many branches of a run are live: one that has branches goes on in them."""
+    return 1 + sum(choice.live() - 1 for choice in choices)

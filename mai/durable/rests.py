@@ -28,13 +28,20 @@ class Rest:
     signal: str | None
 
 
-class Rests:
-    """The verbs of one run that wait; *unload* is called when there has been nothing else for *linger()* seconds."""
+AGAIN = 0.1  # seconds until a branch that does something of its own is looked at again, at least
 
-    def __init__(self, linger: Callable[[], float], unload: Callable[[], object]) -> None:
+
+class Rests:
+    """The verbs of one run that wait; *unload* is called when there has been nothing else for *linger()* seconds.
+
+    As many of them as there are live branches (*strands*) have to wait: a branch in none of them does something of its
+    own, which would be begun anew.
+    """
+
+    def __init__(self, linger: Callable[[], float], unload: Callable[[], object], strands: Callable[[], int]) -> None:
         self.open: dict[asyncio.Future[Any], Rest] = {}
         self.busy: int = 0  # what does something else than to wait
-        self._linger, self._unload = linger, unload
+        self._linger, self._unload, self._strands = linger, unload, strands
         self._moves = 0
         self._timer: asyncio.TimerHandle | None = None
 
@@ -81,7 +88,10 @@ class Rests:
         if self._moves != mark or any(future.done() for future in self.open):
             self.look()
         elif self.open and not self.busy:
-            self._unload()
+            if len(self.open) >= self._strands():
+                self._unload()
+            else:
+                self._timer = asyncio.get_running_loop().call_later(max(AGAIN, self._linger()), self._idle, mark)
 
     def close(self) -> None:
         """Forget the timer."""

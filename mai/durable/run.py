@@ -15,7 +15,7 @@ from mai.core.frame import Frame, current
 from mai.core.gather import Group, Work
 from mai.core.recorded import Recorded, StepCall, Suspended
 from mai.durable.calls import arm, around, check_middleware, check_named, expired, has_deadline, shown
-from mai.durable.choices import Choice
+from mai.durable.choices import Choice, strands
 from mai.durable.failures import Failures
 from mai.durable.inside import Inside, Turn
 from mai.durable.past import PATIENCE, Past
@@ -60,7 +60,8 @@ class DurableRun(Run):
         self.run_id = lease.run_id
         self.inside: Inside = Inside(engine, lease.run_id)
         self.past: Past = Past(lease.run_id, records, cancelled=info.cancelled, patience=patience)
-        self.rests: Rests = Rests(lambda: engine.linger, self._unload)
+        self.choices: set[Choice] = set()  # of the gathers that go on
+        self.rests: Rests = Rests(lambda: engine.linger, self._unload, lambda: strands(self.choices))
         self.undos: list[tuple[int, str, Any, Any]] = []
         self.waits: list[Rest] = []
         self.dues: dict[str, float] = {}
@@ -172,9 +173,11 @@ class DurableRun(Run):
         choice.group = Group(choice, limit)
         if record is not None:
             self.past.choose(mark, record.seq, choice)
+        self.choices.add(choice)
         try:
             await choice.group.run()
         finally:
+            self.choices.discard(choice)
             self.past.forget(mark)
         self.past.enter()
         if record is not None:

@@ -388,6 +388,36 @@ async def test_a_run_that_waits_leaves_memory_and_comes_back_when_it_is_due(benc
 
 
 @simulated
+async def test_a_branch_at_work_of_its_own_is_not_begun_anew_because_the_others_wait(bench: MemoryBench) -> None:
+    @module(flow=True)
+    async def thinks(x: int) -> int:
+        DONE.append("thinks")
+        await asyncio.sleep(5)
+        return x
+
+    pipe = Parallel(thinks >> add, *(BlockingDelay(3) >> BlockingDelay(2.5) for _ in range(3)))
+    async with bench.engine(linger=1.0) as engine:
+        assert await engine.start(pipe, 1, run_id="r") == (2, 1, 1, 1)
+    assert DONE == ["thinks", "add 1"]
+
+
+@simulated
+async def test_once_its_own_work_is_done_a_run_that_waits_leaves_memory(bench: MemoryBench) -> None:
+    @module(flow=True)
+    async def thinks(x: int) -> int:
+        await asyncio.sleep(5)
+        return x
+
+    async with bench.engine(linger=1.0) as engine:
+        handle = engine.start(thinks & BlockingDelay(60), 1, run_id="r")
+        await asyncio.sleep(4)
+        assert (await engine.info("r")).status == "running"
+        await asyncio.sleep(4)
+        assert (await engine.info("r")).status == "waiting"
+        assert await handle == (1, 1)
+
+
+@simulated
 async def test_leaving_the_block_leaves_runs_that_wait_to_the_journal(bench: MemoryBench) -> None:
     pipe = add >> BlockingDelay(3600) >> add
     async with bench.engine() as engine:
