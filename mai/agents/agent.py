@@ -219,11 +219,7 @@ class Agent(Module[Task, T], Generic[T]):
 
     def request(self, task: Task, *, history: Sequence[Message] = ()) -> Request:
         """Return exactly what the model is sent first: the messages, with the tools and the settings."""
-        return self._asked(self._instructed(), task, history)
-
-    def _instructed(self) -> str:
-        """Return the instructions, as they are now."""
-        return self.instructions() if callable(self.instructions) else self.instructions
+        return self._asked(instructed(self), task, history)
 
     def _asked(self, told: str, task: Task, history: Sequence[Message]) -> Request:
         given: Any = caster(Task)(task, "task", current())
@@ -261,7 +257,7 @@ class Agent(Module[Task, T], Generic[T]):
     async def _answer(self, task: Task, history: Sequence[Message]) -> Talk[T]:
         unlimited = self.max_usd is None and self.max_tokens is None
         with nullcontext() if unlimited else Budget(usd=self.max_usd, tokens=self.max_tokens):
-            told = self._instructed()
+            told = instructed(self)
             if callable(self.instructions):  # in a durable run what was said first stands: now it may be another text
                 path = f"{current().path}/instructions"
                 told = str(await current_run().value(path, lambda: told))
@@ -357,6 +353,11 @@ class _Delegate(Module[str, Any]):
     async def forward(self, task: str) -> Any:
         """Let the agent do the task."""
         return await self._agent(task)
+
+
+def instructed(agent: Agent[Any]) -> str:
+    """Return the instructions of *agent*, as they are now."""
+    return agent.instructions() if callable(agent.instructions) else agent.instructions
 
 
 def signature_returns(agent: Agent[Any]) -> Any:
