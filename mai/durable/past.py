@@ -14,6 +14,7 @@ from typing import Any
 
 from mai.core.events import settle
 from mai.core.frame import Frame, Timer
+from mai.core.gather import held_slot
 from mai.core.recorded import Suspended
 from mai.durable.choices import Choice
 from mai.durable.records import Kind, Record
@@ -87,7 +88,10 @@ class Past:
             self._watch()
 
     async def turn(self, path: str) -> None:
-        """Wait until what is not on record may begin."""
+        """Wait until what is not on record may begin.
+
+        A place under a ``limit`` is given back meanwhile: what is on record may need it to be repeated.
+        """
         self.enter()
         if self.live or not (self.left or self._awaits_end()):
             self.live = True
@@ -95,11 +99,20 @@ class Past:
         future: _Future = self._loop.create_future()
         self._held[future] = path
         self._watch()
+        slot = held_slot()
+        if slot is not None:
+            slot.leave()
         try:
             await future
+        except BaseException:
+            if slot is not None:
+                slot.join()
+            raise
         finally:
             del self._held[future]
             self._moves += 1
+        if slot is not None:
+            await slot.enter()
 
     def is_held(self) -> bool:
         """Say whether something waits for the end of the past."""

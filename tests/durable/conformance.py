@@ -263,7 +263,7 @@ class Conformance:
             DONE.clear()
             async with bench.engine() as engine:
                 found = await outcome(engine.start(m, x, run_id="one"))
-                assert found == wanted
+                assert found == wanted, (found, wanted)
                 undone = Counter(what for what in DONE if "!undo" in what)
                 assert Counter(DONE) - undone == in_memory
                 DONE.clear()
@@ -282,7 +282,7 @@ class Conformance:
                 records = {one.path: one.output for one in await engine.history("straight") if one.kind != "timer"}
             DONE.clear()
             found = await bench.interrupted(m, x, "repeated", None)
-            assert found == wanted
+            assert found == wanted, (found, wanted)
             async with bench.engine() as engine:
                 again = {one.path: one.output for one in await engine.history("repeated") if one.kind != "timer"}
             assert records.keys() <= again.keys() or "race" in case or "timeout" in case

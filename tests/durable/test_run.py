@@ -24,6 +24,7 @@ from mai import (
     Loop,
     Module,
     NeedsAttention,
+    NonBlockingDelay,
     Parallel,
     PayloadError,
     PlanChanged,
@@ -385,6 +386,14 @@ async def test_a_run_that_waits_leaves_memory_and_comes_back_when_it_is_due(benc
         assert handle.outcome == "ok"
         assert [child.outcome for child in handle.children] == ["replayed", "ok", "ok"]
     assert DONE == ["add 1", "add~2 2"]
+
+
+@simulated
+async def test_a_place_that_the_past_of_another_branch_needs_is_given_back(bench: MemoryBench) -> None:
+    parked = Parallel(NonBlockingDelay(3) >> add.with_(name="late"), add.with_(name="soon"), limit=1)
+    assert (await bench.killed(parked, 1, "r", 2)) is None  # after the delay and the other branch were recorded
+    await asyncio.sleep(60)
+    assert (await bench.killed(parked, 1, "r", -1)).value == (2, 2)
 
 
 @simulated

@@ -1,6 +1,7 @@
 """Files as tools: what is below the root can be used, and nothing else can be reached."""
 
 import os
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -238,10 +239,13 @@ def swapped(house: Path) -> Iterator[Path]:
 
     def swap() -> None:
         while not stop.is_set():
-            (house / "aside").rename(house / "d")
-            (house / "d").rename(house / "aside")
-            (house / "d").symlink_to(house.parent / "outside")
-            (house / "d").unlink()
+            try:
+                (house / "aside").rename(house / "d")
+                (house / "d").rename(house / "aside")
+                (house / "d").symlink_to(house.parent / "outside")
+                (house / "d").unlink()
+            except OSError:  # while there was none, the tool made one of its own
+                shutil.rmtree(house / "d", ignore_errors=True)
 
     (house / "aside" / "secret").write_text("harmless")
     thread = threading.Thread(target=swap)
