@@ -193,8 +193,7 @@ def _whole(f: Frame, m: Any, args: Any, kwargs: Any, spec: Spec, context: Any, *
             yield from join(f.started).__await__()
         if type(out) is not spec.tout and spec.tout is not None:  # pyright: ignore[reportUnknownArgumentType]
             out = spec.cast_out(out, "return", f)
-        if _cancelled(f):
-            raise CancelledError  # the step swallowed it
+        _go_on(f)  # the step swallowed it
         f.out = out
         if h is not None:
             _close(f, h, out, spec)
@@ -227,8 +226,7 @@ def _asked(f: Frame, m: Any, args: Any, kwargs: Any, spec: Spec, context: Any, o
         out, _, replayed = yield from asked
         if f.started is not None:
             yield from join(f.started).__await__()
-        if _cancelled(f):
-            raise CancelledError
+        _go_on(f)
         f.out = out
         if h is not None:
             _close(f, h, out, spec, replayed=replayed)
@@ -256,8 +254,7 @@ async def _performed(f: Frame, m: Any, spec: Spec, given: Any, bound: Any, openi
         await join(f.started)
     if type(out) is not spec.tout and spec.tout is not None:
         out = spec.cast_out(out, "return", f)
-    if _cancelled(f):
-        raise CancelledError
+    _go_on(f)
     return out
 
 
@@ -315,8 +312,7 @@ async def _answer(f: Frame, m: Any, spec: Spec, given: Any, bound: Any) -> Any:
     attempt = Attempt(spec.inner, forward, colour)
 
     async def innermost(call: Call) -> Any:
-        if _cancelled(f):
-            raise CancelledError  # a middleware that asks once more
+        _go_on(f)  # a middleware that asks once more
         if call is first:
             return await _attempts(f, spec, attempt, bound, given)
         raw = call.args, dict(call.kwargs)
@@ -393,6 +389,12 @@ async def _decided(f: Frame, key: str, pause: float) -> float | None:
     goes_on = not _cancelled(f) and (deadline is None or clock.now() + pause < deadline)
     made = pause if goes_on else None
     return await run.value(f.path + key, lambda: made) if run.records else made
+
+
+def _go_on(f: Frame) -> None:
+    """Raise the cancel that has come for *f*, if one has."""
+    if _cancelled(f):
+        raise CancelledError
 
 
 def _cancelled(f: Frame) -> bool:
