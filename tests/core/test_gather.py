@@ -1193,6 +1193,13 @@ async def test_a_step_below_a_hop_that_swallows_a_cancel_does_not_win() -> None:
         await nest.with_(timeout=1.0)(DEPTH)
 
 
+def test_nobody_need_watch_a_call_that_is_cancelled_before_it_begins_below_a_hop() -> None:
+    async def main() -> Any:
+        return await deep(DEPTH)
+
+    assert explore(main, seeds=8, at_every_step="cancel").runs > 60
+
+
 def test_a_call_that_is_cancelled_before_it_begins_below_a_hop_has_ended_all_the_same() -> None:
     traces: list[Any] = []
 

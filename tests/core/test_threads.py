@@ -275,6 +275,27 @@ async def test_a_cancelled_caller_is_free_at_once() -> None:
         gate.open.set()
 
 
+def test_a_plain_step_whose_caller_is_free_before_its_thread_comes_to_it_does_not_begin() -> None:
+    began, free = list[int](), list[int]()
+
+    @module
+    def plain(x: int) -> None:
+        began.append(x)
+
+    async def main() -> None:
+        began.clear()
+        free.clear()
+        try:
+            await plain(1)
+        finally:
+            free.append(len(began))
+
+    def look(trial: object) -> None:
+        assert free == [] or free == [len(began)]
+
+    assert explore(main, seeds=10, at_every_step="cancel", check=look).runs > 30
+
+
 @pytest.mark.parametrize("by", ["timeout", "cancel"])
 def test_the_call_that_an_abandoned_thread_waits_for_is_cancelled_with_it(by: str) -> None:
     times: list[float] = []
