@@ -21,8 +21,8 @@ class SimulationError(MaiError, AssertionError):
         >>> try:
         ...     simulate(main)
         ... except Leak as error:
-        ...     print(isinstance(error, SimulationError), error)
-        True Left behind after 2 steps, at 0.000 s: task sleep is still running
+        ...     print(isinstance(error, SimulationError), error.time)
+        True 0.0
     """
 
     def __init__(self, message: str, *, step: int = 0, time: float = 0.0) -> None:

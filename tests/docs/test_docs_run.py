@@ -44,8 +44,11 @@ def _modules() -> list[str]:
 
 
 @pytest.mark.parametrize("name", _modules())
-def test_the_examples_in_docstrings_show_what_they_say(name: str) -> None:
+def test_the_examples_in_docstrings_show_what_they_say(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     module = importlib.import_module(name)
+    monkeypatch.chdir(tmp_path)
     assert check_docstrings(module) >= 0
 
 
