@@ -1,5 +1,6 @@
 """A durable run as text: one line in a list, or the tree of its records with what it waits for."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -29,7 +30,11 @@ def lines(info: RunInfo, history: Sequence[Record], signals: Sequence[Signal], n
         yield f"  error {_short(info.error)}"
     root = _Node()
     for record in history:
-        root.at(record.path).record = record
+        path, mark, rest = record.path.partition("!asked")
+        if mark and not rest and record.output is not None:
+            root.at(path).asks = json.loads(record.output)
+        else:
+            root.at(record.path).record = record
     for path, name in info.waits.items():
         root.at(path).waits = name
     yield from root.lines("  ", now)
@@ -44,6 +49,7 @@ class _Node:
 
     record: Record | None = None
     waits: str | None = None
+    asks: Mapping[str, str] | None = None
     below: dict[str, "_Node"] = field(default_factory=dict[str, "_Node"])
 
     def at(self, path: str) -> "_Node":
@@ -57,6 +63,8 @@ class _Node:
         """Yield a line for each node below, in the order of completion."""
         for segment, node in self.below.items():
             facts = [] if node.record is None else [*_facts(node.record, now)]
+            if node.asks is not None:
+                facts.append(f"asks {node.asks['prompt']!r} ({node.asks['expected']})")
             if node.waits is not None:
                 facts.append(f"waits for {node.waits!r}")
             yield "  ".join([f"{indent}{segment}", *facts])

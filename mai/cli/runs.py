@@ -14,6 +14,7 @@ from mai.cli.output import say, write_result
 from mai.cli.usage import BadUsage
 from mai.core.clock import clock
 from mai.durable import SQLiteJournal
+from mai.durable.questions import about_path
 from mai.durable.records import Status
 from mai.errors import MaiError, UnknownRun
 
@@ -177,7 +178,10 @@ def _answer(
                 f"name one with --question: {', '.join(names)}" if names else "none is known: name it with --question"
             )
             raise BadUsage(f"the run {run_id!r} has no single open question; {hint}")
-        stored = await journal.signal(run_id, names[0], _data(value))
+        about = next((one for one in await journal.history(run_id) if one.path == about_path(names[0])), None)
+        is_text = about is not None and json.loads(about.output or b"{}").get("expected") == "str"
+        data = json.dumps(value).encode() if is_text else _data(value)
+        stored = await journal.signal(run_id, names[0], data)
         _did(stored, run_id, f"has the answer to {names[0]!r}", "has ended")
 
     _on(db, work)

@@ -19,6 +19,7 @@ from mai.durable.choices import Choice, strands
 from mai.durable.failures import Failures
 from mai.durable.inside import Inside, Turn
 from mai.durable.past import PATIENCE, Past
+from mai.durable.questions import about, about_path, is_asked, refuse, refused_path
 from mai.durable.records import Kind, Lease, Record, RunInfo
 from mai.durable.rests import LATE, Rest, Rests
 from mai.errors import AlreadyRecorded, DeadlineExceeded, MaiError, PayloadError
@@ -138,15 +139,21 @@ class DurableRun(Run):
     async def wait(self, path: str, signal: Question, timeout: float | None) -> bytes:
         """Take a signal, as soon as it is there."""
         self.past.enter()
+        refused, asked = 1, is_asked(path, signal)
+        while self.past.get(refused_path(path, refused), "wait") is not None:
+            refused += 1
         if (record := self.past.get(path, "wait")) is not None:
+            self.past.visit(about_path(path))
             self.past.visit(f"{path}!due")
             self.past.visit(f"{path}!due!again")
             if record.error is not None:
                 raise self._failures.load(record.error)
             return record.output or b"null"
         due = None if timeout is None else await self._due(f"{path}!due", timeout)
-        await self.past.turn(path)
         env, started = current().env, clock.wall()
+        if asked and (env.answers is None or about_path(path) in self.past.records):
+            await self.value(about_path(path), lambda: about(signal))
+        await self.past.turn(path)
         if env.answers is not None:
             data = signal.data(await outcome(apart(env.answers, signal)))
             await self._write(path, "wait", started, output=data)
@@ -155,7 +162,7 @@ class DurableRun(Run):
         open_questions[signal.id] = signal, Turn(self.engine, self.run_id, signal.id)
         post(Asked, signal)
         try:
-            data = await self._taken(path, signal, timeout, due)
+            data = await self._taken(path, signal, timeout, due, refused if asked else None)
         except Suspended:
             raise  # the question stays open
         except BaseException:
@@ -256,10 +263,14 @@ class DurableRun(Run):
         await self._write(path, "timer", now, due=now + seconds)
         return now + seconds
 
-    async def _taken(self, path: str, signal: Question, timeout: float | None, due: float | None) -> bytes:
-        """Wait for a signal, and take it."""
+    async def _taken(
+        self, path: str, signal: Question, timeout: float | None, due: float | None, refused: int | None
+    ) -> bytes:
+        """Wait for a signal, and take it; of answers to a question only one that fits."""
         started = clock.wall()
         while True:
+            if refused is not None:
+                refused = await self._made(refuse(self._journal, self.lease, path, signal, refused, started))
             data: bytes | None = await self._made(self._journal.take(self.lease, path, signal.id, started))
             if data is not None:
                 return data

@@ -90,6 +90,37 @@ def test_a_worker_needs_modules_that_are_there_and_a_file_that_can_be_opened(mai
     assert mai("worker", "steps.py:flow", "--db", "text.db").code == 1
 
 
+NAMES = """
+from mai import ask, module
+
+@module(flow=True)
+async def greet(word: str) -> str:
+    return f"{word} {await ask('Who is there?')}" if await ask("Greet?", bool) else "nothing"
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="kill -9 is POSIX")
+def test_an_answer_that_does_not_fit_is_put_aside_and_the_question_stays(process: Mai, here: Path) -> None:
+    (here / "names.py").write_text(NAMES, encoding="utf-8")
+    waits = started("run", "names.py:greet", "hello", "--durable", "runs.db", "--run-id", "a")
+    until("Greet?", waits)
+    while "waiting" not in process("runs", "list", "--db", "runs.db").out:
+        pass
+    assert "asks 'Greet?' (bool)" in process("runs", "show", "a", "--db", "runs.db").out
+    assert process("runs", "answer", "a", "perhaps", "--db", "runs.db").code == 0
+    while "!refused[1]" not in process("runs", "show", "a", "--db", "runs.db").out:
+        pass
+    while "waiting" not in process("runs", "list", "--db", "runs.db").out:
+        pass
+    assert process("runs", "answer", "a", "yes", "--db", "runs.db").code == 0
+    until("Who is there?", waits)
+    while "(str)  waits" not in process("runs", "show", "a", "--db", "runs.db").out:
+        pass
+    assert process("runs", "answer", "a", "42", "--db", "runs.db").code == 0
+    assert waits.communicate(timeout=60)[0] == "hello 42\n"
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="kill -9 is POSIX")
 def test_a_run_that_was_killed_while_it_waited_is_ended_by_a_worker(process: Mai, flow: Path) -> None:
