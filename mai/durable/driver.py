@@ -49,7 +49,9 @@ class Driver:
         is_made: Rings when it does.
     """
 
-    def __init__(self, engine: "DurableEngine", run_id: str, code: Code, data: bytes, due: float | None) -> None:
+    def __init__(
+        self, engine: "DurableEngine", run_id: str, code: Code, data: bytes, due: float | None, *, woken: bool = False
+    ) -> None:
         self.engine = engine
         self.run_id = run_id
         self.code = code
@@ -60,7 +62,7 @@ class Driver:
         self.made: bool = False
         self.is_made: Bell = Bell()
         self._due = due
-        self._changed, self._news, self._seen, self._woken = Bell(), 0, 0, False
+        self._changed, self._news, self._seen, self._woken = Bell(), 0, 0, woken
 
     def inform(self, what: What | None = None) -> None:
         """Take note of something that happened to the run, in its own loop."""

@@ -248,7 +248,7 @@ class DurableEngine(LocalEngine):
             return
         if run_id in self._drivers or self.closing or not (await self._is_free(info)):
             return
-        driver = self._drivers[run_id] = Driver(self, run_id, code, info.input, info.due)
+        driver = self._drivers[run_id] = Driver(self, run_id, code, info.input, info.due, woken=True)
         self._begin(driver, scoped(ROOT, auth=self.auth), driver.drive)
 
     async def _is_free(self, info: RunInfo) -> bool:

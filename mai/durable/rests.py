@@ -61,6 +61,7 @@ class Rests:
                 timer.cancel()
             del self.open[future]
             self._moves += 1
+            self.look()
 
     def nudge(self) -> None:
         """Let the verbs that wait for signals look."""
@@ -85,7 +86,9 @@ class Rests:
 
     def _idle(self, mark: int) -> None:
         self._timer = None
-        if self._moves != mark or any(future.done() for future in self.open):
+        if any(future.done() for future in self.open):
+            return  # who waited for it looks again when he goes on
+        if self._moves != mark:
             self.look()
         elif self.open and not self.busy:
             if len(self.open) >= self._strands():

@@ -222,16 +222,18 @@ class Outcome:
         self.value, self.error = value, error
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Outcome) and repr(self) == repr(other) and self.value == other.value
+        if not isinstance(other, Outcome) or type(self.value) is not type(other.value):
+            return False
+        return plain(self.error) == plain(other.error) and bool(self.value == other.value)
 
     def __hash__(self) -> int:
-        return hash(repr(self))
+        return hash(type(self.value))
 
     def __repr__(self) -> str:
         return f"value {self.value!r}" if self.error is None else f"error {plain(self.error)}"
 
 
-def plain(error: BaseException) -> str:
+def plain(error: BaseException | None) -> str:
     """Return an error without the times in it."""
     if isinstance(error, BaseExceptionGroup):
         return f"{type(error).__name__}{sorted(map(plain, error.exceptions))}"

@@ -388,6 +388,35 @@ async def test_a_run_that_waits_leaves_memory_and_comes_back_when_it_is_due(benc
     assert DONE == ["add 1", "add~2 2"]
 
 
+@module(flow=True)
+async def asks(x: int) -> str:
+    first = await mai.ask("First?", bool)
+    return f"{first} {await mai.ask('Second?', int)}"
+
+
+@simulated
+async def test_an_answer_that_does_not_fit_is_put_aside_also_when_the_run_goes_on_elsewhere(bench: MemoryBench) -> None:
+    async with bench.engine(linger=1.0) as engine:
+        engine.start(asks, 1, run_id="r")
+        await asyncio.sleep(5)
+        for wrong in (b'"perhaps"', b"[1]"):
+            await bench.journal.signal("r", "asks/ask", wrong)
+        await asyncio.sleep(5)
+        assert (await engine.info("r")).status == "waiting"
+    async with bench.engine(asks, linger=1.0) as engine:
+        await engine.signal("r", "asks/ask", "yes")
+        await asyncio.sleep(5)
+        assert (await engine.info("r")).status == "waiting"
+    async with bench.engine(asks, linger=1.0) as engine:
+        await bench.journal.signal("r", "asks/ask~2", b"null")
+        await engine.signal("r", "asks/ask~2", 7)
+        assert await engine.result("r") == "True 7"
+    assert await paths(bench) == [
+        "asks/ask!asked", "asks/ask!refused[1]", "asks/ask!refused[2]", "asks/ask",
+        "asks/ask~2!asked", "asks/ask~2!refused[1]", "asks/ask~2",
+    ]  # fmt: skip
+
+
 @simulated
 async def test_a_place_that_the_past_of_another_branch_needs_is_given_back(bench: MemoryBench) -> None:
     parked = Parallel(NonBlockingDelay(3) >> add.with_(name="late"), add.with_(name="soon"), limit=1)

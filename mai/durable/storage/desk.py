@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from queue import Empty, SimpleQueue
@@ -58,7 +59,7 @@ class Work(Job[S]):
         return self.work(state)
 
 
-class Desk(Generic[S]):
+class Desk(ABC, Generic[S]):
     """Takes work from any event loop and does it in one thread, in its order.
 
     A subclass says what the work is given, and how it is done.
@@ -120,17 +121,17 @@ class Desk(Generic[S]):
             self._jobs.put(ending)
         await ending.future
 
+    @abstractmethod
     def _open(self) -> S:
         """Return what the work is given; the first thing that the thread does."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _do(self, state: S, jobs: Sequence[Job[S]]) -> None:
         """Do each job, and note its value or error; an error that is raised instead is that of them all."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _close(self, state: S) -> None:
         """Close what was opened; the last thing that the thread does."""
-        raise NotImplementedError
 
     def _pause(self) -> float | None:
         """Return after how many seconds without a job `_do` is called with none, None for never."""
