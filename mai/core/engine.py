@@ -5,7 +5,6 @@ What the layers may ask of a run is `Run` and nothing else.
 
 import asyncio
 import atexit
-import inspect
 import logging
 import sys
 import threading
@@ -25,7 +24,7 @@ from .events import Bell, post
 from .frame import Env, Frame, Scope, current, restore, scoped, set_current
 from .gather import Work, gather
 from .ids import new_id
-from .spans import telemetry
+from .spans import Watchers, telemetry, watched
 from .threads import Door, Threads, start_thread, thread_owners, worker_loop
 from .trace import TraceHandle, collect, ended, open_handle
 from .watch import watchdog
@@ -121,7 +120,7 @@ class LocalEngine:
         self.threads: Threads = Threads(limit, checked("LocalEngine", "max_abandoned", max_abandoned, COUNT))
         self.ongoing: set[Control] = set()  # all that were started and have not ended
         self.idle: Bell = Bell()
-        self.watchers: dict[object, Callable[[TraceHandle[Any]], object]] = {}
+        self.watchers: Watchers = {}
         self._entered: list[tuple[Token[Frame], asyncio.Task[Any] | None]] = []
 
     @staticmethod
@@ -157,15 +156,7 @@ class LocalEngine:
             'HELLO'
             >>> unsubscribe()
         """
-        if inspect.iscoroutinefunction(fn) or not callable(fn):
-            raise ConfigError(f"LocalEngine: subscribe({fn!r}) needs a plain function of a handle, not an async one")
-        key = object()
-        self.watchers[key] = fn
-
-        def unsubscribe() -> None:
-            self.watchers.pop(key, None)
-
-        return unsubscribe
+        return watched(self.watchers, fn, "LocalEngine: subscribe")
 
     def tell(self, handle: TraceHandle[Any]) -> None:
         """Call the subscribers."""

@@ -4,6 +4,7 @@ A call has a span only where its root was sampled: below a root that is neither 
 again. The span is made current inside the call's own dropped context, so there is nothing to restore.
 """
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -11,10 +12,13 @@ from opentelemetry import context as otel
 from opentelemetry import trace
 from opentelemetry.trace import Link, Span, Status, StatusCode, Tracer
 
+from ..errors import ConfigError
 from ..values import names
 from ..values.events import TraceLink
 from .frame import Frame
 from .trace import TraceHandle
+
+Watchers = dict[object, Callable[[TraceHandle[Any]], object]]
 
 
 class Telemetry:
@@ -35,10 +39,23 @@ class Telemetry:
     record: Callable[[Span, Any, str, Any], None] | None = None
     sizes: bool = False
     asked: bool = False
-    watchers: dict[object, Callable[[TraceHandle[Any]], object]] = {}  # noqa: RUF012 (there is one instance)
+    watchers: Watchers = {}  # noqa: RUF012 (there is one instance)
 
 
 telemetry: Telemetry = Telemetry()
+
+
+def watched(watchers: Watchers, fn: Callable[[TraceHandle[Any]], object], who: str) -> Callable[[], None]:
+    """Add *fn* to *watchers* and return what takes it away again; *who* is asked."""
+    if inspect.iscoroutinefunction(fn) or not callable(fn):
+        raise ConfigError(f"{who}({fn!r}) needs a plain function of a handle, not an async one")
+    key = object()
+    watchers[key] = fn
+
+    def unsubscribe() -> None:
+        watchers.pop(key, None)
+
+    return unsubscribe
 
 
 def has_provider() -> bool:

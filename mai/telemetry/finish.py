@@ -1,12 +1,10 @@
 """What looks at runs that have ended: subscribers, the tree on standard error, the metrics."""
 
-import inspect
 import sys
 from collections.abc import Callable
 from typing import Any
 
-from mai.core.spans import telemetry
-from mai.errors import ConfigError
+from mai.core.spans import telemetry, watched
 from mai.types import TraceHandle
 from mai.values import names
 
@@ -42,15 +40,7 @@ def on_finish(fn: Callable[[TraceHandle[Any]], object]) -> Callable[[], None]:
         'HELLO'
         >>> stop()
     """
-    if inspect.iscoroutinefunction(fn) or not callable(fn):
-        raise ConfigError(f"on_finish({fn!r}) needs a plain function of a handle, not an async one")
-    key = object()
-    telemetry.watchers[key] = fn
-
-    def stop() -> None:
-        telemetry.watchers.pop(key, None)
-
-    return stop
+    return watched(telemetry.watchers, fn, "on_finish")
 
 
 def print_tree(handle: TraceHandle[Any]) -> None:

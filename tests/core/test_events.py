@@ -414,7 +414,7 @@ def test_chunks_of_a_generator_in_a_thread_come_when_they_are_made() -> None:
     @module
     def steps(n: int) -> Iterator[int]:
         for i in range(n):
-            gates[i].wait(LONG)
+            assert gates[i].wait(LONG)
             yield i
 
     gates[0].set()

@@ -51,7 +51,6 @@ REASONS = {
     "Map.step": ANY_MODULE,
     "LocalEngine.subscribe(fn)": ANY_CALL,
     "LocalEngine.tell(handle)": ANY_CALL,
-    "LocalEngine.watchers": ANY_CALL,
     "Graph(base)": "its parameters are in P and its value in R; Module has no place for both",
     "Graph.__init__(self)": "the value is known when the output is wired",
     "Graph.from_plan ->": "follows from data",
