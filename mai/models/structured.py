@@ -84,13 +84,15 @@ def problem_of(error: ValidationError, reply: Reply) -> str:
 class Returning(Module[Prompt, T], Generic[T]):
     """A model that answers with a value of a type; ``model.returning(...)`` makes it.
 
-    Each time that the model is asked is a call of its own in the trace.
+    Each time that the model is asked is a call of its own in the trace, and a recorded step in a durable run.
 
     Raises:
         Refused: In a call, if the model declines to answer.
         ContentFiltered: In a call, if the vendor withholds the answer.
         InvalidOutput: In a call, if the last answer does not fit either; it has the text.
     """
+
+    _mai_flow = True
 
     def __init__(self, model: "Model", type: Any, *, attempts: int = 3) -> None:  # noqa: A002 (as in `returning`)
         self.model: Model = model
