@@ -213,4 +213,7 @@ def _reason(error: Exception) -> str:
         if type(found) is str:
             status = getattr(error, "status_code", None)
             return f"{found} (HTTP {status})" if status else found
-    return str(error)
+    root: BaseException = error
+    while type(error).__name__ == "ModelConnectionError" and (deeper := root.__cause__ or root.__context__) is not None:
+        root = deeper  # "Connection error." alone helps nobody
+    return str(error) if root is error else f"{str(error).rstrip('.')}: {type(root).__name__}: {root}"

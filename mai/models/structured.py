@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .model import Model
 
 T = TypeVar("T")
-_FENCED = re.compile(r"\s*```[a-z]*\s*\n(.*?)\n?\s*```\s*", re.DOTALL)
+_FENCED = re.compile(r"```[a-z]*\s*\n(.*?)\n?\s*```", re.DOTALL)
 _VALUE = "value"  # the one field of the object that a type is wrapped in that is none
 ATTEMPTS = "mai.output.attempts"
 
@@ -59,8 +59,7 @@ class Output:
         Raises:
             ValidationError: If it does not fit.
         """
-        fenced = _FENCED.fullmatch(text)
-        plain = text if fenced is None else fenced[1]
+        plain = json_in(text)
         if not self.wrapped:
             return self.adapter.validate_json(plain)
         try:
@@ -72,6 +71,18 @@ class Output:
 
 _WRAPPED: TypeAdapter[dict[str, Any]] = TypeAdapter(dict[str, Any])
 _ANY: TypeAdapter[Any] = TypeAdapter(Any)
+
+
+def json_in(text: str) -> str:
+    """Return the JSON in *text*: models that nobody holds to a schema put it between fences, and words around it."""
+    fenced = _FENCED.search(text)
+    for found in (text, fenced[1] if fenced else "", text[text.find("{") : text.rfind("}") + 1]):
+        try:
+            _ANY.validate_json(found)
+        except ValidationError:
+            continue
+        return found
+    return text
 
 
 def problem_of(error: ValidationError, reply: Reply) -> str:

@@ -86,13 +86,25 @@ def key_of(vendor: Vendor, key: SecretStr | None, model: str, url: str | None) -
         AuthError: If there is none.
     """
     if key is not None:
-        return key.get_secret_value()
+        return _checked(key.get_secret_value(), model)
     names = " or ".join(vendor.keys)
     foreign = url is not None and not _is_of(vendor, url)
     found = None if foreign else next((os.environ[name] for name in vendor.keys if os.environ.get(name)), None)
     if found is None and not vendor.keyless:
         what = f"{names} is not sent to this url; give key=" if foreign else f"set {names}, or give key="
         raise AuthError(f"{model}: there is no key; {what}", model=model)
+    return None if found is None else _checked(found, model)
+
+
+def _checked(key: str, model: str) -> str:
+    """Return *key* without what stands around it in many a file.
+
+    Raises:
+        AuthError: If no header can carry it; the SDKs show it then.
+    """
+    found = key.strip()
+    if not (found.isascii() and found.isprintable()):
+        raise AuthError(f"{model}: the key holds characters that no HTTP header can carry", model=model)
     return found
 
 

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mai import Payload, capture
-from mai.models import AuthError, Embedder, Model, ModelError, ReplayModel, Reply
+from mai.models import AuthError, Embedder, Model, ModelError, ReplayModel, Reply, Unreachable
 from tests.examples.fake_model_server import Behaviour, Connection, Request, echo_key
 from tests.models.support import KEY, FakeModelServer, answer, error, events, send, stream
 from tests.support import recorded_spans
@@ -197,3 +197,32 @@ async def test_a_key_that_is_given_or_is_of_the_vendors_own_address_is_sent(
         await model("hi")
         await model.aclose()
     assert server.requests[0].headers["authorization"] == f"Bearer {given or KEY}"
+
+
+@pytest.mark.parametrize("bad", ["sk-1\r\nX-Other: 1", "sk-ключ-0123456789", "sk-\x7f-0123456789"])
+async def test_a_key_that_no_header_can_carry_is_refused_without_being_shown(
+    bad: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", bad)
+    with FakeModelServer([answer()]) as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        for model in (Model("tiny", url=server.url, key=bad), Model("openai:tiny")):
+            with pytest.raises(AuthError, match="the key holds characters that no HTTP header can carry") as caught:
+                await model("hi")
+            assert "sk-" not in told(caught.value)
+        assert server.requests == []
+
+
+async def test_white_space_around_a_key_is_not_sent() -> None:
+    with FakeModelServer([answer()]) as server:
+        model = Model("tiny", url=server.url, key=f" {KEY}\n")
+        await model("hi")
+        await model.aclose()
+    assert server.requests[0].headers["authorization"] == f"Bearer {KEY}"
+
+
+async def test_what_went_wrong_with_a_connection_is_said() -> None:
+    model = Model("tiny", url="http://127.0.0.1:9/v1")
+    with pytest.raises(Unreachable, match="tiny: Connection error: ConnectionRefusedError: "):
+        await model("hi")
+    await model.aclose()
