@@ -273,6 +273,19 @@ class Slow:
         return call if inspect.iscoroutinefunction(method) and name not in ("open", "close") else method
 
 
+@simulated
+async def test_a_run_of_which_several_things_are_heard_at_once_is_taken_up_once(bench: MemoryBench) -> None:
+    pipe = add >> BlockingDelay(5) >> slow >> add
+    assert await bench.killed(pipe, 1, "r", 1, after=True) is None
+    await asyncio.sleep(10)
+    async with bench.engine(pipe, journal=Slow(bench.journal)) as engine:  # which looks for runs that are due
+        for _ in range(3):
+            await bench.journal.signal("r", "news", b"1")
+        assert await engine.result("r") == 103
+        assert (await engine.info("r")).epoch == 2
+    assert DONE == ["add 1", "slow 2", "add~2 102"]
+
+
 @pytest.mark.parametrize("after", [0.0, 0.5, 1.5, 2.5, 3.5, 4.5, 5.5, 6.5])
 @pytest.mark.parametrize("begun", [False, True])
 @simulated
