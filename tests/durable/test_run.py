@@ -855,7 +855,14 @@ async def test_retries_of_a_step_share_one_record_and_begin_anew_after_a_crash(b
 # ---------------------------------------------------------------- values
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, "", "\N{SNOWMAN}" * 3, "x" * 100_000])
+def nested(depth: int) -> list[Any]:
+    nest: list[Any] = []
+    for _ in range(depth):
+        nest = [nest]
+    return nest
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, "", "\N{SNOWMAN}" * 3, "x" * 100_000, nested(150)])
 @simulated
 async def test_odd_values_come_back(bench: MemoryBench, value: Any) -> None:
     tp = type(value)
@@ -882,8 +889,12 @@ async def test_a_value_that_no_json_holds_fails_its_step_before_it_is_acknowledg
     async def untyped(n: int) -> Any:
         return object()
 
+    @module
+    async def too_deep(n: int) -> list[Any]:
+        return nested(5_000)
+
     async with bench.engine() as engine:
-        for step in (surrogate, untyped):
+        for step in (surrogate, untyped, too_deep):
             handle = engine.start(step, 1, run_id=step.settings.name)
             with pytest.raises(PayloadError):
                 await handle
