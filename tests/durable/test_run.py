@@ -273,6 +273,19 @@ class Slow:
         return call if inspect.iscoroutinefunction(method) and name not in ("open", "close") else method
 
 
+@simulated
+async def test_a_run_of_which_several_things_are_heard_at_once_is_taken_up_once(bench: MemoryBench) -> None:
+    pipe = add >> BlockingDelay(5) >> slow >> add
+    assert await bench.killed(pipe, 1, "r", 1, after=True) is None
+    await asyncio.sleep(10)
+    async with bench.engine(pipe, journal=Slow(bench.journal)) as engine:  # which looks for runs that are due
+        for _ in range(3):
+            await bench.journal.signal("r", "news", b"1")
+        assert await engine.result("r") == 103
+        assert (await engine.info("r")).epoch == 2
+    assert DONE == ["add 1", "slow 2", "add~2 102"]
+
+
 @pytest.mark.parametrize("after", [0.0, 0.5, 1.5, 2.5, 3.5, 4.5, 5.5, 6.5])
 @pytest.mark.parametrize("begun", [False, True])
 @simulated
@@ -842,7 +855,14 @@ async def test_retries_of_a_step_share_one_record_and_begin_anew_after_a_crash(b
 # ---------------------------------------------------------------- values
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, "", "\N{SNOWMAN}" * 3, "x" * 100_000])
+def nested(depth: int) -> list[Any]:
+    nest: list[Any] = []
+    for _ in range(depth):
+        nest = [nest]
+    return nest
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, "", "\N{SNOWMAN}" * 3, "x" * 100_000, nested(150)])
 @simulated
 async def test_odd_values_come_back(bench: MemoryBench, value: Any) -> None:
     tp = type(value)
@@ -869,8 +889,12 @@ async def test_a_value_that_no_json_holds_fails_its_step_before_it_is_acknowledg
     async def untyped(n: int) -> Any:
         return object()
 
+    @module
+    async def too_deep(n: int) -> list[Any]:
+        return nested(5_000)
+
     async with bench.engine() as engine:
-        for step in (surrogate, untyped):
+        for step in (surrogate, untyped, too_deep):
             handle = engine.start(step, 1, run_id=step.settings.name)
             with pytest.raises(PayloadError):
                 await handle
