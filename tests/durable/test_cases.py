@@ -35,8 +35,9 @@ async def paced(n: int) -> int:
     return n + int(name[1:])
 
 
-@pytest.mark.parametrize("order", ORDERS, ids=str)
+@pytest.mark.slow
 @pytest.mark.parametrize("again", ORDERS, ids=str)
+@pytest.mark.parametrize("order", ORDERS, ids=str)
 @simulated
 async def test_branches_may_end_in_any_order_before_a_crash_and_in_any_other_after_it(
     bench: MemoryBench, order: tuple[int, ...], again: tuple[int, ...]
