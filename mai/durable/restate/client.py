@@ -8,7 +8,7 @@ import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote, urlsplit
 
@@ -30,14 +30,16 @@ class End:
     """How a run ended.
 
     Attributes:
-        ok: Whether it has a value.
-        data: The JSON of the value; else what the failure says.
-        code: Of a failure, as in HTTP; 409 is what the server gives for a cancelled run.
+        data: The JSON of the value; None if it has none.
+        code: As in HTTP; 409 is what the server gives for a run that was cancelled or killed.
+        message: What a failure says, for people.
+        metadata: What was sent with a failure.
     """
 
-    ok: bool
-    data: bytes
-    code: int
+    data: bytes | None
+    code: int = 200
+    message: str = ""
+    metadata: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 class RestateClient:
@@ -127,10 +129,10 @@ class RestateClient:
 
     async def _end(self, answer: "httpx2.Response", service: str, run_id: str) -> End:
         if answer.status_code < 400:
-            return End(ok=True, data=answer.content, code=answer.status_code)
+            return End(answer.content)
         text, of_run = _message(answer), answer.headers.get("x-restate-error-source") == "invocation"
         if of_run and (answer.status_code, text) != (404, "not found"):  # what attaching to an unknown run says
-            return End(ok=False, data=text.encode(), code=answer.status_code)
+            return End(None, answer.status_code, text, answer.json().get("metadata") or {})
         if answer.status_code == 404:
             raise UnknownRun(f"There is no run {run_id!r} of {service!r}", run_id=run_id)
         raise await self._refused(answer, service)
@@ -154,6 +156,14 @@ class RestateClient:
             JournalError: If no node answers, or one refuses.
         """
         return await self._change(invocation_id, "cancel")
+
+    async def kill(self, invocation_id: str) -> bool:
+        """End an invocation without letting its code do anything more; False: it has ended already.
+
+        Raises:
+            JournalError: If no node answers, or one refuses.
+        """
+        return await self._change(invocation_id, "kill")
 
     async def resume(self, invocation_id: str) -> bool:
         """Let an invocation go on that is paused, or that waits to be tried again; False: it does neither.
