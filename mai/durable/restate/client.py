@@ -114,14 +114,21 @@ class RestateClient:
         answer = await self._ask("GET", self._ingress, f"/restate/workflow{_path(service, run_id)}/output")
         return None if answer.status_code == _BUSY else await self._end(answer, service, run_id)
 
-    async def tell(self, service: str, run_id: str, handler: str, data: bytes) -> bytes:
-        """Call another handler of a run, once, and return what it gives.
+    async def tell(self, service: str, run_id: str, handler: str, data: bytes, *, once: bool = True) -> bytes:
+        """Call another handler of a run, and return what it gives.
+
+        Args:
+            service: The service.
+            run_id: The run.
+            handler: The handler.
+            data: What it is called with.
+            once: Whether the server is to see that it is called once only, where an answer gets lost.
 
         Raises:
             ConfigError: If no such service is registered.
             JournalError: If no node answers, or one refuses.
         """
-        head = {"idempotency-key": new_id()}  # so that it may be sent again where an answer got lost
+        head = {"idempotency-key": new_id()} if once else None
         answer = await self._ask("POST", self._ingress, f"{_path(service, run_id)}/{handler}", data, head)
         if answer.status_code >= 400:
             raise await self._refused(answer, service)
