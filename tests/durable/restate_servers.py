@@ -94,7 +94,11 @@ class Servers:
         program = find_server()
         if program is None:
             raise FileNotFoundError("No restate-server: npm install @restatedev/restate-server, or set RESTATE_SERVER")
-        shared = {"RESTATE_CLUSTER_NAME": "mai-tests", "RESTATE_DEFAULT_REPLICATION": "2" if nodes > 2 else "1"}
+        shared = {
+            "RESTATE_CLUSTER_NAME": "mai-tests",
+            "RESTATE_DEFAULT_REPLICATION": "2" if nodes > 2 else "1",
+            "RESTATE_WORKER__DURABILITY_MODE": "none",  # keep the whole log: there is no object store for snapshots
+        }
         self.nodes = [Node(program, folder, f"n{i}", dict(shared)) for i in range(1, nodes + 1)]
         for i, node in enumerate(self.nodes):
             node._settings |= {
