@@ -10,9 +10,9 @@ import shutil
 import socket
 import subprocess
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -119,26 +119,18 @@ class Servers:
     def wait_healthy(self, timeout: float = 60.0) -> None:
         """Wait until every node answers, and every partition is somewhere."""
         waited(lambda: all(node.is_healthy() for node in self.nodes), timeout, "the servers are not healthy")
-        waited(self._has_partitions, timeout, "the servers have no partitions")
+        self.query("select count(*) as n from sys_invocation", timeout)
 
-    def _has_partitions(self) -> bool:
-        try:
-            return bool(self.query("select count(*) as n from sys_invocation"))
-        except ConnectionError:
-            return False
-
-    def query(self, sql: str) -> list[dict[str, Any]]:
-        """Return what a node's tables say."""
-        failure: Exception | None = None
-        for admin in self.admin:
-            head = {"content-type": "application/json", "accept": "application/json"}
-            request = urllib.request.Request(f"{admin}/query", json.dumps({"query": sql}).encode(), head)
-            try:
-                with urllib.request.urlopen(request, timeout=20.0) as answer:
-                    return list(json.load(answer)["rows"])
-            except OSError as error:
-                failure = error
-        raise ConnectionError(f"No node answers {sql!r}") from failure
+    def query(self, sql: str, timeout: float = 30.0) -> list[dict[str, Any]]:
+        """Return what a node's tables say; they say nothing while a partition has no leader."""
+        until = time.monotonic() + timeout
+        while True:
+            for admin in self.admin:
+                with suppress(OSError):
+                    return _rows(admin, sql)
+            if time.monotonic() > until:
+                raise TimeoutError(f"No node answers {sql!r}")
+            time.sleep(0.1)
 
     def __enter__(self) -> Self:
         for node in self.nodes:
@@ -153,6 +145,13 @@ class Servers:
     def __exit__(self, *_: object) -> None:
         for node in self.nodes:
             node.kill()
+
+
+def _rows(admin: str, sql: str) -> list[dict[str, Any]]:
+    head = {"content-type": "application/json", "accept": "application/json"}
+    request = urllib.request.Request(f"{admin}/query", json.dumps({"query": sql}).encode(), head)
+    with urllib.request.urlopen(request, timeout=20.0) as answer:
+        return list(json.load(answer)["rows"])
 
 
 def answers(url: str) -> bool:
