@@ -46,6 +46,8 @@ class End:
 class RestateClient:
     """Asks a server, or the nodes of a cluster.
 
+    Size: one method for each thing that a server is asked.
+
     Args:
         ingress: The address of the ingress, or one for each node.
         admin: The address of the admin API, or one for each node.
