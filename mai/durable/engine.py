@@ -246,7 +246,9 @@ class DurableEngine(LocalEngine):
         code = None if info is None else self._codes.find(info)
         if info is None or code is None or info.status in ENDED or info.status == "needs_attention":
             return
-        if run_id in self._drivers or self.closing or not (await self._is_free(info)):
+        if run_id in self._drivers or not (await self._is_free(info)):
+            return
+        if run_id in self._drivers or self.closing:  # since it was asked for
             return
         driver = self._drivers[run_id] = Driver(self, run_id, code, info.input, info.due, woken=True)
         self._begin(driver, scoped(ROOT, auth=self.auth), driver.drive)

@@ -108,13 +108,21 @@ def _facts(error: BaseException) -> dict[str, Any]:
         inner: Any = [_facts(one) for one in group.exceptions]
         facts |= {"errors": inner, "args": [group.message], "lossy": any(one["lossy"] for one in inner)}
     else:
-        args = _plain(list(error.args))
+        args = _plain(_given(error))
         facts |= {"args": args, "lossy": args is None}
     state = {key: _plain([value]) for key, value in vars(error).items() if key not in _OWN}
     facts["state"] = {key: value[0] for key, value in state.items() if value is not None}
     facts["lossy"] = facts["lossy"] or None in state.values()
     facts["notes"] = [note for note in getattr(group, "__notes__", ()) if not note.startswith("mai: in ")]
     return facts
+
+
+def _given(error: BaseException) -> list[Any]:
+    """Return what makes an exception like *error*; an OSError keeps the names of files out of its ``args``."""
+    if not isinstance(error, OSError) or error.filename is None:
+        return list(error.args)
+    others = [] if error.filename2 is None else [None, error.filename2]
+    return [*error.args, error.filename, *others]
 
 
 def _text(error: BaseException) -> str:
@@ -142,7 +150,10 @@ def _made(facts: dict[str, Any], types: _Types) -> BaseException:
             if "errors" in facts:
                 args = [*args, [_made(one, types) for one in facts["errors"]]]
             error = cls.__new__(cls, *args)
-            error.args = tuple(args)
+            if isinstance(error, OSError):  # the constructor of a class of the user's is not called
+                OSError.__init__(error, *args)
+            else:
+                error.args = tuple(args)
             vars(error).update(facts["state"])
             if _text(error) == message:
                 return _noted(error, facts["notes"])
