@@ -2,10 +2,10 @@
 
 cosmic-ray (which is not among the tools of the project: install it for this) lists what can be changed in ``mai/core``.
 A seeded sample of it is applied, one change at a time, to copies of the repository, and the tests run until one fails:
-first those of the changed file, then all of the kernel, then, for what survives these, the laws. The survivors are printed with their diffs; each is
-either explained in ``EXPLAINED`` below or wants a test. Left out are changes of type annotations, of which no running
-code knows, and ``is`` replaced by ``==``, which is the same for every object that defines no equality of its own.
-All changes: ``--count 0``.
+first those of the changed file, then all of the kernel, then, for what survives these, the laws. The survivors are
+printed with their diffs; each is either explained in ``EXPLAINED`` below or wants a test. Left out are changes of type
+annotations, of which no running code knows, and ``is`` replaced by ``==``, which is the same for every object that
+defines no equality of its own. All changes: ``--count 0``.
 """
 
 import argparse
