@@ -240,15 +240,19 @@ def _spots(plain: Any) -> Iterator[tuple[Any, Any]]:
 
 def tried(target: Target, data: bytes) -> str:
     """Read *data*; return what was wrong with that, "" if nothing was."""
-    started = time.perf_counter()
-    try:
-        target.read(data)
-    except target.errors:
-        pass
-    except Exception as error:  # noqa: BLE001 (it is what is looked for)
-        return f"{type(error).__module__}.{type(error).__name__}: {str(error)[:200]}"
-    took = time.perf_counter() - started
-    return f"it took {took:.1f} s" if took > LIMIT else ""
+    took = LIMIT
+    for _ in range(2):  # one that takes long only once was not slow: the machine was busy
+        if took < LIMIT:
+            break
+        started = time.perf_counter()
+        try:
+            target.read(data)
+        except target.errors:
+            pass
+        except Exception as error:  # noqa: BLE001 (it is what is looked for)
+            return f"{type(error).__module__}.{type(error).__name__}: {str(error)[:200]}"
+        took = time.perf_counter() - started
+    return f"it took {took:.1f} s" if took >= LIMIT else ""
 
 
 def main() -> int:

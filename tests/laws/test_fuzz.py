@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests import fuzz
 from tests.fuzz import TARGETS, damaged, deep, tried
 
 plain = st.recursive(
@@ -44,3 +45,8 @@ def test_the_search_sees_what_breaks_the_rule() -> None:
 
     target = TARGETS["payload"]
     assert tried(type(target)(target.examples, read, ()), b"1").startswith("builtins.KeyError")
+
+
+def test_what_takes_long_each_time_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fuzz, "LIMIT", 0.0)
+    assert tried(TARGETS["payload"], b"1").startswith("it took")
