@@ -152,15 +152,34 @@ def _worker(
         typer.Argument(metavar="TARGET...", help="Modules whose runs to serve: file.py:name or package.module:name."),
     ],
     *,
-    db: Annotated[str, typer.Option(metavar="FILE", help="The journal.", show_default=False)],
+    db: Annotated[
+        str | None, typer.Option(metavar="FILE", help="The journal, if it is a file.", show_default=False)
+    ] = None,
     ttl: Annotated[
         float, typer.Option(metavar="SECONDS", help="After how long without a sign of it another may take over a run.")
     ] = 30.0,
+    restate: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL", help="The admin API of a Restate server, if that has the journal.", show_default=False
+        ),
+    ] = None,
+    ingress: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="The ingress of that server; the default is port 8080 of the same machine."),
+    ] = None,
+    host: Annotated[str, typer.Option(metavar="HOST", help="Where to listen for that server.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(metavar="PORT", help="The port; 0: any that is free.")] = 9080,
+    advertised: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Where that server reaches this worker, if it is another address."),
+    ] = None,
 ) -> None:
     """Carry on the durable runs of Modules, until SIGTERM or Ctrl-C; then let what runs end, or come to a wait."""
-    from mai.cli.durable import serve_runs  # noqa: PLC0415 (no other command needs the engine)
+    from mai.cli.durable import Restate, serve_runs  # noqa: PLC0415 (no other command needs the engine)
 
-    raise typer.Exit(serve_runs(targets, db, ttl))
+    server = None if restate is None else Restate(restate, ingress, host, port, advertised)
+    raise typer.Exit(serve_runs(targets, db, ttl, server))
 
 
 @app.command("serve-mcp")
