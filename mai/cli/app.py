@@ -24,7 +24,7 @@ _RUN_HELP = (
     "Exit codes: 0 ok, 1 the run failed, 2 bad usage, 130 interrupted."
 )
 _FLAGS = ("--trace", "--json", "--traceback")
-_VALUED = ("--timeout", "--answer", "--durable", "--run-id", "--otlp", "--trace-html", "--trace-json")
+_VALUED = ("--timeout", "--answer", "--durable", "--restate", "--run-id", "--otlp", "--trace-html", "--trace-json")
 
 
 def options_first(words: Sequence[str]) -> list[str]:
@@ -96,6 +96,10 @@ def _run(
         str | None,
         typer.Option(metavar="FILE", help="Record the run in this journal, so that it can go on after a kill."),
     ] = None,
+    restate: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Run it on the Restate cluster whose ingress this is; mai worker serves it."),
+    ] = None,
     run_id: Annotated[
         str | None, typer.Option(metavar="ID", help="The id of a durable run: begin it, or go on with it.")
     ] = None,
@@ -123,6 +127,7 @@ def _run(
         traceback=traceback,
         answers=tuple(answer or ()),
         durable=durable,
+        restate=restate,
         run_id=run_id,
     )
     raise typer.Exit(run_target(target, words or [], options))
