@@ -15,12 +15,13 @@ from types import ModuleType
 from typing import Any
 
 import mai.errors
-from mai.errors import StepFailed
+from mai.errors import PayloadError, StepFailed
 from mai.values.casts import written
 
 __all__ = ["Failures"]
 
 _Types = dict[tuple[str, str], type[BaseException]]
+_RAISED = (Exception, CancelledError, BaseExceptionGroup)  # no record ends the process, as a SystemExit would
 _OWN = frozenset({"__notes__", "__mai_trace__"})
 
 
@@ -43,8 +44,15 @@ class Failures:
         return written(facts).encode("utf-8", "backslashreplace"), back
 
     def load(self, data: bytes, modules: Iterable[Any] = ()) -> BaseException:
-        """Return the exception that a record stands for, as the code of *modules* may know it."""
-        return _made(json.loads(data), self._types(modules))
+        """Return the exception that a record stands for, as the code of *modules* may know it.
+
+        Raises:
+            PayloadError: If *data* is no failure.
+        """
+        try:
+            return _made(json.loads(data), self._types(modules))
+        except (ValueError, TypeError, LookupError, RecursionError) as error:
+            raise PayloadError(f"Cannot read a failure from {data[:60]!r}: {error!r}; restore a backup") from error
 
     def _types(self, modules: Iterable[Any]) -> _Types:
         types = self._known | dict(_classes(_ours(mai.errors.MaiError)))
@@ -78,7 +86,7 @@ def _filled(cell: Any) -> bool:
 
 def _classes(values: Iterable[Any]) -> Iterator[tuple[tuple[str, str], type[BaseException]]]:
     for value in values:
-        if isinstance(value, type) and issubclass(value, BaseException):
+        if isinstance(value, type) and issubclass(value, _RAISED):
             yield (value.__module__, value.__qualname__), value
 
 
