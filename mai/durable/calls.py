@@ -13,7 +13,7 @@ from mai.core.frame import PENDING, Frame, Timer
 from mai.core.recorded import StepCall
 from mai.errors import ConfigError
 
-__all__ = ["arm", "around", "check_middleware", "check_named", "expired", "has_deadline", "shown"]
+__all__ = ["arm", "around", "check_middleware", "check_named", "expired", "has_deadline", "recalled", "shown"]
 
 _SHOWN = 4096  # bytes of an input that are kept to be shown
 
@@ -31,6 +31,13 @@ def around(f: Frame) -> Iterator[Any]:
     while f.mod is not None:
         yield f.mod
         f = f.parent
+
+
+def recalled(call: StepCall, value: Any) -> Any:
+    """Return *value*, which was on record, and let the module hear of it: what a model cost still counts."""
+    if (hear := getattr(call.frame.mod, "_mai_replayed", None)) is not None:
+        hear(value)
+    return value
 
 
 def has_deadline(f: Frame) -> bool:

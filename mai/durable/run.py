@@ -15,7 +15,7 @@ from mai.core.frame import Frame, current
 from mai.core.gather import Group, Work
 from mai.core.recorded import Recorded, StepCall, Suspended
 from mai.core.trace import noted
-from mai.durable.calls import arm, around, check_middleware, check_named, expired, has_deadline, shown
+from mai.durable.calls import arm, around, check_middleware, check_named, expired, has_deadline, recalled, shown
 from mai.durable.choices import Choice, strands
 from mai.durable.failures import Failures
 from mai.durable.inside import Inside, Turn
@@ -269,9 +269,7 @@ class DurableRun(Run):
             noted(call.frame, {names.REPLAYED: True})
             raise failed
         self._remember(record.seq, path, call, value)
-        if (hear := getattr(call.frame.mod, "_mai_replayed", None)) is not None:  # as a model, whose cost still counts
-            hear(value)
-        return Recorded(value, record.seq, replayed=True)
+        return Recorded(recalled(call, value), record.seq, replayed=True)
 
     def _remember(self, seq: int, path: str, call: StepCall, value: Any) -> None:
         if call.spec.undo is not None:

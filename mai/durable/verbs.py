@@ -49,7 +49,8 @@ class Run(Protocol):
         """Return what the record at *path* says, or run the step, record what it gave, and return that.
 
         A failure is recorded, too, and raised. A cancel from outside is not. The body of a flow (``call.spec.flow``)
-        runs each time; what is recorded of it is the beginning and the passing of its deadline.
+        runs each time; what is recorded of it is the beginning and the passing of its deadline. Of a value that was on
+        record the module hears: ``_mai_replayed(value)``, if it has that.
         """
         ...
 

@@ -30,6 +30,7 @@ from mai import (
     ask,
     module,
 )
+from mai.models import Budget, ScriptedModel
 
 __all__ = ["Bench", "Conformance", "Outcome"]
 
@@ -154,6 +155,18 @@ async def impatient(n: int) -> str:
         return f"gave up {await add(n)}"
 
 
+MODEL = ScriptedModel("yes", repeat=True)
+
+
+@module(flow=True)
+async def spending(n: int) -> int:
+    with Budget(tokens=1000) as budget:
+        for _ in range(n):
+            await MODEL("go")
+            await slow(n)
+    return budget.spent_tokens
+
+
 def graph_of_four() -> Any:
     g = Graph("four")
     n = g.input("n", int)
@@ -178,6 +191,7 @@ def flaky(fails: int) -> Any:
 
 CASES: dict[str, tuple[Any, Any]] = {
     "a step": (add, 1),
+    "models in a budget": (spending, 3),
     "a plain step": (double, 4),
     "a stream": (words, 3),
     "a model with a set": (label, Doc(text="a", tags={"x", "y", "z"})),

@@ -14,7 +14,7 @@ from mai.core.engine import LocalEngine, Run
 from mai.core.events import post
 from mai.core.frame import PENDING, Frame, Timer, current
 from mai.core.recorded import Recorded, StepCall, Suspended
-from mai.durable.calls import arm, around, check_middleware, check_named
+from mai.durable.calls import arm, around, check_middleware, check_named, recalled
 from mai.durable.inside import Inside
 from mai.durable.questions import about, is_asked
 from mai.durable.restate.body import Body, Entry
@@ -92,9 +92,10 @@ class RestateRun(Run):
         if body.ran:
             return body.value
         try:
-            return caster(call.spec.signature.returns).load(entry.output or b"null")
+            value = caster(call.spec.signature.returns).load(entry.output or b"null")
         except PayloadError as error:
             raise self._mismatch(path, (entry.output or b"").decode(errors="replace"), str(error)) from error
+        return recalled(call, value)
 
     def _mismatch(self, path: str, recorded: str, found: str) -> Suspended:
         lines = f"\n  recorded: {recorded}\n  now:      {found}"
