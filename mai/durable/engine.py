@@ -23,6 +23,7 @@ from mai.durable.code import Code, Codes
 from mai.durable.driver import LOOK, Driver, attention, through, uncancel
 from mai.durable.failures import Failures
 from mai.durable.records import ENDED, Journal, Record, RunInfo, Status, What
+from mai.durable.segments import is_mark
 from mai.errors import AskError, ConfigError, MaiError, UnknownRun
 from mai.types import Payload
 from mai.values.casts import caster
@@ -185,10 +186,10 @@ class DurableEngine(LocalEngine):
             outcome = "replayed"
             return value
         except asyncio.CancelledError:
-            outcome = "cancelled"
+            outcome = "suspended" if self.closing else "cancelled"
             raise
         finally:
-            if h.outcome == "running":  # nothing of it ran here
+            if h.outcome in ("running", "suspended") and h.outcome != outcome:  # nothing of it ran here, or not its end
                 ended(h, outcome)
             if self._drivers.get(driver.run_id) is driver:
                 del self._drivers[driver.run_id]
@@ -246,7 +247,9 @@ class DurableEngine(LocalEngine):
         code = None if info is None else self._codes.find(info)
         if info is None or code is None or info.status in ENDED or info.status == "needs_attention":
             return
-        if run_id in self._drivers or self.closing or not (await self._is_free(info)):
+        if run_id in self._drivers or not (await self._is_free(info)):
+            return
+        if run_id in self._drivers or self.closing:  # since it was asked for
             return
         driver = self._drivers[run_id] = Driver(self, run_id, code, info.input, info.due, woken=True)
         self._begin(driver, scoped(ROOT, auth=self.auth), driver.drive)
@@ -429,7 +432,7 @@ class DurableEngine(LocalEngine):
             UnknownRun: If there is no such run.
         """
         await self._made(run_id)
-        return await self.journal.history(run_id)
+        return [record for record in await self.journal.history(run_id) if not is_mark(record.path)]
 
     def outcome(self, info: RunInfo, code: Code | None) -> Any:
         """Return the value of a run that has ended, or raise its error."""
