@@ -31,7 +31,7 @@ from mai.durable.restate.client import End, RestateClient
 from mai.durable.restate.commands import ContextCommands
 from mai.durable.restate.history import records_of
 from mai.durable.restate.server import Server
-from mai.durable.restate.service import FACTS, service_of
+from mai.durable.restate.service import FACTS, Limits, service_of
 from mai.durable.restate.turns import Commands
 from mai.errors import AskError, ConfigError, NeedsAttention, RunExists, StepFailed, UnknownRun
 from mai.types import Payload
@@ -70,6 +70,7 @@ class RestateEngine(LocalEngine):
         inactivity: How long a run may wait before it leaves memory [s]; None: as the server has it (a minute). A step
             that takes longer is not cancelled before it ends.
         longest: How long a step may take then [s], before the server gives it up and lets it begin anew.
+        retention: How long what came of a run is kept after its end [s]; then its id may begin another one.
         errors: Exception classes that replays may raise beside those that steps and flows themselves can name.
         auth: The ``auth`` of the runs: it is in no journal.
         max_threads: As of `mai.LocalEngine`.
@@ -104,6 +105,7 @@ class RestateEngine(LocalEngine):
         prefix: str = "",
         inactivity: float | None = None,
         longest: float = 86_400.0,
+        retention: float = 604_800.0,
         errors: Iterable[type[Exception]] = (),
         auth: Any = None,
         max_threads: int = 64,
@@ -116,7 +118,8 @@ class RestateEngine(LocalEngine):
         self.closing: bool = False
         self.busy: Busy = Busy()
         limit = None if inactivity is None else checked("RestateEngine", "inactivity", inactivity, PAUSE)
-        self._limits = limit, checked("RestateEngine", "longest", longest, SECONDS)
+        kept = checked("RestateEngine", "retention", retention, SECONDS)
+        self._limits = Limits(limit, checked("RestateEngine", "longest", longest, SECONDS), kept)
         self._where = admin, ingress, host, port, advertised
         self._client: RestateClient | None = None
         self._codes = Codes()
@@ -154,7 +157,7 @@ class RestateEngine(LocalEngine):
             version = digest(written([plans, *self._limits]).encode())[:16]
             uri = f"{self._uri}/{version}"
             if plans and uri != self._registered:
-                served = [service_of(self, code, name, *self._limits) for name, code in self._served.items()]
+                served = [service_of(self, code, name, self._limits) for name, code in self._served.items()]
                 self._server.offer(served)
                 await self.client.register(uri)
                 self._registered = uri
@@ -410,8 +413,10 @@ class RestateEngine(LocalEngine):
         return json.loads(await self.client.tell(service, run_id, "about", b"{}"))
 
     async def _service(self, run_id: str) -> str:
-        known = self._begun.get(run_id)  # the server may not know of the run yet
-        return known or str((await self._row(run_id))["target_service_name"])
+        if run_id in self._begun:  # the server may not know of the run yet
+            await self._register()
+            return self._begun[run_id]
+        return str((await self._row(run_id))["target_service_name"])
 
     async def _row(self, run_id: str) -> Mapping[str, Any]:
         """Return what the server knows of a run."""
