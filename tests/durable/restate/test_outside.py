@@ -1,7 +1,7 @@
 """Runs on a real server, begun and told things by a runner while an engine serves them."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -11,12 +11,7 @@ import mai
 from mai import BlockingDelay, Context, DeadlineExceeded, Parallel, ask, module
 from mai.durable.restate import RemoteRun, RestateEngine, RestateRunner
 from mai.errors import ConfigError, RunExists, UnknownRun
-from tests.durable.restate_servers import Servers, find_server
-
-pytest.importorskip("restate")
-pytest.importorskip("granian")
-if find_server() is None:
-    pytest.skip("no restate-server: npm install @restatedev/restate-server", allow_module_level=True)
+from tests.durable.restate_servers import Servers
 
 pytestmark = pytest.mark.slow
 
@@ -55,13 +50,6 @@ refusing = (add >> refuse).with_(name="refusing")
 waiting = (add >> BlockingDelay(600.0)).with_(name="waiting")
 named = (add >> who).with_(name="named")
 MODULES = [both, refusing, waiting, named, approve, parcel]
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
-    """A server that the tests of this file share."""
-    with Servers(tmp_path_factory.mktemp("restate")) as servers:
-        yield servers
 
 
 @asynccontextmanager
