@@ -182,7 +182,7 @@ class SimulationLoop(asyncio.BaseEventLoop):
                 self.crew.wake()
 
     def _listen(self) -> None:
-        """Wait a little for threads that are not simulated, which may make something ready; long if nothing else can."""
+        """Wait for threads that are not simulated, which may make something ready: long if nothing else can."""
         self._called.clear()
         if not self._ready:
             timed = any(not timer._cancelled for timer in self._scheduled)
