@@ -257,14 +257,20 @@ class DurableRun(Run):
         if record.version != call.spec.version:
             raise past.mismatch(path, f"version {record.version!r}", f"version {call.spec.version!r}")
         self.segment.repeats += 1
-        if record.error is not None:
-            noted(call.frame, {names.REPLAYED: True})
-            raise self._failures.load(record.error, around(call.frame))
+        failed = value = None
         try:
-            value = caster(call.spec.signature.returns).load(record.output or b"null")
+            if record.error is not None:
+                failed = self._failures.load(record.error, around(call.frame))
+            else:
+                value = caster(call.spec.signature.returns).load(record.output or b"null")
         except PayloadError as error:
-            raise past.mismatch(path, _text(record.output or b""), str(error)) from error
+            raise past.mismatch(path, _text(record.error or record.output or b""), str(error)) from error
+        if failed is not None:
+            noted(call.frame, {names.REPLAYED: True})
+            raise failed
         self._remember(record.seq, path, call, value)
+        if (hear := getattr(call.frame.mod, "_mai_replayed", None)) is not None:  # as a model, whose cost still counts
+            hear(value)
         return Recorded(value, record.seq, replayed=True)
 
     def _remember(self, seq: int, path: str, call: StepCall, value: Any) -> None:

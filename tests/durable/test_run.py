@@ -767,6 +767,17 @@ class Rich(Exception):
         self.client = client
 
 
+class Unread(OSError):
+    """An exception of the user's with a constructor of its own."""
+
+    def __init__(self, first: str, second: str) -> None:
+        super().__init__(first, second)
+
+
+def known(error: Exception) -> bool:
+    return type(error).__name__ not in ("Local", "UnicodeDecodeError")
+
+
 @simulated
 async def test_a_failure_is_the_same_at_first_and_in_each_replay(bench: MemoryBench) -> None:
     class Hidden(Exception):
@@ -782,7 +793,8 @@ async def test_a_failure_is_the_same_at_first_and_in_each_replay(bench: MemoryBe
         Boom(3), KeyError("k"), OSError(2, "gone"), ConfigError("c"), DeadlineExceeded("d", step_id="x", timeout=2.0),
         Hidden("h"), Rich("r"), Rich("r", object()), make(), ExceptionGroup("g", [Boom(1), ValueError("v")]),
         UnicodeDecodeError("utf-8", b"\xff", 0, 1, "bad"), ValueError("no", math.nan), Boom(("a", "tuple")),
-        asyncio.CancelledError("own"),
+        asyncio.CancelledError("own"), FileNotFoundError(2, "no such file", "a.txt"), Unread("a", "b"),
+        OSError(18, "another disk", "a.txt", None, "b.txt"), ExceptionGroup("g", [PermissionError(13, "no", "a.txt")]),
     ]  # fmt: skip
 
     @module
@@ -796,15 +808,16 @@ async def test_a_failure_is_the_same_at_first_and_in_each_replay(bench: MemoryBe
             await fails(n)
         except BaseException as error:  # noqa: BLE001 (to look at it)
             seen = f"{type(error).__name__} {error} {error.args!r} {getattr(error, 'client', '-')}"
+            seen += f" {getattr(error, 'filename', '')} {getattr(error, 'filename2', '')}"
             return f"{seen} {sorted(vars(error).keys() - {'__notes__', '__mai_trace__'})} {await add(n)}"
         return ""
 
     for n, error in enumerate(errors):
         first = await bench.killed(look, n, f"one {n}", -1)
+        assert f" {error} {error.args!r} " in first.value or not isinstance(error, OSError)
         assert await bench.killed(look, n, f"two {n}", 0, after=True) is None
         assert (await bench.killed(look, n, f"two {n}", -1)) == first
-        known = type(error).__name__ not in ("Local", "UnicodeDecodeError")
-        assert first.value.startswith(type(error).__name__ if known else "StepFailed")
+        assert first.value.startswith(type(error).__name__ if known(error) else "StepFailed")
 
 
 @simulated
