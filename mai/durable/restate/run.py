@@ -20,6 +20,7 @@ from mai.durable.questions import about, is_asked
 from mai.durable.restate.body import Body, Entry
 from mai.durable.restate.mail import Mail
 from mai.durable.restate.turns import Turns
+from mai.durable.segments import Opening, opened, tell_begin
 from mai.errors import DeadlineExceeded, PayloadError, ReplayMismatch
 from mai.types import Question
 from mai.values.casts import caster, written
@@ -54,6 +55,10 @@ class RestateRun(Run):
         self._mail = Mail(turns)
         self._busy = engine.busy
         self._count = 0
+
+    def spanned(self, f: Frame, opening: Opening) -> Any:
+        """Open the span of a flow, each time that it is run."""
+        return opened(f, opening)
 
     # ---------------------------------------------------------------- steps and flows
 
@@ -104,8 +109,9 @@ class RestateRun(Run):
 
     async def _flow(self, path: str, call: StepCall) -> Recorded:
         """Run the body of a flow; its deadline is a timer of the journal."""
-        check_middleware(path, call)
         f = call.frame
+        tell_begin(f)
+        check_middleware(path, call)
         timer = await self._begin_deadline(path, f) if call.spec.limit is not None or f.timer is PENDING else None
         try:
             return Recorded(await call.run(), 0, replayed=False)
