@@ -11,11 +11,16 @@ from mai.core.clock import clock
 from mai.core.drive import Worker
 from mai.core.frame import PENDING, Frame, Timer
 from mai.core.recorded import StepCall
+from mai.core.spec import Spec
 from mai.errors import ConfigError
 
-__all__ = ["arm", "around", "check_middleware", "check_named", "expired", "has_deadline", "shown"]
+__all__ = ["arm", "around", "check_middleware", "check_named", "expired", "has_deadline", "has_own_code", "shown"]
 
 _SHOWN = 4096  # bytes of an input that are kept to be shown
+_COMPOSITES = frozenset(
+    {"attempt", "blocking_delay", "conditional", "graph", "loop", "map", "non_blocking_delay", "parallel", "race",
+     "sequential", "switch"}
+)  # fmt: skip
 
 
 def shown(call: StepCall) -> bytes | None:
@@ -36,6 +41,11 @@ def around(f: Frame) -> Iterator[Any]:
 def has_deadline(f: Frame) -> bool:
     """Say whether the call *f* has a deadline that no call around it serves."""
     return f.timer is PENDING or isinstance(f.timer, Timer)
+
+
+def has_own_code(spec: Spec) -> bool:
+    """Say whether a flow has code that may start tasks of its own, of which nobody knows."""
+    return bool(spec.middleware) or spec.what[1] not in _COMPOSITES
 
 
 def expired(f: Frame) -> bool:

@@ -20,7 +20,6 @@ from mai.core.frame import Scope, scoped
 from mai.core.recorded import Suspended
 from mai.core.trace import TraceHandle
 from mai.durable.code import Code
-from mai.durable.past import PATIENCE
 from mai.durable.records import ENDED, Lease, Record, RunInfo, Status, What
 from mai.durable.run import DurableRun, Unloaded
 from mai.errors import DeadlineExceeded, Fenced, NeedsAttention, PayloadError, ReplayMismatch
@@ -168,10 +167,7 @@ class Driver:
         if info.claims > MAX_CLAIMS:
             await self.engine.journal.release(lease, status="needs_attention")
             raise attention(self.run_id, f"it was taken up {MAX_CLAIMS} times without getting a step further")
-        run = self.run = DurableRun(
-            self.engine, lease, info, self.code.past(records), self.see,
-            patience=PATIENCE if info.fingerprint == self.code.fingerprint else 0.0,
-        )  # fmt: skip
+        run = self.run = DurableRun(self.engine, lease, info, self.code.past(records), self.see)
         try:
             if info.cancelled and not records:
                 return await self._ended(run, scope, None, asyncio.CancelledError())

@@ -14,7 +14,7 @@ from mai.core.events import post
 from mai.core.frame import Frame, current
 from mai.core.gather import Group, Work
 from mai.core.recorded import Recorded, StepCall, Suspended
-from mai.durable.calls import arm, around, check_middleware, check_named, expired, has_deadline, shown
+from mai.durable.calls import arm, around, check_middleware, check_named, expired, has_deadline, has_own_code, shown
 from mai.durable.choices import Choice, strands
 from mai.durable.failures import Failures
 from mai.durable.inside import Inside, Turn
@@ -54,19 +54,22 @@ class DurableRun(Run):
 
     def __init__(
         self, engine: "DurableEngine", lease: Lease, info: RunInfo, records: list[Record],
-        unloads: Callable[[], object], *, patience: float = PATIENCE,
+        unloads: Callable[[], object],
     ) -> None:  # fmt: skip
         self.engine: LocalEngine = engine
         self.lease = lease
         self.run_id = lease.run_id
         self.inside: Inside = Inside(engine, lease.run_id)
-        self.past: Past = Past(lease.run_id, records, cancelled=info.cancelled, patience=patience)
         self.choices: set[Choice] = set()  # of the gathers that go on
+        self.past: Past = Past(
+            lease.run_id, records, cancelled=info.cancelled, at_work=self._is_at_work,
+            patience=lambda: PATIENCE if self._own_flows else 0.0,
+        )  # fmt: skip
         self.rests: Rests = Rests(lambda: engine.linger, self._unload, lambda: strands(self.choices))
         self.undos: list[tuple[int, str, Any, Any]] = []
         self.waits: list[Rest] = []
         self.dues: dict[str, float] = {}
-        self._unloads = unloads
+        self._unloads, self._own_flows = unloads, 0  # flows whose code may make tasks of its own
         self._journal = engine.journal
         self._failures: Failures = engine.failures
 
@@ -102,11 +105,13 @@ class DurableRun(Run):
     async def _flow(self, path: str, call: StepCall) -> Recorded:
         """Run the body of a flow, with what is left of its time."""
         check_middleware(path, call)
-        f, mark = call.frame, path + ("#1" if call.frame.n == -1 else "")
+        f, mark, own = call.frame, path + ("#1" if call.frame.n == -1 else ""), has_own_code(call.spec)
         in_time = await self._begin_deadline(mark, f) if has_deadline(f) else True
+        self._own_flows += own
         try:
             value = await call.run()
         finally:
+            self._own_flows -= own
             self.past.forget(mark)
             self.dues.pop(mark, None)
             if expired(f) and self.stopped is None:
@@ -333,6 +338,10 @@ class DurableRun(Run):
     def stop(self, why: BaseException) -> Suspended:
         """Let every verb end with Suspended, which is returned."""
         return self.past.stop(why, self.rests.open)
+
+    def _is_at_work(self, held: int) -> bool:
+        """Say whether a branch is in no verb, if so many wait for the end of the past: it does something of its own."""
+        return held + len(self.rests.open) < strands(self.choices)
 
     def _unload(self) -> None:
         if not self.past.is_held() and self.stopped is None:
