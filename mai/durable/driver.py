@@ -43,25 +43,30 @@ class Driver:
     Attributes:
         control: Of the handle that events and questions go to.
         run: The run while it is held here and goes on.
+        controls: Of all handles of the run.
+        adopted: Whether it was taken up from the journal, and nobody here asked for it: so it can wait for a place.
         waits: Whether there is nothing to do but to wait.
         made: Whether the journal knows of the run.
         is_made: Rings when it does.
     """
 
     def __init__(
-        self, engine: "DurableEngine", run_id: str, code: Code, data: bytes, due: float | None, *, woken: bool = False
+        self, engine: "DurableEngine", run_id: str, code: Code, data: bytes, due: float | None, *, adopted: bool = False
     ) -> None:
         self.engine = engine
         self.run_id = run_id
         self.code = code
         self.data = data
         self.control: Control | None = None
+        self.controls: list[Control] = []
+        self.adopted: bool = adopted
         self.run: DurableRun | None = None
         self.waits: bool = False
         self.made: bool = False
         self.is_made: Bell = Bell()
         self._due = due
-        self._changed, self._news, self._seen, self._woken = Bell(), 0, 0, woken
+        self._placed: bool = adopted  # whoever adopts it has taken a place for it
+        self._changed, self._news, self._seen, self._woken = Bell(), 0, 0, adopted
 
     def inform(self, what: What | None = None) -> None:
         """Take note of something that happened to the run, in its own loop."""
@@ -108,22 +113,48 @@ class Driver:
     async def drive(self, scope: Scope, h: TraceHandle[Any], held: Any = None) -> Any:
         """Carry the run on until it has ended, and give or raise what came of it."""
         self._note_made()
-        while True:
-            while held is None:
-                asked: tuple[RunInfo, Any] | None = await through(self.engine, self.run_id, self._claimed())
-                if asked is None:
-                    continue
-                info, held = asked
-                if info.status in ENDED:
-                    return self.engine.outcome(info, self.code)
-                if info.status == "needs_attention":
-                    raise attention(self.run_id)
-                if held is None:
-                    await self._wait(info)
-            found = await self._carried(scope, h, *held)
-            if found is not _LOST:
-                return found
-            held, scope.env = None, scope.env._replace(sink=None)
+        try:
+            while True:
+                await self._take_place()
+                while held is None:
+                    asked: tuple[RunInfo, Any] | None = await through(self.engine, self.run_id, self._claimed())
+                    info, held = asked or (None, None)
+                    if info is not None and info.status in ENDED:
+                        return self.engine.outcome(info, self.code)
+                    if info is not None and held is None:
+                        await self._wait(info)
+                found = await self._carried(scope, h, *held)
+                if found is not _LOST:
+                    return found
+                held, scope.env = None, scope.env._replace(sink=None)
+        finally:
+            self._give_place()
+
+    async def _take_place(self) -> None:
+        """Be counted among the runs that are carried on, at once or, if it can wait, when there is a place."""
+        if not self._placed and self.adopted:
+            self.waits = True
+            try:
+                if not await self.engine.places.turn(self):
+                    raise asyncio.CancelledError
+            finally:
+                self.waits = False
+        elif not self._placed:
+            self.engine.places.take()
+        self._placed = True
+
+    def _give_place(self) -> None:
+        if self._placed:
+            self._placed = False
+            self.engine.places.give()
+
+    def attend(self, control: Control) -> None:
+        """Note that one more handle waits for the run: from now on it waits for no place."""
+        self.controls.append(control)
+        if self.control is not None:
+            control.questions = self.control.questions  # it answers the same ones
+            self.adopted = False
+            self.engine.places.admit(self)
 
     async def _claimed(self) -> tuple[RunInfo, Any]:
         """Return what is known of the run, and what claiming it gave, if it looks as if it could be carried on."""
@@ -140,8 +171,11 @@ class Driver:
 
     async def _wait(self, info: RunInfo) -> None:
         """Wait until something has happened to a run that is not held here, or its time has come."""
+        if info.status == "needs_attention":
+            raise attention(self.run_id)
         if self.engine.closing:
             raise asyncio.CancelledError
+        self._give_place()
         limit = None if info.due is None else max(0.0, info.due - clock.wall())
         if info.owner is not None or limit == 0.0:  # somebody else has it, or is about to
             limit = LOOK
@@ -159,6 +193,7 @@ class Driver:
             self.see()
             if timer is not None:
                 timer.cancel()
+        await self._take_place()
 
     async def _carried(
         self, scope: Scope, h: TraceHandle[Any], lease: Lease, info: RunInfo, records: list[Record]

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from mai.core.engine import LocalEngine, Run
-from mai.errors import ConfigError
+from mai.errors import AskError, ConfigError
 from mai.values.events import Question
 
 if TYPE_CHECKING:
@@ -44,7 +44,14 @@ class Turn:
         self._engine, self._run_id, self._name = engine, run_id, name
 
     def get_loop(self) -> "asyncio.AbstractEventLoop":
-        """Return the loop of the engine."""
+        """Return the loop of the engine.
+
+        Raises:
+            AskError: If nobody takes an answer any more.
+        """
+        if not self._engine.is_open:
+            where = f"the block of its engine was left; answer({self._run_id!r}, ...) by an engine that is open"
+            raise AskError(f"The question {self._name!r} waits in the journal: {where}")
         return self._engine.loop  # type: ignore[no-any-return]
 
     def done(self) -> bool:
@@ -53,4 +60,4 @@ class Turn:
 
     def set_result(self, data: bytes) -> None:
         """Send the answer."""
-        self._engine.soon(self._engine.journal.signal(self._run_id, self._name, data))
+        self._engine.send(self._run_id, self._name, data)

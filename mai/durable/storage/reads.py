@@ -1,13 +1,12 @@
 """What can be asked of a journal; each function reads one state of it, and verifies what it reads."""
 
-import base64
-import json
 from collections.abc import Collection
 from typing import Any
 
 from ...core.clock import clock
 from ...errors import UnknownRun
 from ..records import Record, RunInfo, Signal, Status
+from ..rules import exported
 from . import blobs
 from .rows import RUN_COLUMNS, Book, checked_run, record_of, record_rows, run_info, run_row, signal_of, signal_rows
 
@@ -78,28 +77,5 @@ def orphans(book: Book, limit: int, targets: Collection[str] | None) -> list[str
 def export(book: Book, run_id: str) -> dict[str, Any]:
     """Return all that is known of a run as JSON data."""
     info = run_info(book, run_row(book, run_id))
-    facts = {name: getattr(info, name) for name in RunInfo.__dataclass_fields__}
-    facts["plan"] = json.loads(blob(book, info.plan)) if info.plan else None
-    return {
-        "run": _plain(facts | {"waits": dict(info.waits)}),
-        "records": [
-            _plain({name: getattr(record, name) for name in Record.__dataclass_fields__})
-            for record in history(book, run_id)
-        ],
-        "signals": [
-            _plain({name: getattr(signal, name) for name in Signal.__dataclass_fields__})
-            for signal in signals(book, run_id)
-        ],
-    }
-
-
-def _plain(facts: dict[str, Any]) -> dict[str, Any]:
-    """Return *facts* with each payload as the JSON that it is; what is none is given as base64."""
-    return {name: _json(value) if isinstance(value, bytes) else value for name, value in facts.items()}
-
-
-def _json(data: bytes) -> Any:
-    try:
-        return json.loads(data)
-    except ValueError:
-        return {"base64": base64.b64encode(data).decode()}
+    plan = blob(book, info.plan) if info.plan else None
+    return exported(info, plan, history(book, run_id), signals(book, run_id))

@@ -1,21 +1,21 @@
 """How runs, records and signals become rows, and rows become them again, with their checksum verified."""
 
 import json
-import math
 import sqlite3
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 from ...core.clock import clock
-from ...errors import ConfigError, CorruptJournal, UnknownRun
+from ...errors import CorruptJournal, UnknownRun
 from ..records import Record, RunInfo, Signal
+from ..rules import seconds
 from . import blobs
 from .checksum import checksum, record_checksum
 
 __all__ = [
     "RECORD_COLUMNS", "RUN_COLUMNS", "SIGNAL_COLUMNS", "Book", "RecordRow", "RunRow", "SignalRow", "checked_record",
     "checked_run", "checked_signal", "gathered", "record_of", "record_row", "record_rows", "run_info", "run_row",
-    "save", "seconds", "signal_of", "signal_rows", "spread",
+    "save", "signal_of", "signal_rows", "spread",
 ]  # fmt: skip
 
 
@@ -89,19 +89,6 @@ SIGNAL_COLUMNS: Final = ", ".join(SignalRow._fields)
 _UPDATE: Final = f"UPDATE mai_run SET {' = ?, '.join(RunRow._fields)} = ?, crc = ? WHERE run_id = ?"
 
 
-def seconds(name: str, value: float | None) -> float | None:
-    """Return a time as SQLite keeps it.
-
-    Raises:
-        ConfigError: If it is not finite; SQLite would make NULL of NaN.
-    """
-    if value is None:
-        return None
-    if not math.isfinite(value):
-        raise ConfigError(f"{name}={value!r} cannot be recorded: give seconds since the epoch, or None")
-    return float(value)
-
-
 def run_row(book: Book, run_id: str) -> RunRow:
     """Read the row of a run.
 
@@ -145,7 +132,9 @@ def run_info(book: Book, row: RunRow) -> RunInfo:
     until = None
     if row.owner is not None:
         lease = book.connection.execute("SELECT leased, ttl FROM mai_owner WHERE owner = ?", (row.owner,)).fetchone()
-        until = None if lease is None else clock.wall() + sum(lease) - clock.now()
+        now = clock.now()
+        if lease is not None:  # one of the future was written before this machine was started again
+            until = clock.wall() + (sum(lease) - now if lease[0] <= now else 0.0)
     facts: Mapping[str, Any] = row._asdict() | {
         "input": gathered(book, row.input),
         "output": gathered(book, row.output),

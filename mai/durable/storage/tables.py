@@ -1,6 +1,7 @@
 """A program's own tables in the file of the journal, open to it for one transaction."""
 
 import sqlite3
+import weakref
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
@@ -46,6 +47,26 @@ class Tables:
     def executemany(self, sql: str, parameters: Iterable[Parameters]) -> sqlite3.Cursor:
         """Run one statement for each set of parameters."""
         return self._connection.executemany(sql, parameters)
+
+    @classmethod
+    def in_memory(cls) -> "Tables":
+        """Return tables that are in no file, and end with their last user."""
+        connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+        tables = cls(connection)
+        weakref.finalize(tables, connection.close)
+        return tables
+
+    @contextmanager
+    def transaction(self) -> Generator[None]:
+        """Let what is written in the block be written as a whole or not at all."""
+        self._connection.execute("BEGIN")
+        try:
+            with self.guarded():
+                yield
+        except BaseException:
+            self._connection.execute("ROLLBACK")
+            raise
+        self._connection.execute("COMMIT")
 
     @contextmanager
     def guarded(self) -> Generator[None]:
