@@ -24,6 +24,7 @@ from mai.durable.driver import LOOK, Driver, attention, through, uncancel
 from mai.durable.failures import Failures
 from mai.durable.places import Places
 from mai.durable.records import ENDED, Journal, Record, RunInfo, Status, What
+from mai.durable.storage.tables import ERRORS
 from mai.durable.uptake import Uptake
 from mai.errors import AskError, ConfigError, UnknownRun
 from mai.types import Payload
@@ -92,7 +93,7 @@ class DurableEngine(LocalEngine):
     ) -> None:
         super().__init__(max_threads=max_threads, max_abandoned=max_abandoned)
         self.journal: Journal = journal
-        self.failures: Failures = Failures(errors)
+        self.failures: Failures = Failures([*errors, *ERRORS])
         self.owner: str = fresh_id()
         self.auth: Any = auth
         self.ttl: float = checked("DurableEngine", "ttl", ttl, SECONDS)

@@ -1,8 +1,11 @@
 """The body of a step, seen from its run: nothing in it is recorded, and it cannot wait durably."""
 
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from mai.core.engine import LocalEngine, Run
+from mai.durable.records import Record
+from mai.durable.transactions import Transaction
 from mai.errors import AskError, ConfigError
 from mai.values.events import Question
 
@@ -19,9 +22,17 @@ class Inside(Run):
 
     durable = True
 
-    def __init__(self, engine: "DurableEngine", run_id: str) -> None:
+    def __init__(self, engine: "DurableEngine", run_id: str, transact: Callable[..., Awaitable[Record]]) -> None:
         self.engine: LocalEngine = engine
         self.run_id = run_id
+        self._transact = transact
+
+    async def value(self, path: str, make: Callable[[], Any]) -> Any:
+        """Make the value; that of a transaction in there, where it is recorded with what it did."""
+        if isinstance(make, Transaction):
+            record = await self._transact(path, make)
+            return make.read(record.output)
+        return make()
 
     async def sleep(self, path: str, seconds: float) -> None:
         """Refuse."""

@@ -18,6 +18,7 @@ from mai.core.gather import held_slot
 from mai.core.recorded import Suspended
 from mai.durable.choices import Choice
 from mai.durable.records import Kind, Record
+from mai.durable.rules import INSIDE
 from mai.errors import ReplayMismatch
 
 __all__ = ["Past"]
@@ -250,4 +251,4 @@ class Past:
 
 def _is_own(path: str) -> bool:
     """Say whether a record is of the engine's own doing, and not asked for by the code of a flow."""
-    return path.startswith("!") or "!undo" in path
+    return path.startswith("!") or "!undo" in path or INSIDE in path

@@ -22,6 +22,7 @@ from mai.durable.past import PATIENCE, Past
 from mai.durable.questions import about, about_path, is_asked, refuse, refused_path
 from mai.durable.records import Kind, Lease, Record, RunInfo
 from mai.durable.rests import LATE, Rest, Rests
+from mai.durable.transactions import Transaction
 from mai.errors import AlreadyRecorded, DeadlineExceeded, MaiError, PayloadError
 from mai.types import Question
 from mai.values.casts import caster, written
@@ -59,7 +60,7 @@ class DurableRun(Run):
         self.engine: LocalEngine = engine
         self.lease = lease
         self.run_id = lease.run_id
-        self.inside: Inside = Inside(engine, lease.run_id)
+        self.inside: Inside = Inside(engine, lease.run_id, self.transact)
         self.choices: set[Choice] = set()  # of the gathers that go on
         self.past: Past = Past(
             lease.run_id, records, cancelled=info.cancelled, at_work=self._is_at_work,
@@ -132,6 +133,8 @@ class DurableRun(Run):
     async def value(self, path: str, make: Callable[[], Any]) -> Any:
         """Return what was recorded, or record what *make* gives."""
         self.past.enter()
+        if isinstance(make, Transaction):
+            return await self._transacted(path, make)
         if (record := self.past.get(path, "value")) is not None:
             return json.loads(record.output or b"null")
         made = make()
@@ -317,7 +320,30 @@ class DurableRun(Run):
         record = Record(path, kind, started=started, ended=clock.wall(), **facts)
         return await self._made(self._journal.append(self.lease, record))  # type: ignore[no-any-return]
 
-    async def _made(self, write: Awaitable[Any]) -> Any:
+    async def _transacted(self, path: str, asked: Transaction) -> Any:
+        """Return what is on record of a transaction of a flow, or make it, and record a failure."""
+        record, started = self.past.get(path, "step"), clock.wall()
+        if record is None:
+            await self.past.turn(path)
+            try:
+                record = await self.transact(path, asked)
+            except Exception as failure:
+                if failure is not asked.raised:
+                    raise
+                error, raised = self._failures.crossed(failure, around(current()))
+                await self._write(path, "step", started, error=error)
+                raise raised from None
+        if record.error is not None:
+            raise self._failures.load(record.error, around(current()))
+        return asked.read(record.output)
+
+    async def transact(self, path: str, asked: Transaction) -> Record:
+        """Do what is asked and record it, in one transaction, unless it is on record."""
+        self.past.enter()
+        record = Record(path, "step", started=clock.wall())
+        return await self._made(self._journal.transact(self.lease, record, asked.write), asked)  # type: ignore[no-any-return]
+
+    async def _made(self, write: Awaitable[Any], asked: Transaction | None = None) -> Any:
         """Return what a write gives, once it is made: a cancel that comes meanwhile waits for it."""
         task, cancel = asyncio.ensure_future(write), None
         self.rests.move(1)
@@ -330,7 +356,8 @@ class DurableRun(Run):
         finally:
             self.rests.move(-1)
         if (failure := task.exception()) is not None:
-            raise failure if isinstance(failure, AlreadyRecorded) else self.stop(failure)
+            own = isinstance(failure, AlreadyRecorded) or (asked is not None and failure is asked.raised)
+            raise failure if own else self.stop(failure)
         if cancel is not None:
             raise cancel
         return task.result()

@@ -16,7 +16,7 @@ from .errors import Crash, SimulationError
 from .orders import Order
 from .simulation import Simulation
 
-RECORDS = ("append", "take")
+RECORDS = ("append", "take", "transact")
 WRITES = ("create", "claim", *RECORDS, "release", "finish")
 MOST = 1_000  # lives of one run
 RUN_ID = "checked"

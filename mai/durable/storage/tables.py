@@ -6,7 +6,12 @@ from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
-__all__ = ["Tables"]
+__all__ = ["ERRORS", "Tables"]
+
+ERRORS: Final = (  # which replays may raise
+    sqlite3.DataError, sqlite3.DatabaseError, sqlite3.IntegrityError, sqlite3.InterfaceError, sqlite3.InternalError,
+    sqlite3.NotSupportedError, sqlite3.OperationalError, sqlite3.ProgrammingError,
+)  # fmt: skip
 
 Parameters = Sequence[Any] | Mapping[str, Any]  # whatever sqlite3 takes
 
@@ -16,7 +21,7 @@ _READS: Final = {sqlite3.SQLITE_READ, sqlite3.SQLITE_SELECT}
 
 
 class Tables:
-    """What the function given to `SQLiteJournal.transact` writes with.
+    """What the function given to `transaction` writes with.
 
     It can do everything with the program's own tables in the same file, and read those of the journal; it can neither
     write those nor end the transaction.
