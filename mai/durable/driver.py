@@ -20,6 +20,7 @@ from mai.core.frame import Scope, scoped
 from mai.core.recorded import Suspended
 from mai.core.trace import TraceHandle
 from mai.durable.code import Code
+from mai.durable.places import Place
 from mai.durable.records import ENDED, Lease, Record, RunInfo, Status, What
 from mai.durable.run import DurableRun, Unloaded
 from mai.errors import DeadlineExceeded, Fenced, NeedsAttention, PayloadError, ReplayMismatch
@@ -44,7 +45,7 @@ class Driver:
         control: Of the handle that events and questions go to.
         run: The run while it is held here and goes on.
         controls: Of all handles of the run.
-        adopted: Whether it was taken up from the journal, and nobody here asked for it: so it can wait for a place.
+        place: Among the runs that are carried on at once.
         waits: Whether there is nothing to do but to wait.
         made: Whether the journal knows of the run.
         is_made: Rings when it does.
@@ -59,13 +60,12 @@ class Driver:
         self.data = data
         self.control: Control | None = None
         self.controls: list[Control] = []
-        self.adopted: bool = adopted
+        self.place: Place = Place(engine.places, taken=adopted)
         self.run: DurableRun | None = None
         self.waits: bool = False
         self.made: bool = False
         self.is_made: Bell = Bell()
         self._due = due
-        self._placed: bool = adopted  # whoever adopts it has taken a place for it
         self._changed, self._news, self._seen, self._woken = Bell(), 0, 0, adopted
 
     def inform(self, what: What | None = None) -> None:
@@ -115,7 +115,7 @@ class Driver:
         self._note_made()
         try:
             while True:
-                await self._take_place()
+                await self.place.take()
                 while held is None:
                     asked: tuple[RunInfo, Any] | None = await through(self.engine, self.run_id, self._claimed())
                     info, held = asked or (None, None)
@@ -128,33 +128,7 @@ class Driver:
                     return found
                 held, scope.env = None, scope.env._replace(sink=None)
         finally:
-            self._give_place()
-
-    async def _take_place(self) -> None:
-        """Be counted among the runs that are carried on, at once or, if it can wait, when there is a place."""
-        if not self._placed and self.adopted:
-            self.waits = True
-            try:
-                if not await self.engine.places.turn(self):
-                    raise asyncio.CancelledError
-            finally:
-                self.waits = False
-        elif not self._placed:
-            self.engine.places.take()
-        self._placed = True
-
-    def _give_place(self) -> None:
-        if self._placed:
-            self._placed = False
-            self.engine.places.give()
-
-    def attend(self, control: Control) -> None:
-        """Note that one more handle waits for the run: from now on it waits for no place."""
-        self.controls.append(control)
-        if self.control is not None:
-            control.questions = self.control.questions  # it answers the same ones
-            self.adopted = False
-            self.engine.places.admit(self)
+            self.place.give()
 
     async def _claimed(self) -> tuple[RunInfo, Any]:
         """Return what is known of the run, and what claiming it gave, if it looks as if it could be carried on."""
@@ -175,7 +149,7 @@ class Driver:
             raise attention(self.run_id)
         if self.engine.closing:
             raise asyncio.CancelledError
-        self._give_place()
+        self.place.give()
         limit = None if info.due is None else max(0.0, info.due - clock.wall())
         if info.owner is not None or limit == 0.0:  # somebody else has it, or is about to
             limit = LOOK
@@ -193,7 +167,7 @@ class Driver:
             self.see()
             if timer is not None:
                 timer.cancel()
-        await self._take_place()
+        await self.place.take()
 
     async def _carried(
         self, scope: Scope, h: TraceHandle[Any], lease: Lease, info: RunInfo, records: list[Record]

@@ -176,9 +176,12 @@ class DurableEngine(LocalEngine):
         key, module = f"/{driver.code.target}", driver.code.module
         handle = start_run(self._framed, module, scope, key, 0, driver, drive, None)
         known, control = self._drivers[driver.run_id], handle._started()
-        known.attend(control)
+        known.controls.append(control)
         if known is driver:
             driver.control = control
+        elif known.control is not None:  # one more handle of the run: it answers the same questions
+            control.questions = known.control.questions
+            known.place.hurry()
         return handle
 
     def _framed(self, m: Any, scope: Scope, key: str, n: int, *call: Any) -> Frame:
@@ -469,7 +472,8 @@ class DurableEngine(LocalEngine):
         """Let runs that only wait end here, and, *at_once*, all others."""
         self.closing, self.linger = True, 0.0
         self.places.close()
-        busy = {control for driver in self._drivers.values() if not driver.waits for control in driver.controls}
+        going = [driver for driver in self._drivers.values() if not (driver.waits or driver.place.waits)]
+        busy = {control for driver in going for control in driver.controls}
         for control in list(self.ongoing):
             if at_once or control not in busy:
                 control.cancel()

@@ -2,7 +2,7 @@
 
 import asyncio
 
-__all__ = ["Places"]
+__all__ = ["Place", "Places"]
 
 
 class Places:
@@ -51,6 +51,10 @@ class Places:
             self.taken += 1
             turn.set_result(True)
 
+    def awaits(self, who: object) -> bool:
+        """Say whether *who* waits for a place."""
+        return who in self._waiting
+
     def close(self) -> None:
         """Let nobody in any more who waits."""
         while self._waiting:
@@ -61,3 +65,45 @@ class Places:
     def _fill(self) -> None:
         while self._waiting and self.taken < self.most:
             self.admit(next(iter(self._waiting)))
+
+
+class Place:
+    """The place of one run. One that was taken up from the journal can wait for it, until somebody waits for the run.
+
+    Args:
+        places: All of them.
+        taken: Whether one was taken for it: then it was taken up from the journal.
+    """
+
+    def __init__(self, places: Places, *, taken: bool) -> None:
+        self._places, self._taken, self._can_wait = places, taken, taken
+
+    @property
+    def waits(self) -> bool:
+        """Whether it is waited for."""
+        return self._places.awaits(self)
+
+    async def take(self) -> None:
+        """Take it, if it is not taken.
+
+        Raises:
+            asyncio.CancelledError: If nobody gets one any more.
+        """
+        if self._taken:
+            return
+        if not self._can_wait:
+            self._places.take()
+        elif not await self._places.turn(self):
+            raise asyncio.CancelledError
+        self._taken = True
+
+    def give(self) -> None:
+        """Give it back, if it is taken."""
+        if self._taken:
+            self._taken = False
+            self._places.give()
+
+    def hurry(self) -> None:
+        """Wait for it no more, from now on."""
+        self._can_wait = False
+        self._places.admit(self)

@@ -2,13 +2,14 @@
 
 import asyncio
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import mai
 from mai import AskError, BlockingDelay, ConfigError, Context, DeadlineExceeded, module
-from mai.durable import DurableEngine, SQLiteEngine
+from mai.durable import DurableEngine, SQLiteEngine, SQLiteJournal
 from mai.durable.places import Places
 from tests.durable.benches import Crash, MemoryBench, Mortal
 from tests.durable.conformance import DONE, Approve, add, outcome, slow
@@ -163,29 +164,38 @@ async def orphaned(bench: MemoryBench, job: Any, count: int) -> None:
     bench.journal.lose(first.owner)
 
 
-@pytest.mark.parametrize(("count", "most"), [(60, 7), pytest.param(10_000, 1000, marks=pytest.mark.slow)])
-def test_after_a_crash_no_more_runs_are_taken_up_at_once_than_are_wanted(
-    bench: MemoryBench, count: int, most: int
-) -> None:
+@simulated
+async def test_after_a_crash_no_more_runs_are_taken_up_at_once_than_are_wanted(bench: MemoryBench) -> None:
     crowd = Crowd()
     job = crowd.step(1.0).with_(name="job")
+    await orphaned(bench, job, 60)
+    crowd.most = crowd.ended = 0
+    async with bench.engine(job, max_runs=7) as engine:
+        claimed = 0
+        while crowd.ended < 60:
+            claimed = max(claimed, len([one for one in await bench.journal.runs() if one.owner == engine.owner]))
+            await asyncio.sleep(0.25)
+    assert (crowd.most, claimed) == (7, 7)
+    assert len(await bench.journal.runs("ok")) == 60
+    assert {info.claims for info in await bench.journal.runs()} == {2}
+    assert crowd.ended == 60
 
-    @simulated
-    async def recovered() -> None:
-        await orphaned(bench, job, count)
-        crowd.most = crowd.ended = 0
-        async with bench.engine(job, max_runs=most) as engine:
-            claimed = 0
-            while crowd.ended < count:
-                running = [info for info in await bench.journal.runs(limit=count) if info.owner == engine.owner]
-                claimed = max(claimed, len(running))
-                await asyncio.sleep(0.25)
-            assert (crowd.most, claimed) == (most, most)
-        assert len(await bench.journal.runs("ok", limit=2 * count)) == count
-        assert {info.claims for info in await bench.journal.runs(limit=count)} == {2}
-        assert crowd.ended == count
 
-    recovered()
+@pytest.mark.slow
+async def test_ten_thousand_runs_of_a_process_that_died_are_taken_up_a_thousand_at_a_time(tmp_path: Path) -> None:
+    count, job = 10_000, add.with_(name="job")
+    async with SQLiteJournal(tmp_path / "runs.db", durability="process") as journal:
+        facts: Any = {"target": "job", "plan": None, "fingerprint": "", "input": b'{"n": 1}', "owner": "dead"}
+        await asyncio.gather(*(journal.create(f"r{n}", **facts, ttl=0.001) for n in range(count)))
+    async with SQLiteEngine(tmp_path / "runs.db", modules=[job], durability="process") as engine:
+        most = 0
+        while len(DONE) < count:
+            await asyncio.sleep(0.05)
+            most = max(most, engine.known())
+    assert 1 <= most <= 1000
+    async with SQLiteJournal(tmp_path / "runs.db") as journal:
+        assert len(await journal.runs("ok", limit=2 * count)) == count
+    assert len(DONE) == count
 
 
 @simulated
