@@ -8,13 +8,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mai.core.clock import clock
-from mai.core.drive import apart, late, outcome
+from mai.core.drive import apart, breathe, late, outcome
 from mai.core.engine import LocalEngine, Run
 from mai.core.events import post
 from mai.core.frame import Frame, current
 from mai.core.gather import Group, Work
 from mai.core.recorded import Recorded, StepCall, Suspended
-from mai.durable.calls import arm, around, check_middleware, check_named, expired, has_deadline, has_own_code, shown
+from mai.durable.calls import Casts, arm, around, check_middleware, check_named, expired, has_deadline, has_own_code
 from mai.durable.choices import Choice, strands
 from mai.durable.failures import Failures
 from mai.durable.inside import Inside, Turn
@@ -25,7 +25,7 @@ from mai.durable.rests import LATE, Rest, Rests
 from mai.durable.transactions import Transaction
 from mai.errors import AlreadyRecorded, DeadlineExceeded, MaiError, PayloadError
 from mai.types import Question
-from mai.values.casts import caster, written
+from mai.values.casts import written
 from mai.values.events import Asked
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class DurableRun(Run):
         self.engine: LocalEngine = engine
         self.lease = lease
         self.run_id = lease.run_id
-        self.inside: Inside = Inside(engine, lease.run_id, self.transact)
+        self.inside: Inside = Inside(engine, lease.run_id, self._transact)
         self.choices: set[Choice] = set()  # of the gathers that go on
         self.past: Past = Past(
             lease.run_id, records, cancelled=info.cancelled, at_work=self._is_at_work,
@@ -71,6 +71,8 @@ class DurableRun(Run):
         self.waits: list[Rest] = []
         self.dues: dict[str, float] = {}
         self._unloads, self._own_flows = unloads, 0  # flows whose code may make tasks of its own
+        self._repeats, self._breathed = 0, clock.ticks()
+        self._casts = Casts()
         self._journal = engine.journal
         self._failures: Failures = engine.failures
 
@@ -93,6 +95,10 @@ class DurableRun(Run):
             return await self._flow(path, call)
         check_named(path, call)
         if (record := self.past.records.get(path)) is not None:
+            self._repeats += 1
+            if not self._repeats & 15 and clock.ticks() - self._breathed > 1_000_000:  # others have their turn, too
+                await breathe()
+                self._breathed = clock.ticks()
             return self._repeated(path, call, record)
         await self.past.turn(path)
         self.rests.move(1)
@@ -205,9 +211,9 @@ class DurableRun(Run):
 
     async def _performed(self, path: str, call: StepCall) -> Recorded:
         """Run a step, record what came of it, and give or raise that."""
-        task, started, data = asyncio.current_task(), clock.wall(), shown(call)
+        task, started, data = asyncio.current_task(), clock.wall(), self._casts.shown(call)
         assert task is not None
-        before, tp = task.cancelling(), caster(call.spec.signature.returns)
+        before, tp = task.cancelling(), self._casts.gives(call)
         error: bytes | None = None
         output: bytes | None = None
         raised: BaseException | None = None
@@ -234,8 +240,10 @@ class DurableRun(Run):
 
     def _repeated(self, path: str, call: StepCall, record: Record) -> Recorded:
         """Give or raise what is on record."""
-        past, now = self.past, shown(call)
-        past.get(path, "step", "undo")
+        past, now = self.past, self._casts.shown(call)
+        if record.kind not in ("step", "undo"):
+            raise past.mismatch(path, f"a {record.kind}", "a step")
+        past.visit(path)
         if record.input is not None and now is not None and record.input != now:
             raise past.mismatch(path, _text(record.input), _text(now))
         if record.version != call.spec.version:
@@ -243,7 +251,7 @@ class DurableRun(Run):
         if record.error is not None:
             raise self._failures.load(record.error, around(call.frame))
         try:
-            value = caster(call.spec.signature.returns).load(record.output or b"null")
+            value = self._casts.gives(call).load(record.output or b"null")
         except PayloadError as error:
             raise past.mismatch(path, _text(record.output or b""), str(error)) from error
         self._remember(record.seq, path, call, value)
@@ -326,7 +334,7 @@ class DurableRun(Run):
         if record is None:
             await self.past.turn(path)
             try:
-                record = await self.transact(path, asked)
+                record = await self._transact(path, asked)
             except Exception as failure:
                 if failure is not asked.raised:
                     raise
@@ -337,7 +345,7 @@ class DurableRun(Run):
             raise self._failures.load(record.error, around(current()))
         return asked.read(record.output)
 
-    async def transact(self, path: str, asked: Transaction) -> Record:
+    async def _transact(self, path: str, asked: Transaction) -> Record:
         """Do what is asked and record it, in one transaction, unless it is on record."""
         self.past.enter()
         record = Record(path, "step", started=clock.wall())

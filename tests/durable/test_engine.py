@@ -182,17 +182,17 @@ async def test_after_a_crash_no_more_runs_are_taken_up_at_once_than_are_wanted(b
 
 
 @pytest.mark.slow
-async def test_ten_thousand_runs_of_a_process_that_died_are_taken_up_a_thousand_at_a_time(tmp_path: Path) -> None:
-    count, job = 10_000, add.with_(name="job")
+async def test_runs_in_a_file_of_a_process_that_died_are_taken_up_so_many_at_a_time(tmp_path: Path) -> None:
+    count, job = 1_000, add.with_(name="job")
     async with SQLiteJournal(tmp_path / "runs.db", durability="process") as journal:
         facts: Any = {"target": "job", "plan": None, "fingerprint": "", "input": b'{"n": 1}', "owner": "dead"}
         await asyncio.gather(*(journal.create(f"r{n}", **facts, ttl=0.001) for n in range(count)))
-    async with SQLiteEngine(tmp_path / "runs.db", modules=[job], durability="process") as engine:
+    async with SQLiteEngine(tmp_path / "runs.db", modules=[job], durability="process", max_runs=50) as engine:
         most = 0
         while len(DONE) < count:
             await asyncio.sleep(0.05)
             most = max(most, engine.known())
-    assert 1 <= most <= 1000
+    assert 1 <= most <= 50
     async with SQLiteJournal(tmp_path / "runs.db") as journal:
         assert len(await journal.runs("ok", limit=2 * count)) == count
     assert len(DONE) == count
@@ -236,6 +236,7 @@ async def test_what_is_started_here_waits_for_no_place_but_takes_one(bench: Memo
     await orphaned(bench, job, 8)
     crowd.most = 0
     async with bench.engine(max_runs=2) as engine:
+        await asyncio.sleep(0.1)  # nothing is served so far
         handles = [engine.start(job, n, run_id=f"new{n}") for n in range(5)]
         await asyncio.sleep(0.1)
         engine.serve(job)
