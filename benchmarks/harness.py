@@ -41,6 +41,7 @@ __all__ = [
     "Scale",
     "Timed",
     "Times",
+    "append",
     "main",
     "measure",
     "ratio",
@@ -260,6 +261,16 @@ def record(
     name: str, results: Sequence[Result], scale: Scale, folder: Path, broken: Mapping[str, BrokenPromise] = _NONE
 ) -> Path:
     """Append a record of a run to ``<folder>/<date>-<name>.jsonl`` and return the file."""
+    entry = {
+        "scale": asdict(scale),
+        "not timed": {bench: str(error) for bench, error in broken.items()},
+        "rows": [{**asdict(result), "met": result.met} for result in results],
+    }
+    return append(name, entry, folder)
+
+
+def append(name: str, facts: Mapping[str, Any], folder: Path) -> Path:
+    """Append *facts* to ``<folder>/<date>-<name>.jsonl``, with when and in which circumstances they were found."""
     now = datetime.now(UTC)
     entry = {
         "when": now.isoformat(timespec="seconds"),
@@ -267,9 +278,7 @@ def record(
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "versions": {"mai": _own_version(), **{name: version(dist) for name, dist in _DISTRIBUTIONS.items()}},
         "machine": {"platform": f"{platform.system()} {platform.machine()}", "cpus": os.cpu_count()},
-        "scale": asdict(scale),
-        "not timed": {bench: str(error) for bench, error in broken.items()},
-        "rows": [{**asdict(result), "met": result.met} for result in results],
+        **facts,
     }
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{now.date()}-{name}.jsonl"

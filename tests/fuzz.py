@@ -1,9 +1,10 @@
 """Damaged data: ``python -m tests.fuzz [--inputs N] [--target NAME] [--seed N]``.
 
-Each target reads what others may have written: payloads, plans, command lines. Valid examples are damaged (bytes
-flipped, parts cut, repeated, moved, replaced by what is odd, nested deeply), and read. Only the errors that the target
-declares may come, and none may take more than a second. What breaks that is printed with the input; the exit code is
-1 then. The same targets are searched by Hypothesis in ``tests/laws/test_fuzz.py``.
+Each target reads what others may have written: payloads, plans, traces, journals, command lines. Valid examples are
+damaged (bytes flipped, parts cut, repeated, moved, replaced by what is odd, nested deeply), and read. Only the errors
+that the target declares may come, and none may take more than a second. What breaks that is printed with the input; the
+exit code is 1 then. Hypothesis searches the same targets in ``tests/laws/test_fuzz.py``, and ``tests/fuzz_guided.py``
+does guided by coverage.
 """
 
 import argparse
@@ -25,6 +26,7 @@ from pydantic import BaseModel, ValidationError
 
 from mai import Conditional, Graph, Loop, MaiError, NonBlockingDelay, Payload, Switch, WorkflowPlan, module, views
 from mai.cli import main as mai
+from tests.fuzz_stored import journals, read_journal, read_records, read_trace, records, traces
 
 LIMIT = 1.0  # seconds for one input
 MOST = 10_000  # characters of a command line
@@ -149,6 +151,9 @@ def read_command(data: bytes) -> None:
 TARGETS = {
     "payload": Target(lambda: tuple(Payload.of(value, type(value)).json() for value in VALUES), read_payload, ()),
     "plan": Target(lambda: tuple(map(str.encode, plans())), read_plan, (MaiError, ValidationError)),
+    "trace": Target(traces, read_trace, (MaiError,)),
+    "journal": Target(journals, read_journal, (MaiError,)),
+    "records": Target(records, read_records, (MaiError,)),
     "command": Target(
         lambda: (
             b"run flow.py:shout hello --k 3",
@@ -174,7 +179,7 @@ def deep(depth: int) -> bytes:
 
 def damaged(data: bytes, luck: random.Random) -> bytes:
     """Return *data* with something wrong."""
-    ways: tuple[Callable[[bytes, random.Random], bytes], ...] = (_bytes, _bytes, _json, _json, _json, _junk)
+    ways: tuple[Callable[[bytes, random.Random], bytes], ...] = (_bytes, _flip, _json, _json, _json, _junk)
     for _ in range(luck.choice((1, 1, 2, 4))):
         data = luck.choice(ways)(data, luck)
     return data
@@ -184,6 +189,14 @@ def _bytes(data: bytes, luck: random.Random) -> bytes:
     at, to = sorted((luck.randrange(len(data) + 1), luck.randrange(len(data) + 1)))
     part = luck.choice((b"", luck.randbytes(3), data[at:to] * 2, b" --", b"--x=1 ", b"{", b'"', b"\xff"))
     return data[:at] + part + data[luck.choice((at, to)) :]
+
+
+def _flip(data: bytes, luck: random.Random) -> bytes:
+    changed = bytearray(data)
+    for _ in range(luck.choice((1, 1, 3))):
+        if changed:
+            changed[luck.randrange(len(changed))] = luck.choice((0, 255, luck.randrange(256)))
+    return bytes(changed)
 
 
 def _junk(data: bytes, luck: random.Random) -> bytes:
@@ -227,15 +240,19 @@ def _spots(plain: Any) -> Iterator[tuple[Any, Any]]:
 
 def tried(target: Target, data: bytes) -> str:
     """Read *data*; return what was wrong with that, "" if nothing was."""
-    started = time.perf_counter()
-    try:
-        target.read(data)
-    except target.errors:
-        pass
-    except Exception as error:  # noqa: BLE001 (it is what is looked for)
-        return f"{type(error).__module__}.{type(error).__name__}: {str(error)[:200]}"
-    took = time.perf_counter() - started
-    return f"it took {took:.1f} s" if took > LIMIT else ""
+    took = LIMIT
+    for _ in range(2):  # one that takes long only once was not slow: the machine was busy
+        if took < LIMIT:
+            break
+        started = time.perf_counter()
+        try:
+            target.read(data)
+        except target.errors:
+            pass
+        except Exception as error:  # noqa: BLE001 (it is what is looked for)
+            return f"{type(error).__module__}.{type(error).__name__}: {str(error)[:200]}"
+        took = time.perf_counter() - started
+    return f"it took {took:.1f} s" if took >= LIMIT else ""
 
 
 def main() -> int:

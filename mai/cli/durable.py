@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from mai.cli.output import say
 from mai.cli.target import import_paths, load
 from mai.cli.usage import BadUsage
+from mai.core.clock import clock
 from mai.durable import SQLiteEngine
 from mai.errors import ConfigError, JournalError, WiringError
 from mai.layers import Module
@@ -22,15 +23,25 @@ __all__ = ["carry", "serve_runs"]
 async def carry(module: Module[Any, Any], given: BaseModel, file: str, run_id: str, timeout: float | None) -> Any:
     """Start the run *run_id*, or go on with it, and return its value.
 
-    Where it waits for an answer and no terminal is there to give one, it is told how to send one.
+    Where it waits for an answer and no terminal is there to give one, it is told how to send one; so is it that another
+    process has the run, which may have been killed.
     """
     async with SQLiteEngine(file) as engine:
+        if (held := await _held(engine, run_id)) is not None:
+            say(f"mai run: another process has {run_id}; if it was killed, its lease is over in {held:.0f} s at most")
         with Context.scope(timeout=timeout) if timeout is not None else nullcontext():
             handle = engine.start(module, Payload.of(given, type(given)), run_id=run_id)
         async for event in handle:
             if isinstance(event, Asked) and handle.questions:
                 say(f"mai run: {event.question.prompt} (mai runs answer {run_id} VALUE --db {file})")
         return await handle
+
+
+async def _held(engine: SQLiteEngine, run_id: str) -> float | None:
+    """Return for how long another process has the run if it says no more [s], None if none has it."""
+    info = await engine.journal.run(run_id)
+    left = None if info is None or info.lease_until is None else info.lease_until - clock.wall()
+    return None if left is None or left <= 0.0 else left
 
 
 def serve_runs(targets: Sequence[str], file: str, ttl: float) -> int:

@@ -17,7 +17,17 @@ from mai.errors import ConfigError
 from mai.values.casts import Caster, caster
 from mai.values.signature import Signature
 
-__all__ = ["Casts", "arm", "around", "check_middleware", "check_named", "expired", "has_deadline", "has_own_code"]
+__all__ = [
+    "Casts",
+    "arm",
+    "around",
+    "check_middleware",
+    "check_named",
+    "expired",
+    "has_deadline",
+    "has_own_code",
+    "shown",
+]
 
 _SIMPLE: Mapping[Any, Callable[[Any], str]] = {
     str: encode_basestring, int: int.__repr__, bool: {True: "true", False: "false"}.__getitem__
@@ -27,6 +37,18 @@ _COMPOSITES = frozenset(
     {"attempt", "blocking_delay", "conditional", "graph", "loop", "map", "non_blocking_delay", "parallel", "race",
      "sequential", "switch"}
 )  # fmt: skip
+
+
+def shown(call: StepCall) -> bytes | None:
+    """Return the input as it is kept: canonical JSON, of a long one its beginning and a digest; None if it has none."""
+    data = call.spec.signature.shown(*call.bound)
+    return None if data is None else _shortened(data)
+
+
+def _shortened(data: bytes) -> bytes:
+    if len(data) <= _SHOWN:
+        return data
+    return data[:_SHOWN] + b"... blake2b:" + blake2b(data, digest_size=16).hexdigest().encode()
 
 
 class Casts:
@@ -45,17 +67,10 @@ class Casts:
         return found
 
     def shown(self, call: StepCall) -> bytes | None:
-        """Return the input as it is kept: canonical JSON, of a long one the beginning and a digest; None: it has none.
-
-        Texts and numbers, of which most inputs are, are written here, as `Signature.shown` writes them.
-        """
+        """Return what `shown` does; texts and numbers, of which most inputs are, are written here."""
         args, kwargs = call.bound
         data = self._simple(call.spec.signature, args) if not kwargs else None
-        if data is None:
-            data = call.spec.signature.shown(args, kwargs)
-        if data is None or len(data) <= _SHOWN:
-            return data
-        return data[:_SHOWN] + b"... blake2b:" + blake2b(data, digest_size=16).hexdigest().encode()
+        return shown(call) if data is None else _shortened(data)
 
     def _simple(self, signature: Signature, args: tuple[Any, ...]) -> bytes | None:
         """Return *args* as JSON if each is of exactly a simple type that its parameter has, else None."""

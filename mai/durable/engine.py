@@ -24,6 +24,7 @@ from mai.durable.driver import LOOK, Driver, attention, through, uncancel
 from mai.durable.failures import Failures
 from mai.durable.places import Places
 from mai.durable.records import ENDED, Journal, Record, RunInfo, Status, What
+from mai.durable.segments import is_mark
 from mai.durable.storage.tables import ERRORS
 from mai.durable.uptake import Uptake
 from mai.errors import AskError, ConfigError, UnknownRun
@@ -196,10 +197,10 @@ class DurableEngine(LocalEngine):
             outcome = "replayed"
             return value
         except asyncio.CancelledError:
-            outcome = "cancelled"
+            outcome = "suspended" if self.closing else "cancelled"
             raise
         finally:
-            if h.outcome == "running":  # nothing of it ran here
+            if h.outcome in ("running", "suspended") and h.outcome != outcome:  # nothing of it ran here, or not its end
                 ended(h, outcome)
             if self._drivers.get(driver.run_id) is driver:
                 del self._drivers[driver.run_id]
@@ -436,7 +437,7 @@ class DurableEngine(LocalEngine):
             UnknownRun: If there is no such run.
         """
         await self._made(run_id)
-        return await self.journal.history(run_id)
+        return [record for record in await self.journal.history(run_id) if not is_mark(record.path)]
 
     def outcome(self, info: RunInfo, code: Code | None) -> Any:
         """Return the value of a run that has ended, or raise its error."""

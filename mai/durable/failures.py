@@ -15,12 +15,13 @@ from types import ModuleType
 from typing import Any
 
 import mai.errors
-from mai.errors import StepFailed
+from mai.errors import PayloadError, StepFailed
 from mai.values.casts import written
 
 __all__ = ["Failures"]
 
 _Types = dict[tuple[str, str], type[BaseException]]
+_RAISED = (Exception, CancelledError, BaseExceptionGroup)  # no record ends the process, as a SystemExit would
 _OWN = frozenset({"__notes__", "__mai_trace__"})
 
 
@@ -43,8 +44,15 @@ class Failures:
         return written(facts).encode("utf-8", "backslashreplace"), back
 
     def load(self, data: bytes, modules: Iterable[Any] = ()) -> BaseException:
-        """Return the exception that a record stands for, as the code of *modules* may know it."""
-        return _made(json.loads(data), self._types(modules))
+        """Return the exception that a record stands for, as the code of *modules* may know it.
+
+        Raises:
+            PayloadError: If *data* is no failure.
+        """
+        try:
+            return _made(json.loads(data), self._types(modules))
+        except (ValueError, TypeError, LookupError, RecursionError) as error:
+            raise PayloadError(f"Cannot read a failure from {data[:60]!r}: {error!r}; restore a backup") from error
 
     def _types(self, modules: Iterable[Any]) -> _Types:
         types = self._known | dict(_classes(_ours(mai.errors.MaiError)))
@@ -78,7 +86,7 @@ def _filled(cell: Any) -> bool:
 
 def _classes(values: Iterable[Any]) -> Iterator[tuple[tuple[str, str], type[BaseException]]]:
     for value in values:
-        if isinstance(value, type) and issubclass(value, BaseException):
+        if isinstance(value, type) and issubclass(value, _RAISED):
             yield (value.__module__, value.__qualname__), value
 
 
@@ -100,13 +108,21 @@ def _facts(error: BaseException) -> dict[str, Any]:
         inner: Any = [_facts(one) for one in group.exceptions]
         facts |= {"errors": inner, "args": [group.message], "lossy": any(one["lossy"] for one in inner)}
     else:
-        args = _plain(list(error.args))
+        args = _plain(_given(error))
         facts |= {"args": args, "lossy": args is None}
     state = {key: _plain([value]) for key, value in vars(error).items() if key not in _OWN}
     facts["state"] = {key: value[0] for key, value in state.items() if value is not None}
     facts["lossy"] = facts["lossy"] or None in state.values()
     facts["notes"] = [note for note in getattr(group, "__notes__", ()) if not note.startswith("mai: in ")]
     return facts
+
+
+def _given(error: BaseException) -> list[Any]:
+    """Return what makes an exception like *error*; an OSError keeps the names of files out of its ``args``."""
+    if not isinstance(error, OSError) or error.filename is None:
+        return list(error.args)
+    others = [] if error.filename2 is None else [None, error.filename2]
+    return [*error.args, error.filename, *others]
 
 
 def _text(error: BaseException) -> str:
@@ -134,7 +150,10 @@ def _made(facts: dict[str, Any], types: _Types) -> BaseException:
             if "errors" in facts:
                 args = [*args, [_made(one, types) for one in facts["errors"]]]
             error = cls.__new__(cls, *args)
-            error.args = tuple(args)
+            if isinstance(error, OSError):  # the constructor of a class of the user's is not called
+                OSError.__init__(error, *args)
+            else:
+                error.args = tuple(args)
             vars(error).update(facts["state"])
             if _text(error) == message:
                 return _noted(error, facts["notes"])

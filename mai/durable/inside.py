@@ -17,19 +17,22 @@ if TYPE_CHECKING:
 __all__ = ["Inside", "Turn"]
 
 
+_Transact = Callable[[str, Transaction], Awaitable[Record]]
+
+
 class Inside(Run):
-    """What the calls inside of a step have for a run."""
+    """What the calls inside of a step have for a run; *transact* records a transaction, where there is a journal."""
 
     durable = True
 
-    def __init__(self, engine: "DurableEngine", run_id: str, transact: Callable[..., Awaitable[Record]]) -> None:
+    def __init__(self, engine: "DurableEngine", run_id: str, transact: _Transact | None = None) -> None:
         self.engine: LocalEngine = engine
         self.run_id = run_id
         self._transact = transact
 
     async def value(self, path: str, make: Callable[[], Any]) -> Any:
         """Make the value; that of a transaction in there, where it is recorded with what it did."""
-        if isinstance(make, Transaction):
+        if isinstance(make, Transaction) and self._transact is not None:
             record = await self._transact(path, make)
             return make.read(record.output)
         return make()

@@ -52,7 +52,7 @@ def spans_of(handle: TraceHandle[Any]) -> Iterator[ReadableSpan]:
         began = zero + ((one.start_ns or handle.start_ns or 0) - (handle.start_ns or 0))
         over = began if one.end_ns is None or one.start_ns is None else began + one.end_ns - one.start_ns
         yield ReadableSpan(
-            name=_name(one),
+            name=_text(_name(one)),
             context=context,
             parent=ids.get(id(one.parent)),
             resource=here,
@@ -85,22 +85,40 @@ _CALLED = ("gen_ai.request.model", "gen_ai.tool.name", "gen_ai.agent.name")
 def _attributes(one: TraceHandle[Any]) -> dict[str, Any]:
     workflow = {names.OPERATION: "invoke_workflow", names.WORKFLOW: one.name} if one.kind == "graph" else {}
     fixed = {names.KIND: one.kind, names.MODULE: one.module, names.OPENINFERENCE_KIND: "CHAIN"}
-    return {**fixed, **workflow, names.STEP_ID: one.step_id, **facts_of(one)}
+    return _facts({**fixed, **workflow, names.STEP_ID: one.step_id, **facts_of(one)})
+
+
+def _facts(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    return {_text(key): _fact(value) for key, value in attributes.items()}
+
+
+def _fact(value: Any) -> Any:
+    if isinstance(value, tuple):
+        many: tuple[Any, ...] = value  # pyright: ignore[reportUnknownVariableType]
+        return tuple(_fact(one) for one in many)
+    return _text(value) if isinstance(value, str) else value
+
+
+def _text(text: str) -> str:
+    """Return *text* as UTF-8 has it: half of a pair of surrogates, which a stored trace may have, is written out."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
 def _told(one: TraceHandle[Any], began: int) -> Iterator[Event]:
     for event in one.events:
-        yield Event(event.name, event.attributes, began + event.at_ns - (one.start_ns or event.at_ns))
+        yield Event(_text(event.name), _facts(event.attributes), began + event.at_ns - (one.start_ns or event.at_ns))
 
 
 def _link(link: TraceLink) -> Link:
     context = SpanContext(int(link.trace_id, 16), int(link.span_id, 16), True, SAMPLED)  # noqa: FBT003 (is_remote)
-    return Link(context, {names.LINK: link.relation})
+    return Link(context, {names.LINK: _text(link.relation)})
 
 
 def _status(one: TraceHandle[Any]) -> Status:
     error = one._error
-    return Status(StatusCode.UNSET) if error is None else Status(StatusCode.ERROR, f"{error.type}: {error.message}")
+    return (
+        Status(StatusCode.UNSET) if error is None else Status(StatusCode.ERROR, _text(f"{error.type}: {error.message}"))
+    )
 
 
 def _events(one: TraceHandle[Any], at: int) -> Iterator[Event]:
@@ -108,4 +126,4 @@ def _events(one: TraceHandle[Any], at: int) -> Iterator[Event]:
     error = one._error
     if error is not None and not any(child._error == error for child in one.children):
         name = error.type if error.module == "builtins" else f"{error.module}.{error.type}"
-        yield Event("exception", {"exception.type": name, "exception.message": error.message}, at)
+        yield Event("exception", _facts({"exception.type": name, "exception.message": error.message}), at)

@@ -8,25 +8,21 @@ from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import ConfigError
 from ..layers import Module
-from .errors import Crash, SimulationError
+from .errors import Crash, DurabilityError
+from .folder import Disk
+from .mortal import RECORDS, RUN_ID, WRITES, Mortal
 from .orders import Order
 from .simulation import Simulation
 
-RECORDS = ("append", "take", "transact")
-WRITES = ("create", "claim", *RECORDS, "release", "finish")
 MOST = 1_000  # lives of one run
-RUN_ID = "checked"
+RESTART = 3600.0  # simulated seconds until another process carries on: longer than any lease
 Ended = tuple[Any, ...]  # "ok" and the value, or the class of the error and what it says
 Engine = Callable[[Any], AbstractAsyncContextManager[Any]]
 During = Callable[[Any], Awaitable[object]]
-
-
-class DurabilityError(SimulationError):
-    """A run that was interrupted did not come to the same end as one that was not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,44 +40,6 @@ class Lives:
     error: str = ""
 
 
-class Mortal:
-    """A journal whose process dies at its write number *at* from 0, before or *after* it; then it does nothing more."""
-
-    def __init__(self, journal: Any, names: tuple[str, ...], *, at: int = -1, after: bool = False) -> None:
-        self.journal: Any = journal
-        self.names: tuple[str, ...] = names
-        self.at: int = at
-        self.after: bool = after
-        self.count: int = 0
-        self.where: str = ""
-        self.died: asyncio.Event = asyncio.Event()
-
-    def __getattr__(self, name: str) -> Any:
-        method = getattr(self.journal, name)
-        return self._guarded(name, method) if name in WRITES else method
-
-    def _guarded(self, name: str, method: Any) -> Callable[..., Awaitable[Any]]:
-        async def call(*args: Any, **kwargs: Any) -> Any:
-            if self.where:
-                raise Crash("this process is gone")
-            after = self.after or name == "take"  # only then it shows whether there was something to take
-            found = await method(*args, **kwargs) if after else None
-            if name in self.names and not (name == "take" and found is None):
-                self.count += 1
-                if self.count - 1 == self.at:
-                    self.where = f"{'after' if after else 'before'} {name} number {self.at + 1}"
-                    self.died.set()
-                    raise Crash(self.where)
-            return found if after else await method(*args, **kwargs)
-
-        return call
-
-    async def close(self) -> None:
-        """Close the journal, if there is still somebody to do it."""
-        if not self.where:
-            await self.journal.close()
-
-
 async def _ended(handle: Any) -> Ended:
     try:
         return "ok", await handle
@@ -93,10 +51,10 @@ async def _ended(handle: Any) -> Ended:
 
 async def _life(mortal: Mortal, engine: Engine, module: Any, value: Any, during: During | None) -> Ended | None:
     """Run, or carry on, until the end; None: the process died before."""
-    found, owner, tasks = None, "", list[asyncio.Task[Any]]()
-    with suppress(Crash):
+    found, tasks = None, list[asyncio.Task[Any]]()
+    try:
         async with engine(mortal) as running:
-            owner = running.owner
+            mortal.owner = running.owner
             ended = asyncio.ensure_future(_ended(running.start(module, value, run_id=RUN_ID)))
             dead = asyncio.ensure_future(mortal.died.wait())
             beside = asyncio.ensure_future(_meanwhile(during, running, dead))
@@ -109,13 +67,14 @@ async def _life(mortal: Mortal, engine: Engine, module: Any, value: Any, during:
             if not ended.done():
                 await beside  # raises what went wrong there
             found = await ended
+            await mortal.look()
+    except Crash as crash:
+        mortal.dead(str(crash))
     if tasks:
         await asyncio.wait(tasks)
         for task in tasks:
             if not task.cancelled():
                 task.exception()  # of a process that is gone nobody hears
-    if found is None and owner:
-        mortal.journal.lose(owner)
     return found
 
 
@@ -126,41 +85,141 @@ async def _meanwhile(during: During | None, engine: Any, died: "asyncio.Task[Any
     await asyncio.wait([died])
 
 
+class _Death(NamedTuple):
+    """When a process dies, and what its disk keeps."""
+
+    at: int = -1  # the number of a write of the journal, from 0
+    after: bool = False  # that write
+    fails_at: int = 0  # the number of an operation of the disk, from 1
+    seed: int = 0  # of what is left on the disk
+
+
+_ON_DISK: tuple[Callable[[int], _Death], ...] = (
+    lambda n: _Death(at=n),
+    lambda n: _Death(at=n, after=True),
+    lambda n: _Death(fails_at=n + 1),  # these two on a simulated disk only
+    lambda n: _Death(fails_at=n + 1, seed=n + 2),
+)
+
+
 class _Check:
     """One check: what is run, on what, and under which seed."""
 
-    def __init__(self, module: Any, value: Any, journal: Callable[[], Any], engine: Engine, during: During | None):
-        if not hasattr(journal(), "lose"):
+    def __init__(
+        self, module: Any, value: Any, journal: Callable[..., Any], engine: Engine, during: During | None,
+        disk: Callable[[], Disk] | None, simulation: Simulation,
+    ) -> None:  # fmt: skip
+        if disk is None and not hasattr(journal(), "lose"):
             raise ConfigError(
-                f"journal={journal!r} makes one that cannot lose the leases of a process that died; use MemoryJournal"
+                f"journal={journal!r} makes one that cannot lose the leases of a process that died; use MemoryJournal, "
+                "or give a disk= on which it is made"
             )
         self.parts: tuple[Any, ...] = engine, module, value, during
         self.journal = journal
+        self.disk = disk
+        self.simulation = simulation
+        self.ended: Ended | None = simulation.run(self._straight).result()
 
-    async def straight(self) -> Ended | None:
+    def _fresh(self) -> Any:
+        """Return what outlives a process: an empty disk, or a journal in memory."""
+        return self.journal() if self.disk is None else self.disk()
+
+    async def _lived(
+        self, kept: Any, told: dict[str, Any], names: tuple[str, ...] = WRITES, **when: Any
+    ) -> tuple[Ended | None, Mortal]:
+        """Return what one process came to, and how it died, if it did."""
+        mortal = Mortal(kept if self.disk is None else self.journal(kept), names, told, **when)
+        return await _life(mortal, *self.parts), mortal
+
+    async def _found(self, kept: Any, mortal: Mortal, seed: int = 0) -> Any:
+        """Return what the next process finds when this one has died and its leases are over."""
+        if self.disk is None:
+            mortal.journal.lose(mortal.owner)
+            return kept
+        found = kept.after_crash(seed)
+        with suppress(Exception):  # it may have threads; whatever it still does is done to what nobody will see
+            await mortal.journal.close()
+        await asyncio.sleep(RESTART)
+        return found
+
+    async def _straight(self) -> Ended | None:
         """Run without an interruption."""
-        return await _life(Mortal(self.journal(), WRITES), *self.parts)
+        return (await self._lived(self._fresh(), {}))[0]
 
-    async def replayed(self) -> tuple[Ended | None, int]:
+    async def _replayed(self) -> tuple[Ended | None, int]:
         """Let the process die after each record."""
-        journal = self.journal()
+        kept, told = self._fresh(), dict[str, Any]()
         for count in range(MOST):
-            if (found := await _life(Mortal(journal, RECORDS, at=0, after=True), *self.parts)) is not None:
+            found, mortal = await self._lived(kept, told, RECORDS, at=0, after=True)
+            if found is not None:
                 return found, count
+            kept = await self._found(kept, mortal)
         raise DurabilityError(f"The run does not get on: it was taken up {MOST} times")
 
-    async def crashed(self, at: int, *, after: bool) -> tuple[Ended | None, str]:
+    async def _crashed(self, death: "_Death") -> tuple[Ended | None, str]:
         """Let the process die once, and another one carry on."""
-        mortal = Mortal(self.journal(), WRITES, at=at, after=after)
-        found = await _life(mortal, *self.parts)
-        if mortal.where:
-            found = await _life(Mortal(mortal.journal, WRITES), *self.parts)
-        return found, mortal.where
+        kept, told = self._fresh(), dict[str, Any]()
+        if death.fails_at:
+            kept.fails_at = death.fails_at
+        found, mortal = await self._lived(kept, told, at=death.at, after=death.after)
+        where = mortal.where
+        try:
+            if where:
+                kept = await self._found(kept, mortal, death.seed)
+                found, mortal = await self._lived(kept, told)
+            if self.disk is not None:
+                await self._look(kept, mortal, told)
+        except DurabilityError as error:
+            raise DurabilityError(self._when(where or "never", str(error))) from None
+        return found, where
+
+    async def _look(self, kept: Any, mortal: Mortal, told: dict[str, Any]) -> None:
+        """Look at what is on the disk when the run is over and its last process gone, too."""
+        last = Mortal(self.journal(await self._found(kept, mortal)), (), told)
+        await last.journal.open()
+        await last.look()
+        await last.journal.close()
+
+    def replayed(self) -> int:
+        """Do it, compare, and return how often the process died."""
+        found, count = self.simulation.run(self._replayed).result()
+        self._same(found, f"after each of {count} records")
+        return count
+
+    def crashed(self) -> int:
+        """Do it at each write of the journal, before and after it, and at each operation of a simulated disk."""
+        kinds = _ON_DISK if hasattr(self._fresh(), "fails_at") else _ON_DISK[:2]
+        return sum(map(self._crashes, kinds))
+
+    def _crashes(self, kind: Callable[[int], "_Death"]) -> int:
+        for number in range(MOST):
+            found, where = self.simulation.run(partial(self._crashed, kind(number))).result()
+            self._same(found, where or "never")
+            if not where:
+                return number
+        return MOST
+
+    def _same(self, found: Ended | None, where: str) -> None:
+        if self.ended != found:
+            raise DurabilityError(self._when(where, f"The run ended with {found!r} instead of {self.ended!r}"))
+
+    def _when(self, where: str, what: str) -> str:
+        return f"With seed {self.simulation.seed}, after the process died {where}, {what[0].lower()}{what[1:]}"
+
+
+def _all(seeds: int | Iterable[int], check: Callable[[int], _Check], work: Callable[[_Check], int]) -> Lives:
+    died, ended = 0, None
+    for seed in range(seeds) if isinstance(seeds, int) else seeds:
+        made = check(seed)
+        died, ended = died + work(made), made.ended
+    assert ended is not None
+    return Lives(died, ended[1]) if ended[0] == "ok" else Lives(died, None, f"{ended[0].__name__}: {ended[1]}")
 
 
 def replay_check(
-    module: Module[Any, Any], value: object, *, journal: Callable[[], Any], engine: Engine,
-    during: During | None = None, seeds: int | Iterable[int] = 3, order: Order = "random",
+    module: Module[Any, Any], value: object, *, journal: Callable[..., Any], engine: Engine,
+    during: During | None = None, disk: Callable[[], Disk] | None = None, seeds: int | Iterable[int] = 3,
+    order: Order = "random", patience: float = 0.0,
 ) -> Lives:  # fmt: skip
     """Run a module durably so that its process dies after every record, and see that it ends as it does undisturbed.
 
@@ -170,18 +229,23 @@ def replay_check(
     Args:
         module: The module; steps that it calls should give the same each time.
         value: What it is called with.
-        journal: Makes an empty journal that can ``lose`` the leases of a process, such as `MemoryJournal`.
+        journal: Makes an empty journal that can ``lose`` the leases of a process, such as `MemoryJournal`; with *disk*
+            it is called with one, anew for each process, and makes a journal of what is there.
         engine: Makes an engine over a journal, such as `DurableEngine`; keep it from serving others.
         during: Called with each engine that carries the run on; there it may send signals and answers.
+        disk: Makes an empty disk for the journal, `SimulatedDisk` or `CopiedFolder`. A process that died is followed by
+            the next one an hour later, when its leases are over; it finds what the disk has kept.
         seeds: How many interleavings to try, or which.
         order: Their order.
+        patience: As of `Simulation`, for journals that have threads; with `SQLiteJournal` 0.1 will do.
 
     Returns:
         How often the process died, and how the run ended.
 
     Raises:
-        DurabilityError: If the run ended in another way than it does undisturbed.
-        ConfigError: If the journal cannot lose leases.
+        DurabilityError: If the run ended in another way than it does undisturbed, or a record that was acknowledged is
+            lost or is another one.
+        ConfigError: If there is no disk, and the journal cannot lose leases.
 
     Example:
         >>> from mai import module
@@ -198,24 +262,24 @@ def replay_check(
         >>> replay_check(thrice, 1, journal=MemoryJournal, engine=DurableEngine, seeds=1)
         Lives(interruptions=3, value=4, error='')
     """
-    check, died, ended = _Check(module, value, journal, engine, during), 0, None
-    for seed in range(seeds) if isinstance(seeds, int) else seeds:
-        simulation = Simulation(seed=seed, order=order)
-        ended = simulation.run(check.straight).result()
-        found, count = simulation.run(check.replayed).result()
-        died += count
-        _same(ended, found, f"with seed {seed}, after the process died after each of {count} records")
-    return _lives(died, ended)
+
+    def check(seed: int) -> _Check:
+        simulation = Simulation(seed=seed, order=order, patience=patience)
+        return _Check(module, value, journal, engine, during, disk, simulation)
+
+    return _all(seeds, check, _Check.replayed)
 
 
 def crash_check(
-    module: Module[Any, Any], value: object, *, journal: Callable[[], Any], engine: Engine,
-    during: During | None = None, seeds: int | Iterable[int] = 1, order: Order = "random",
+    module: Module[Any, Any], value: object, *, journal: Callable[..., Any], engine: Engine,
+    during: During | None = None, disk: Callable[[], Disk] | None = None, seeds: int | Iterable[int] = 1,
+    order: Order = "random", patience: float = 0.0,
 ) -> Lives:  # fmt: skip
     """Run a module durably once for each write of its journal, let the process die there, and let another carry on.
 
-    The process dies right before the write in one run, and right after it in the next. Whatever the write was, the run
-    has to end as it does undisturbed.
+    The process dies right before the write in one run, and right after it in the next; on a `SimulatedDisk` also in
+    each operation of the disk, twice: once nothing of what was not synced is left, once some of it. Whatever it was,
+    the run has to end as it does undisturbed, with all records that were acknowledged.
 
     Args:
         module: As of `replay_check`, like all others.
@@ -223,15 +287,18 @@ def crash_check(
         journal: Makes an empty journal.
         engine: Makes an engine over a journal.
         during: Called with each engine that carries the run on.
+        disk: Makes an empty disk.
         seeds: How many interleavings to try, or which.
         order: Their order.
+        patience: As of `Simulation`, for journals that have threads; with `SQLiteJournal` 0.1 will do.
 
     Returns:
         How often the process died, and how the run ended.
 
     Raises:
-        DurabilityError: If the run ended in another way than it does undisturbed.
-        ConfigError: If the journal cannot lose leases.
+        DurabilityError: If the run ended in another way than it does undisturbed, or a record that was acknowledged is
+            lost or is another one.
+        ConfigError: If there is no disk, and the journal cannot lose leases.
 
     Example:
         >>> from mai import module
@@ -243,25 +310,9 @@ def crash_check(
         >>> crash_check(add >> add, 1, journal=MemoryJournal, engine=DurableEngine).value
         3
     """
-    check, died, ended = _Check(module, value, journal, engine, during), 0, None
-    for seed in range(seeds) if isinstance(seeds, int) else seeds:
-        simulation = Simulation(seed=seed, order=order)
-        ended = simulation.run(check.straight).result()
-        for after in (False, True):
-            for at in range(MOST):
-                found, where = simulation.run(partial(check.crashed, at, after=after)).result()
-                _same(ended, found, f"with seed {seed}, after the process died {where or 'never'}")
-                if not where:
-                    break
-                died += 1
-    return _lives(died, ended)
 
+    def check(seed: int) -> _Check:
+        simulation = Simulation(seed=seed, order=order, patience=patience)
+        return _Check(module, value, journal, engine, during, disk, simulation)
 
-def _same(ended: Ended | None, found: Ended | None, when: str) -> None:
-    if ended != found:
-        raise DurabilityError(f"{when[0].upper()}{when[1:]}, the run ended with {found!r} instead of {ended!r}")
-
-
-def _lives(died: int, ended: Ended | None) -> Lives:
-    assert ended is not None
-    return Lives(died, ended[1]) if ended[0] == "ok" else Lives(died, None, f"{ended[0].__name__}: {ended[1]}")
+    return _all(seeds, check, _Check.crashed)

@@ -47,6 +47,10 @@ class Leak(SimulationError):
     """Something was left behind: a task, an async generator, a thread, an error that nobody saw."""
 
 
+class DurabilityError(SimulationError):
+    """A run that was interrupted did not come to the same end as one that was not, or lost what was recorded."""
+
+
 class SimulatedFault(MaiError, RuntimeError):
     """The failure that a simulation puts where an awaited pause ends; see `Simulation`."""
 

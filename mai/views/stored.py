@@ -160,7 +160,10 @@ def _add(call: "_Part", handles: list[TraceHandle[Any]], inside: list[list[Any]]
         TraceEvent(one.whole("at_ns", least=-_LARGEST) or 0, one.text("name"), one.facts())
         for one in call.parts("events")
     )
-    h.links = tuple(TraceLink(*one.texts("relation", "trace_id", "span_id")) for one in call.parts("links"))
+    h.links = tuple(
+        TraceLink(one.text("relation"), one.digits("trace_id", 32), one.digits("span_id", 16))
+        for one in call.parts("links")
+    )
     h._span, h._control, h._base, h._zero, below = _span(call, h.parent), None, "", None, list[TraceHandle[Any]]()
     h.children = below
     if h.parent is not None:
@@ -184,8 +187,8 @@ def _span(call: "_Part", parent: TraceHandle[Any] | None) -> tuple[int, int, int
     """Return the ids of the span and its flags; a call has the trace id of the one around it unless it says another."""
     if "span_id" not in call.data:
         return 0, 0, 0
-    trace = call.hexadecimal("trace_id", 32) if "trace_id" in call.data or parent is None else parent._span[0]
-    return trace, call.hexadecimal("span_id", 16), call.whole("trace_flags") or 0
+    trace = int(call.digits("trace_id", 32), 16) if "trace_id" in call.data or parent is None else parent._span[0]
+    return trace, int(call.digits("span_id", 16), 16), call.whole("trace_flags") or 0
 
 
 class _Part:
@@ -221,11 +224,11 @@ class _Part:
             return None if value is None else float(value)
         raise self.refused(key, value, "a number of seconds")
 
-    def hexadecimal(self, key: str, digits: int) -> int:
+    def digits(self, key: str, count: int) -> str:
         value = self.text(key)
-        if len(value) == digits and set(value) <= set("0123456789abcdef"):
-            return int(value, 16)
-        raise self.refused(key, value, f"{digits} hexadecimal digits")
+        if len(value) == count and set(value) <= set("0123456789abcdef"):
+            return value
+        raise self.refused(key, value, f"{count} hexadecimal digits")
 
     def parts(self, key: str) -> "Iterator[_Part]":
         """Yield the objects of a list, or the only one; nothing where there is none."""

@@ -140,3 +140,33 @@ def test_a_run_that_was_killed_while_it_waited_is_ended_by_a_worker(process: Mai
     worker.communicate()
     assert done(flow) == ["add 3", "times 4"]
     assert process("run", "steps.py:flow", "3", "--durable", "runs.db", "--run-id", "a").out == "40\n"
+
+
+HELD = """
+import asyncio, os, signal, steps
+from mai import module
+from mai.durable import SQLiteEngine
+
+@module
+async def add(x: int) -> int:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+async def main():
+    async with SQLiteEngine("runs.db", ttl=3.0) as engine:
+        await engine.start((add >> steps.sure >> steps.times).with_(name="flow"), 3, run_id="a")
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="kill -9 is POSIX")
+def test_a_run_of_a_process_that_was_killed_goes_on_and_says_what_it_waits_for(mai: Mai, flow: Path) -> None:
+    (flow / "held.py").write_text(HELD, encoding="utf-8")
+    killed = subprocess.run([sys.executable, "held.py"], env=environment(), capture_output=True, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    found = mai("run", "steps.py:flow", "3", "--durable", "runs.db", "--run-id", "a", "--answer", "yes")
+    assert (found.code, found.out) == (0, "40\n")
+    assert "another process has a; if it was killed, its lease is over in 3 s at most" in found.err
+    assert done(flow) == ["add 3", "times 4"]
+    assert mai("run", "steps.py:flow", "3", "--durable", "runs.db", "--run-id", "a").err == ""

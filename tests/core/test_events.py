@@ -717,3 +717,24 @@ async def test_chunks_tell_their_attempt_and_an_attempt_joins_what_it_started() 
     assert told == [(1, "a1", False), (2, "a2", False)]
     kinds = [type(event).__name__ for event in events if event.step_id == "words"]
     assert kinds == ["Started", "Chunk", "Retrying", "Chunk", "Finished"]
+
+
+def test_a_ring_that_comes_before_its_time_ends_no_wait() -> None:
+    bell, looks, over = Bell(), [0], list[bool]()
+    looked = [threading.Event() for _ in range(5)]
+
+    def ready() -> bool:
+        looks[0] += 1
+        looked[min(looks[0], 4)].set()
+        return bool(over)
+
+    found = list[bool]()
+    waiting = threading.Thread(target=lambda: found.append(bell.wait(ready, 0.9)))
+    waiting.start()
+    looked[2].wait()  # from here on it would hear
+    bell.ring()
+    looked[4].wait()
+    over.append(True)
+    bell.ring()
+    waiting.join()
+    assert found == [True]

@@ -1,212 +1,333 @@
-"""Kills real workers: ``python tests/durable/kill.py --kills 100``.
+"""Kills real workers: ``python tests/durable/kill.py --kills 500 --jobs 2``.
 
-Workers of one journal carry on a number of runs, and are killed with SIGKILL at random times, one after the other, each
-followed by a new one, until enough were killed. Then all runs must end with the value of a straight run, each step must
-have exactly one record, and what a step wrote in the transaction of its record must be there exactly once.
+Workers of one journal carry on runs of eight shapes (in a row, nested, in loops, as a graph, with delays, failing, and
+waiting for a signal or a person), and are killed with SIGKILL at random times, one after the other, each followed by a
+new one, until all runs have ended; then another round begins, until enough were killed. Each body writes down that it
+begins, and each worker which records it knows to be safe. So it can be seen that
+
+- each run ends as one that nobody disturbs: the same value or error, the same steps;
+- no record is lost that was acknowledged, and none is there twice;
+- no body runs again but those that were under way in a worker that was killed.
 """
 
 import argparse
 import asyncio
 import json
+import logging
 import os
 import random
 import signal
-import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from mai import BlockingDelay, Loop, Map, Module, Parallel, Sequential, module
-from mai.durable import SQLiteEngine, SQLiteJournal
+from mai.durable import DurableEngine, MemoryJournal, Record, SQLiteJournal
+from mai.errors import Fenced
+from tests.durable.shapes import LOG, SENT, answer, named, said, shapes
 
-LOG = "KILL_LOG"  # the environment variable that names the file in which steps say that they ran
-
-
-def said(what: str) -> None:
-    """Note that a step's body ran; a line is written whole or not at all."""
-    file = os.open(os.environ[LOG], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    os.write(file, f"{what}\n".encode())
-    os.close(file)
+TTL = 0.5  # seconds
+HEAD_START = 1.0  # seconds after which the first run begins
+SPREAD = 0.1  # seconds on average between the beginnings of two runs
+PATIENCE = 120.0  # seconds that the runs of a round may take
+PACE = 0.25  # seconds at most between two kills
 
 
-@module
-async def split(n: int) -> list[int]:
-    said("split")
-    return list(range(n, n + 4))
+# ---------------------------------------------------------------- workers
 
 
-@module
-async def square(n: int) -> int:
-    said("square")
-    await asyncio.sleep(0.002)
-    return n * n
+class Telling(SQLiteJournal):
+    """A journal that writes down which records it has acknowledged."""
 
-
-@module
-def slow(n: int) -> int:
-    said("slow")
-    time.sleep(0.003)
-    return n + 1
-
-
-@module
-async def total(numbers: list[int]) -> int:
-    said("total")
-    return sum(numbers)
-
-
-@module
-async def halve(n: int) -> int:
-    said("halve")
-    return n // 2
-
-
-@module
-async def add(pair: tuple[int, int]) -> int:
-    said("add")
-    return sum(pair)
-
-
-def flow() -> Module[Any, Any]:
-    """Return what is run: steps in a row, in parallel, over items, in a loop, in a thread, and after a pause."""
-    halved = Loop(halve, until=lambda n: n < 10, max_iters=30)
-    both = Parallel(halved >> BlockingDelay(0.01), slow)
-    return Sequential(split, Map(square, concurrency=3), total, both, add).with_(name="flow")
-
-
-def straight(n: int) -> int:
-    """Return what a run gives that nobody kills."""
-    number = sum(k * k for k in range(n, n + 4))
-    halved = number // 2
-    while halved >= 10:
-        halved //= 2
-    return halved + number + 1
-
-
-STEPS = {"split": 1, "square": 4, "total": 1, "slow": 1, "add": 1}  # beside the turns of the loop
+    async def append(self, lease: Any, record: Record) -> int:
+        """Write a record, then say so."""
+        try:
+            seq = await super().append(lease, record)
+        except Fenced:
+            said("fenced", lease.run_id, record.path)
+            raise
+        said("safe", lease.run_id, record.path)
+        return seq
 
 
 async def work(db: str) -> None:
-    """Be a worker until killed."""
-    async with SQLiteEngine(db, modules=[flow()], ttl=0.5, linger=0.05):
-        print("ready", flush=True)
-        await asyncio.Event().wait()
+    """Be a worker until killed, or until nobody could kill it any more."""
+    parent = os.getppid()
+    async with DurableEngine(Telling(db), modules=shapes(), ttl=TTL, linger=0.05):
+        print(f"ready {os.getpid()}", flush=True)
+        while os.getppid() == parent:
+            await asyncio.sleep(1)
+    os._exit(1)
+
+
+def nurse() -> None:
+    """Make a worker for each line of standard input, by a fork: nothing has to be imported anew."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    logging.disable()  # that runs fail is what some of them are for
+    for line in sys.stdin:
+        db, log = json.loads(line)
+        if os.fork() == 0:
+            os.environ[LOG] = log
+            asyncio.run(work(db))
+
+
+class Nursery:
+    """A process that makes workers, and those of them that live."""
+
+    def __init__(self, process: asyncio.subprocess.Process, db: str, log: str) -> None:
+        self.process, self.line = process, json.dumps([db, log]).encode() + b"\n"
+        self.living: list[int] = []
+        self.killed: list[int] = []
+
+    @classmethod
+    async def open(cls, db: str, log: str) -> "Nursery":
+        root = Path(__file__).resolve().parents[2]
+        pipe, env = asyncio.subprocess.PIPE, {**os.environ, "PYTHONPATH": str(root)}
+        command = sys.executable, __file__, "--nurse"
+        return cls(await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, env=env), db, log)
+
+    async def bear(self) -> None:
+        """Make one more worker, and wait until it works."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(self.line)
+        word, pid = (await self.process.stdout.readline()).split()
+        assert word == b"ready"
+        self.living.append(int(pid))
+
+    def kill(self, which: int) -> None:
+        """Kill a worker; one that has ended by itself is an error."""
+        pid = self.living.pop(which)
+        os.kill(pid, signal.SIGKILL)
+        self.killed.append(pid)
+
+    async def close(self) -> None:
+        """Kill all that live, and the process itself."""
+        for pid in self.living:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.process.kill()
+        await self.process.communicate()
+
+
+# ---------------------------------------------------------------- one round
+
+
+@dataclass
+class Facts:
+    """What came of one round or several."""
+
+    rounds: int = 0
+    kills: int = 0
+    in_bodies: int = 0  # kills of workers in which a body was under way
+    runs: int = 0
+    records: int = 0
+    bodies: int = 0  # that began, attempts counted
+    again: int = 0  # bodies that began again because their worker was killed
+    fenced: int = 0  # records of workers that had lost their lease, which were refused
+    resumed: int = 0  # runs that needed attention: taken up ten times without getting further
+
+    def add(self, other: "Facts") -> None:
+        for one in fields(self):
+            setattr(self, one.name, getattr(self, one.name) + getattr(other, one.name))
+
+
+@dataclass
+class Straight:
+    """What a run gives that nobody disturbs."""
+
+    outcome: tuple[str, str]
+    steps: list[str]
+
+
+def told(value: object, error: BaseException | None) -> tuple[str, str]:
+    return ("ok", json.dumps(value)) if error is None else (type(error).__name__, str(error))
+
+
+async def straight(m: Any, n: int) -> Straight:
+    """Run ``m(n)`` in this process, in memory."""
+    async with DurableEngine(MemoryJournal()) as engine:
+        handle, name = engine.start(m, n, run_id="r"), named(m)
+        if name in SENT:
+            await engine.signal("r", SENT[name], answer(name))
+        try:
+            outcome = told(await handle, None)
+        except Exception as error:  # noqa: BLE001 (it is what is compared)
+            outcome = told(None, error)
+        return Straight(outcome, steps(await engine.history("r")))
+
+
+def steps(history: Any) -> list[str]:
+    """Return the paths of steps, but of branches that may be cut off by a failure beside them."""
+    paths = [record.path for record in history if record.kind in ("step", "undo")]
+    return sorted(path for path in paths if not path.startswith("recovers/Parallel"))
+
+
+class Round:
+    """Some runs, and the workers that are killed until all have ended."""
+
+    def __init__(self, folder: Path, runs: int, workers: int, draw: random.Random) -> None:
+        self.db, self.log = str(folder / "runs.db"), str(folder / "log")
+        self.workers, self.draw = workers, draw
+        self.modules = {named(m): m for m in shapes()}
+        names = list(self.modules)
+        self.runs = {f"{names[i % len(names)]}-{i}": (names[i % len(names)], i) for i in range(runs)}
+        self.facts = Facts(rounds=1, runs=runs)
+
+    async def drive(self, most: int) -> Facts:
+        """Do all of it, and return what came of it; of *most* kills."""
+        wanted = {run_id: await straight(self.modules[name], n) for run_id, (name, n) in self.runs.items()}
+        async with SQLiteJournal(self.db) as journal:
+            await self.prepare()
+            nursery = await Nursery.open(self.db, self.log)
+            sending = asyncio.create_task(self.send(journal))
+            try:
+                await self.kill(journal, nursery, most)
+            finally:
+                await nursery.close()
+                sending.cancel()
+            await self.verify(journal, wanted)
+            self.read(nursery.killed, {run_id: await journal.history(run_id) for run_id in self.runs})
+        return self.facts
+
+    async def prepare(self) -> None:
+        """Put the runs into the journal, to begin one after the other."""
+        with suppress(_Begun):
+            async with DurableEngine(SQLiteJournal(self.db)) as engine:
+                for run_id, (name, n) in self.runs.items():
+                    begin = HEAD_START + self.draw.random() * SPREAD * len(self.runs)
+                    engine.start(self.modules[name], n, run_id=run_id, delay=begin)
+                for run_id in self.runs:
+                    await engine.info(run_id)
+                raise _Begun
+
+    async def send(self, journal: SQLiteJournal) -> None:
+        """Send what runs wait for, each signal twice."""
+        for run_id, (name, _) in self.runs.items():
+            if name in SENT:
+                await asyncio.sleep(self.draw.random() * SPREAD * 4)
+                for _ in range(2):
+                    await journal.signal(run_id, SENT[name], json.dumps(answer(name)).encode(), id="once")
+
+    async def kill(self, journal: SQLiteJournal, nursery: Nursery, most: int) -> None:
+        """Kill workers until all runs have ended, or so many were; then wait for the runs."""
+        for _ in range(self.workers):
+            await nursery.bear()
+        until = time.monotonic() + PATIENCE
+        while left := await self.left(journal):
+            await asyncio.sleep(self.draw.random() * PACE)
+            if time.monotonic() > until:
+                raise AssertionError(f"{left} runs have not ended in {PATIENCE:.0f} s")
+            if self.facts.kills < most:
+                nursery.kill(self.draw.randrange(len(nursery.living)))
+                self.facts.kills += 1
+                await nursery.bear()
+
+    async def left(self, journal: SQLiteJournal) -> int:
+        """Return how many runs have not ended; those that need attention get it."""
+        for info in await journal.runs("needs_attention", limit=1000):
+            await journal.resume(info.run_id)
+            self.facts.resumed += 1
+        return sum([len(await journal.runs(status, limit=1000)) for status in ("pending", "running", "waiting")])
+
+    async def verify(self, journal: SQLiteJournal, wanted: dict[str, Straight]) -> None:
+        """See that every run has ended as an undisturbed one."""
+        assert await journal.check() == []
+        async with DurableEngine(SQLiteJournal(self.db)) as engine:  # which only looks
+            for run_id, (name, _) in self.runs.items():
+                engine.serve(self.modules[name])
+                try:
+                    found = told(await engine.result(run_id), None)
+                except Exception as error:  # noqa: BLE001 (it is what is compared)
+                    found = told(None, error)
+                assert found == wanted[run_id].outcome, f"{run_id}: {found}, not {wanted[run_id].outcome}"
+                history = await engine.history(run_id)
+                assert len({record.path for record in history}) == len(history), f"{run_id} has a path twice"
+                assert steps(history) == wanted[run_id].steps, f"{run_id} has other steps: {steps(history)}"
+                self.facts.records += len(history)
+
+    def read(self, killed: list[int], histories: dict[str, Any]) -> None:
+        """Read what the workers wrote down, and see that none is lost and only what was under way was done again."""
+        lines = [json.loads(line) for line in Path(self.log).read_text(encoding="utf-8").splitlines()]
+        kept = {(run_id, record.path) for run_id, history in histories.items() for record in history}
+        safe, begun = set[tuple[str, str]](), dict[tuple[str, str], list[int]]()
+        under_way = dict[int, set[tuple[str, str]]]()
+        for what, pid, run_id, path, detail in lines:
+            key = run_id, path
+            if what == "safe":
+                safe.add(key)
+                under_way.get(pid, set[tuple[str, str]]()).discard(key)
+            elif what == "fenced":
+                self.facts.fenced += 1
+            else:
+                self.facts.bodies += 1
+                before = begun.setdefault(key, [])
+                if key in safe or (detail == 0 and before and (pid in before or before[-1] not in killed)):
+                    story = "\n".join(map(str, [line for line in lines if line[2] == run_id]))
+                    raise AssertionError(
+                        f"{key} was done again in {pid}, which was not to be; killed: {killed}\n{story}"
+                    )
+                if detail == 0:
+                    self.facts.again += bool(before)
+                    before.append(pid)
+                under_way.setdefault(pid, set()).add(key)
+        assert safe <= kept, f"acknowledged and lost: {sorted(safe - kept)}"
+        bodies = {(run_id, path) for run_id, history in histories.items() for path in steps(history)}
+        assert bodies <= begun.keys(), f"recorded and never begun: {sorted(bodies - begun.keys())}"
+        self.facts.in_bodies = sum(bool(under_way.get(pid)) for pid in killed)
 
 
 class _Begun(Exception):
     """All runs are in the journal; leaving the engine by this leaves them to the workers."""
 
 
-async def prepare(db: str, runs: int) -> None:
-    """Make the runs, which are to begin much later, and let them begin when this process has left them."""
-    try:
-        async with SQLiteEngine(db) as engine:
-            for n in range(runs):
-                engine.start(flow(), n, run_id=f"run-{n}", delay=86_400.0)
-            while len(await engine.journal.runs(limit=runs)) < runs:
-                await asyncio.sleep(0.01)
-            raise _Begun
-    except _Begun:
-        pass
-    async with SQLiteJournal(db) as journal:
-        await asyncio.gather(*(journal.resume(f"run-{n}") for n in range(runs)))
+# ---------------------------------------------------------------- all of it
 
 
-def kill(db: str, log: str, kills: int, workers: int, draw: random.Random) -> int:
-    """Kill so many workers, one at a time; return how many had still something to do. They are ended with the runs."""
-    going = [start_worker(db, log) for _ in range(workers)]
-    busy = 0
-    try:
-        for _ in range(kills):
-            victim = going.pop(draw.randrange(len(going)))
-            assert victim.stdout is not None
-            victim.stdout.readline()
-            time.sleep(draw.random() * 0.3)
-            victim.kill()
-            victim.communicate()
-            assert victim.returncode == -signal.SIGKILL, "a worker ended by itself"
-            going.append(start_worker(db, log))
-            busy += asyncio.run(left(db)) > 0
-        until = time.monotonic() + 240
-        while asyncio.run(left(db)) and time.monotonic() < until:
-            time.sleep(0.2)
-    finally:
-        for worker in going:
-            worker.kill()
-            worker.communicate()
-    return busy
+async def drive(kills: int, runs: int, workers: int, jobs: int, seed: int) -> Facts:
+    """Do rounds, so many at once, until so many workers were killed."""
+    facts, numbers = Facts(), iter(range(seed, seed + 1_000_000))
 
+    async def rounds() -> None:
+        while facts.kills < kills:
+            number = next(numbers)
+            with tempfile.TemporaryDirectory() as folder:
+                done = await Round(Path(folder), runs, workers, random.Random(number)).drive(kills - facts.kills)
+            facts.add(done)
+            print(f"seed {number}: {done}", file=sys.stderr, flush=True)
 
-async def left(db: str) -> int:
-    """Return how many runs have not ended."""
-    async with SQLiteJournal(db) as journal:
-        return sum([len(await journal.runs(status, limit=1_000_000)) for status in ("pending", "running", "waiting")])
-
-
-async def verify(db: str, runs: int) -> Counter[str]:
-    """See that every run ended as a straight one; return how many records each step has in all."""
-    records: Counter[str] = Counter()
-    async with SQLiteJournal(db) as journal:
-        assert await journal.check() == []
-        for n in range(runs):
-            info = await journal.run(f"run-{n}")
-            assert info is not None
-            assert info.status == "ok", f"run-{n} is {info.status}: {info.error!r}"
-            assert json.loads(info.output or b"") == straight(n), f"run-{n} gave {info.output!r}"
-            own = Counter(
-                record.path.rpartition("/")[2].partition("~")[0] for record in await journal.history(f"run-{n}")
-            )
-            found = {name: own[name] for name in STEPS}
-            assert found == STEPS, f"run-{n} has records {own}"
-            records += own
-    return records
-
-
-def drive(folder: Path, kills: int, runs: int, workers: int, seed: int) -> int:
-    """Do all of it, and print what came of it."""
-    db, log = str(folder / "runs.db"), str(folder / "log")
-    os.environ[LOG] = log
-    asyncio.run(prepare(db, runs))
-    begun = time.monotonic()
-    busy = kill(db, log, kills, workers, random.Random(seed))
-    records = asyncio.run(verify(db, runs))
-    bodies = Counter(Path(log).read_text(encoding="utf-8").split())
-    again = {name: bodies[name] - records[name] for name in (*STEPS, "halve")}
-    assert all(count >= 0 for count in again.values()), f"there are records of steps that never ran: {again}"
-    facts = f"{kills} kills ({busy} while runs went on), {runs} runs, {sum(records.values())} records"
-    print(
-        f"{facts}; 0 lost, 0 recorded twice; bodies run again: {sum(again.values())}; {time.monotonic() - begun:.0f} s"
-    )
-    return 0
-
-
-def start_worker(db: str, log: str) -> "subprocess.Popen[bytes]":
-    """Start a worker process."""
-    root = Path(__file__).resolve().parents[2]
-    env = {**os.environ, LOG: log, "PYTHONPATH": str(root)}
-    return subprocess.Popen([sys.executable, __file__, "--work", db], stdout=subprocess.PIPE, env=env, cwd=root)
+    await asyncio.gather(*(rounds() for _ in range(jobs)))
+    return facts
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the driver, or a worker."""
+    """Run the driver, or the process that makes workers."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=100)
-    parser.add_argument("--runs", type=int, default=200)
-    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--runs", type=int, default=40, help="in a round")
+    parser.add_argument("--workers", type=int, default=2, help="of a round")
+    parser.add_argument("--jobs", type=int, default=1, help="rounds at the same time")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--work", metavar="DB", help="be a worker")
+    parser.add_argument("--nurse", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
-    if args.work:
-        asyncio.run(work(args.work))
+    if args.nurse:
+        nurse()
         return 0
-    with tempfile.TemporaryDirectory() as folder:
-        return drive(Path(folder), args.kills, args.runs, args.workers, args.seed)
+    began = time.monotonic()
+    facts = asyncio.run(drive(args.kills, args.runs, args.workers, args.jobs, args.seed))
+    print(
+        f"{facts.kills} kills ({facts.in_bodies} inside of a body), {facts.runs} runs, {facts.records} records; "
+        f"0 lost, 0 recorded twice, all as undisturbed; bodies run again: {facts.again} of {facts.bodies}, all of them "
+        f"under way in a worker that was killed; {facts.fenced} late records refused; {facts.resumed} runs resumed; "
+        f"{time.monotonic() - began:.0f} s"
+    )
+    return 0
 
 
 if __name__ == "__main__":

@@ -179,7 +179,9 @@ def test_middleware_of_which_python_tells_no_signature_is_taken() -> None:
     assert late.with_(middleware=max).settings.middleware == (max,)
 
 
-NAMES = st.lists(st.sampled_from(["n", "b", "z", "\N{GREEK SMALL LETTER PI}", "A"]), min_size=1, max_size=4, unique=True)
+NAMES = st.lists(
+    st.sampled_from(["n", "b", "z", "\N{GREEK SMALL LETTER PI}", "A"]), min_size=1, max_size=4, unique=True
+)
 VALUES: Any = st.one_of(st.integers(), st.booleans(), st.text(), st.none(), st.floats(), st.lists(st.integers()))
 
 

@@ -2,10 +2,10 @@
 
 cosmic-ray (which is not among the tools of the project: install it for this) lists what can be changed in ``mai/core``.
 A seeded sample of it is applied, one change at a time, to copies of the repository, and the tests run until one fails:
-first those of the kernel, then, for what survives these, the laws. The survivors are printed with their diffs; each is
-either explained in ``EXPLAINED`` below or wants a test. Left out are changes of type annotations, of which no running
-code knows, and ``is`` replaced by ``==``, which is the same for every object that defines no equality of its own.
-All changes: ``--count 0``.
+first those of the changed file, then all of the kernel, then, for what survives these, the laws. The survivors are
+printed with their diffs; each is either explained in ``EXPLAINED`` below or wants a test. Left out are changes of type
+annotations, of which no running code knows, and ``is`` replaced by ``==``, which is the same for every object that
+defines no equality of its own. All changes: ``--count 0``.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import re
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,9 +28,10 @@ from cosmic_ray.work_db import WorkDB, use_db
 from tests.mutants.run import ROOT, copied, tests
 
 TARGET = 0.90  # of the sample
+OWN = 120.0  # seconds that the tests of the changed file may take
 TIERS = (  # with the seconds that each may take: three times what it takes on the kernel as it is
     (("tests/core", "tests/values", "tests/layers"), 150.0),
-    (("tests/laws", "tests/test_types.py", "tests/examples"), 450.0),
+    (("tests/laws", "tests/search", "tests/test_types.py", "tests/examples"), 450.0),
 )
 POINTLESS = re.compile("_BitOr_|ComparisonOperator_Is_|ComparisonOperator_IsNot_")
 WORTH = ("Is_IsNot", "IsNot_Is")
@@ -74,12 +76,21 @@ def made(mutation: Any) -> Change:
     return Change(name, path.relative_to(ROOT).as_posix(), after, "\n".join(diff))
 
 
+def tiers(file: str) -> Iterator[tuple[tuple[str, ...], float]]:
+    """Yield which tests to run on a change of *file*, one tier after the other, and how long each may take."""
+    path = Path(file)
+    own = Path("tests", *path.parts[1:-1], f"test_{path.name}")
+    if (ROOT / own).exists():
+        yield (own.as_posix(),), OWN
+    yield from TIERS
+
+
 def caught(change: Change) -> str:
     """Run the tests on a copy with *change*; return what noticed it, "" if nothing did."""
     with tempfile.TemporaryDirectory() as folder:
         repo = copied(folder)
         (repo / change.file).write_text(change.source, encoding="utf-8")
-        for tier, patience in TIERS:
+        for tier, patience in tiers(change.file):
             code, output = tests(repo, tier, patience)
             if code is None or "Timeout (0:" in output:
                 return "a test that does not come to an end"

@@ -23,6 +23,15 @@ def test_a_shape_holds_under_many_seeds(name: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "part", "seed"),
+    [("durable", "write", 1)],  # a timer that looked at who waits circled until he went on, and came before him
+)
+def test_what_the_search_has_found_stays_mended(name: str, part: str, seed: int) -> None:
+    assert search(name, part, range(seed, seed + 1)).failure == ""
+
+
+@pytest.mark.slow
 def test_the_command_prints_a_table_and_says_how_it_went(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--seeds", "10", "--shape", "nested"]) == 0
     out = capsys.readouterr().out

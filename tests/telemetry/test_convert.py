@@ -7,7 +7,7 @@ import pytest
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 import mai
-from mai import Conditional, capture, graph, module
+from mai import Conditional, TraceHandle, capture, graph, module
 from mai.telemetry import export
 from mai.telemetry.convert import spans_of
 from tests.telemetry.sink import Sink, Wired, read_spans, sink
@@ -127,3 +127,14 @@ def test_events_and_links_of_handles_are_written(spans: InMemorySpanExporter) ->
     ((trace_id, span_id, why),) = told["words"].links
     assert (trace_id, span_id, why) == (told["outer"].trace_id, told["outer"].span_id, {"mai.link": "spawned_by"})
     assert spans.get_finished_spans() != ()
+
+
+def test_half_of_a_surrogate_pair_in_a_stored_trace_is_written_out() -> None:
+    odd = "a\ud800"
+    error = {"type": odd, "module": odd, "message": odd}
+    events = [{"at_ns": 0, "name": odd, "attributes": {odd: [odd, 1]}}]
+    links = [{"relation": odd, "trace_id": "1" * 32, "span_id": "2" * 16}]
+    call = {"name": odd, "kind": odd, "module": odd, "key": odd, "outcome": "error", "error": error}
+    call |= {"attributes": {odd: odd}, "events": events, "links": links}
+    stored = {"schema": "mai.trace/1", "started_at": None, "within": "", "calls": [call]}
+    assert TraceHandle.from_dict(stored).to_otlp().count(b"a\\ud800") == 16

@@ -38,6 +38,11 @@ def handle(root: dict[str, Any]) -> TraceHandle[Any]:
 
 # ---------------------------------------------------------------- random ones
 
+
+def _digits(count: int) -> st.SearchStrategy[str]:
+    return st.integers(0, 16**count - 1).map(lambda number: f"{number:0{count}x}")
+
+
 _TEXT = st.text(max_size=8)
 _NUMBER = st.integers(0, 2**62)
 _VALUE = _TEXT | st.integers(-(2**63) + 1, 2**63 - 1) | st.booleans() | st.floats(-1e300, 1e300) | st.none()
@@ -52,7 +57,9 @@ _OPTIONAL: dict[str, st.SearchStrategy[Any]] = {
     "attributes": _FACTS,
     "events": st.lists(_EVENT, min_size=1, max_size=2),
     "links": st.lists(
-        st.fixed_dictionaries(dict.fromkeys(("relation", "trace_id", "span_id"), _TEXT)), min_size=1, max_size=1
+        st.fixed_dictionaries({"relation": _TEXT, "trace_id": _digits(32), "span_id": _digits(16)}),
+        min_size=1,
+        max_size=1,
     ),
 }
 _CALL = st.fixed_dictionaries(

@@ -226,6 +226,10 @@ def second(**changes: Any) -> dict[str, Any]:
         ),
         (first(events=[{"at_ns": 1}]), "data.calls[0].events[0].name is None, not a text"),
         (first(links=[{}]), "data.calls[0].links[0].relation is None, not a text"),
+        (
+            first(links=[{"relation": "joined", "trace_id": "../etc", "span_id": "2" * 16}]),
+            "data.calls[0].links[0].trace_id is '../etc', not 32 hexadecimal digits",
+        ),
         (first(span_id="12"), "data.calls[0].trace_id is None, not a text"),
         (
             first(span_id="XY", trace_id="0" * 32),

@@ -168,6 +168,32 @@ def test_a_wal_torn_in_any_frame_leaves_a_clean_prefix(broken_off: tuple[Path, H
             assert read(target, history) in ("prefix", "whole")
 
 
+@pytest.mark.slow
+def test_a_wal_torn_in_every_frame_and_at_random_leaves_a_clean_prefix(broken_off: tuple[Path, History]) -> None:
+    source, history = broken_off
+    size, draw = Path(f"{source}-wal").stat().st_size, random.Random(1)
+    ends = [at + within for at in range(HEADER, size, FRAME) for within in (0, 24, draw.randrange(FRAME))]
+    for end in [*ends, *(draw.randrange(size) for _ in range(60))]:
+        target = damaged(source, lambda path, end=end: cut(Path(f"{path}-wal"), end))  # type: ignore[misc]
+        assert read(target, history) in ("prefix", "whole")
+        shutil.rmtree(target.parent)
+
+
+@pytest.mark.slow
+def test_a_flipped_bit_in_any_frame_of_the_wal_is_refused_or_leaves_a_clean_prefix(
+    broken_off: tuple[Path, History],
+) -> None:
+    source, history = broken_off
+    size, draw, found = Path(f"{source}-wal").stat().st_size, random.Random(2), set[str]()
+    for frame in range(HEADER, size, FRAME):
+        at, mask = frame + draw.randrange(FRAME), 1 << draw.randrange(8)
+        target = damaged(source, lambda path, at=at, mask=mask: flip(Path(f"{path}-wal"), at, mask))  # type: ignore[misc]
+        found.add(read(target, history))
+        shutil.rmtree(target.parent)
+    assert "prefix" in found
+    assert found <= {"prefix", "whole", "refused"}
+
+
 @pytest.mark.parametrize(
     "value", ["Sequential/Step~13", "run-1", "x" * 400, "mai_record"], ids=["path", "run", "payload", "schema"]
 )

@@ -235,6 +235,34 @@ async def test_on_a_full_disk_everybody_hears_of_it_and_with_space_it_goes_on(sm
 
 
 @pytest.mark.slow
+async def test_on_a_full_disk_a_run_cannot_be_claimed_and_with_space_it_can(small_disk: Path) -> None:
+    path = small_disk / "runs.db"
+    async with SQLiteJournal(path) as journal:
+        lease = await begun(journal)
+        await journal.append(lease, step(1))
+        await journal.release(lease)
+        ballast = small_disk / "ballast"
+        ballast.write_bytes(b"x" * shutil.disk_usage(small_disk).free)
+
+        async def claims() -> None:
+            for _ in range(20):  # the last page of the -wal is used up first
+                claimed = await journal.claim("r", "me")
+                assert claimed is not None
+                await journal.release(claimed[0])
+
+        with pytest.raises(JournalError, match="the disk is full; nothing of this was written"):
+            await claims()
+        found = await journal.run("r")
+        assert found is not None
+        assert (found.status, found.owner) in (("waiting", None), ("running", "me"))
+        ballast.unlink()
+        claimed = await journal.claim("r", "me")
+        assert claimed is not None
+        assert [record.path for record in claimed[2]] == [step(1).path]
+        assert await journal.check() == []
+
+
+@pytest.mark.slow
 async def test_a_full_disk_in_a_checkpoint_loses_nothing(small_disk: Path) -> None:
     path = small_disk / "runs.db"
     journal = await SQLiteJournal(path).open()

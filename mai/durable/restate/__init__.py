@@ -1,0 +1,5 @@
+"""Durable runs on a Restate server or cluster."""
+
+from .engine import RestateEngine
+
+__all__ = ["RestateEngine"]
