@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ __all__ = ["ABOUT", "Carried", "Ended", "digest"]
 
 ABOUT = "about"  # the state in which others see the run
 _PATIENT = Retry(5)
+_NAMES = re.compile(r"^ *name: (.*) != (.*)$", re.MULTILINE)
 
 
 def digest(data: bytes) -> str:
@@ -89,8 +91,7 @@ class Carried:
         try:
             return await turns.drive(self._main())  # type: ignore[no-any-return]
         except Mismatch as error:
-            text = f"Run {self._run_id!r} no longer does what it did: {error}"
-            raise ReplayMismatch(text, run_id=self._run_id, found=str(error)) from error
+            raise _explained(self._run_id, str(error)) from error
 
     def _tell(self) -> None:
         """Let others see what is known of the run."""
@@ -164,3 +165,12 @@ class Carried:
         cancel, late = isinstance(raised, asyncio.CancelledError), isinstance(raised, DeadlineExceeded)
         status: Status = "cancelled" if cancel else "timeout" if late else "error"
         return Ended(status, facts=facts, message=f"{type(raised).__qualname__}: {raised}".removesuffix(": "))
+
+
+def _explained(run_id: str, text: str) -> ReplayMismatch:
+    """Return the error of a journal that has something else than the code asks for; *text* is what the SDK says."""
+    names = _NAMES.search(text)
+    recorded, found = ("", text) if names is None else names.groups()
+    what = f"at {recorded!r}\n  recorded: {recorded}\n  now:      {found}" if names is not None else f": {text}"
+    message = f"Run {run_id!r} no longer does what it did {what}"
+    return ReplayMismatch(message, run_id=run_id, step_id=recorded, recorded=recorded, found=found)

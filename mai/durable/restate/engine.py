@@ -36,7 +36,7 @@ from mai.durable.restate.turns import Commands
 from mai.errors import AskError, ConfigError, NeedsAttention, RunExists, StepFailed, UnknownRun
 from mai.types import Payload
 from mai.values.casts import caster, written
-from mai.values.checked import PAUSE, checked
+from mai.values.checked import PAUSE, SECONDS, checked
 from mai.values.events import Outcome
 
 __all__ = ["RestateEngine"]
@@ -67,7 +67,9 @@ class RestateEngine(LocalEngine):
         advertised: The address at which the server reaches this worker, if it is another one, as
             ``"http://worker-7:9080"``.
         prefix: What the names of the workflows begin with, so that several applications can share a server.
-        inactivity: How long a run may wait before it leaves memory [s]; None: as the server has it.
+        inactivity: How long a run may wait before it leaves memory [s]; None: as the server has it (a minute). A step
+            that takes longer is not cancelled before it ends.
+        longest: How long a step may take then [s], before the server gives it up and lets it begin anew.
         errors: Exception classes that replays may raise beside those that steps and flows themselves can name.
         auth: The ``auth`` of the runs: it is in no journal.
         max_threads: As of `mai.LocalEngine`.
@@ -101,6 +103,7 @@ class RestateEngine(LocalEngine):
         advertised: str | None = None,
         prefix: str = "",
         inactivity: float | None = None,
+        longest: float = 86_400.0,
         errors: Iterable[type[Exception]] = (),
         auth: Any = None,
         max_threads: int = 64,
@@ -112,13 +115,15 @@ class RestateEngine(LocalEngine):
         self.prefix: str = prefix
         self.closing: bool = False
         self.busy: Busy = Busy()
-        self._inactivity = None if inactivity is None else checked("RestateEngine", "inactivity", inactivity, PAUSE)
+        limit = None if inactivity is None else checked("RestateEngine", "inactivity", inactivity, PAUSE)
+        self._limits = limit, checked("RestateEngine", "longest", longest, SECONDS)
         self._where = admin, ingress, host, port, advertised
         self._client: RestateClient | None = None
         self._codes = Codes()
         self._served: dict[str, Code] = {}  # by the name of the service
         self._registered = ""  # the address that the server knows
         self._lock = asyncio.Lock()
+        self._begun: dict[str, str] = {}  # the services of the runs that were begun here, and have not ended
         self._seen: dict[str, tuple[Env, TraceHandle[Any]]] = {}  # the runs that somebody here looks at
         self._active = Counter[str]()
         self._work = set[asyncio.Task[Any]]()
@@ -146,10 +151,10 @@ class RestateEngine(LocalEngine):
         """Let the server know of all that is served; a set of plans that it does not know is a new deployment."""
         async with self._lock:
             plans = {name: code.fingerprint for name, code in sorted(self._served.items())}
-            version = digest(written([plans, self._inactivity]).encode())[:16]
+            version = digest(written([plans, *self._limits]).encode())[:16]
             uri = f"{self._uri}/{version}"
             if plans and uri != self._registered:
-                served = [service_of(self, code, name, self._inactivity) for name, code in self._served.items()]
+                served = [service_of(self, code, name, *self._limits) for name, code in self._served.items()]
                 self._server.offer(served)
                 await self.client.register(uri)
                 self._registered = uri
@@ -197,6 +202,7 @@ class RestateEngine(LocalEngine):
         p, scope = current(), scoped(ROOT)
         scope.env = p.env._replace(engine=self, bus=None, slot=None, door=None)
         call = code, run_id or fresh_id(), data, _headers(p), delay
+        self._begun[call[1]] = self.prefix + code.target
         return start_run(self._framed, module, scope, f"/{code.target}", 0, call, None)
 
     def _framed(self, m: Any, scope: Scope, key: str, n: int, call: Any, _: Any, h: TraceHandle[Any]) -> Frame:
@@ -220,6 +226,7 @@ class RestateEngine(LocalEngine):
                 ended(h, found)
             if own:
                 del self._seen[run_id]
+                self._begun.pop(run_id, None)
 
     async def _driven(self, code: Code, run_id: str, data: bytes, headers: Mapping[str, str], delay: float) -> Any:
         """Begin the run, or find it, and wait for its end."""
@@ -403,9 +410,8 @@ class RestateEngine(LocalEngine):
         return json.loads(await self.client.tell(service, run_id, "about", b"{}"))
 
     async def _service(self, run_id: str) -> str:
-        if run_id in self._seen:  # the server may not know of it yet
-            return self.prefix + self._seen[run_id][1].name
-        return str((await self._row(run_id))["target_service_name"])
+        known = self._begun.get(run_id)  # the server may not know of the run yet
+        return known or str((await self._row(run_id))["target_service_name"])
 
     async def _row(self, run_id: str) -> Mapping[str, Any]:
         """Return what the server knows of a run."""

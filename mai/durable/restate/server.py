@@ -2,13 +2,13 @@
 
 import asyncio
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from mai.durable.restate.commands import needed
 from mai.errors import ConfigError
 
-__all__ = ["Server"]
+__all__ = ["Server", "hear"]
 
 
 class Server:
@@ -66,6 +66,11 @@ class Server:
 
     async def _answer(self, scope: Any, receive: Any, send: Any) -> None:
         await self._app(scope, receive, send)
+
+
+def hear(signum: int, hook: Callable[[], object]) -> None:
+    """Call *hook* when the process gets the signal *signum*, which the SDK hears of as well."""
+    needed("restate.server").install_shutdown_hook(asyncio.get_running_loop(), hook, signum)
 
 
 def _free(host: str, port: int) -> int:

@@ -26,11 +26,12 @@ __all__ = ["FACTS", "service_of"]
 
 FACTS = "mai"  # where a failed run's TerminalError has the failure as data
 _CODES = {"cancelled": 409, "timeout": 408}
+_AGAIN = timedelta(seconds=30)
 _END = "end"  # promise of why a run could not go on
 _Handler = Callable[[Any, bytes], Awaitable[bytes]]
 
 
-def service_of(engine: "RestateEngine", code: Code, name: str, inactivity: float | None) -> Any:
+def service_of(engine: "RestateEngine", code: Code, name: str, inactivity: float | None, longest: float) -> Any:
     """Return the `restate.Workflow` of a module.
 
     Args:
@@ -38,10 +39,13 @@ def service_of(engine: "RestateEngine", code: Code, name: str, inactivity: float
         code: The module.
         name: The name of the service.
         inactivity: How long a run may wait before it leaves memory [s]; None: as the server has it.
+        longest: How long a step may go on then [s].
     """
-    limit = None if inactivity is None else timedelta(seconds=inactivity)
+    limits = {"abort_timeout": timedelta(seconds=longest)}
+    if inactivity is not None:
+        limits["inactivity_timeout"] = timedelta(seconds=inactivity)
     title = (code.module.__doc__ or "").strip().partition("\n")[0]
-    workflow = needed("restate").Workflow(name, description=title or None, inactivity_timeout=limit)
+    workflow = needed("restate").Workflow(name, description=title or None, **limits)
     data = {"input_serde": needed("restate.serde").BytesSerde(), "output_serde": needed("restate.serde").BytesSerde()}
 
     async def run(context: Any, given: bytes) -> bytes:
@@ -77,7 +81,8 @@ async def _run(engine: "RestateEngine", code: Code, name: str, context: Any, giv
         except ReplayMismatch as error:
             logging.getLogger("mai").error("%s", error)
             await engine.give_up(name, run_id, request.id, error)
-            raise
+            again = needed("restate.exceptions").RetryableError  # what is told if it could not be ended
+            raise again(str(error), retry_after=_AGAIN) from error
     if ended.status == "ok":
         return ended.output
     raise _terminal(ended)
