@@ -27,7 +27,7 @@ from mai.durable.records import ENDED, Journal, Record, RunInfo, Status, What
 from mai.durable.segments import is_mark
 from mai.durable.storage.tables import ERRORS
 from mai.durable.uptake import Uptake
-from mai.errors import AskError, ConfigError, UnknownRun
+from mai.errors import AskError, ConfigError, MaiError, UnknownRun
 from mai.types import Payload
 from mai.values.casts import caster
 from mai.values.checked import COUNT, PAUSE, SECONDS, checked
@@ -268,7 +268,8 @@ class DurableEngine(LocalEngine):
     def _done(self, task: "asyncio.Task[Any]") -> None:
         self._work.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            logging.getLogger("mai").warning("%s: %s", type(self).__name__, error)
+            known = isinstance(error, MaiError)
+            logging.getLogger("mai").warning("%s: %s", type(self).__name__, error, exc_info=None if known else error)
 
     def send(self, run_id: str, name: str, data: bytes) -> None:
         """Send what answers a question, in the loop of the engine; while its block is being left, too."""
