@@ -8,7 +8,7 @@ from ...errors import UnknownRun
 from ..records import Record, RunInfo, Signal, Status
 from ..rules import exported
 from . import blobs
-from .rows import RUN_COLUMNS, Book, checked_run, record_of, record_rows, run_info, run_row, signal_of, signal_rows
+from .rows import RUN_COLUMNS, Book, checked_run, records_of, run_info, run_row, signal_of, signal_rows
 
 __all__ = ["blob", "due", "export", "history", "orphans", "run", "runs", "signals"]
 
@@ -35,12 +35,12 @@ def runs(book: Book, status: Status | None, limit: int, after: str | None) -> li
 
 def history(book: Book, run_id: str) -> list[Record]:
     """Return the records in the order of completion."""
-    row, rows = run_row(book, run_id), record_rows(book, run_id)
-    if len(rows) < row.records:
+    row, found = run_row(book, run_id), records_of(book, run_id)
+    if len(found) < row.records:
         raise book.damaged(
-            f"the list of records of the run {run_id!r}, {row.records - len(rows)} of which are missing,"
+            f"the list of records of the run {run_id!r}, {row.records - len(found)} of which are missing,"
         )
-    return [record_of(book, record) for record in rows]
+    return found
 
 
 def signals(book: Book, run_id: str) -> list[Signal]:

@@ -3,6 +3,7 @@
 import json
 import sqlite3
 from collections.abc import Mapping
+from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
 from ...core.clock import clock
@@ -14,8 +15,8 @@ from .checksum import checksum, record_checksum
 
 __all__ = [
     "RECORD_COLUMNS", "RUN_COLUMNS", "SIGNAL_COLUMNS", "Book", "RecordRow", "RunRow", "SignalRow", "checked_record",
-    "checked_run", "checked_signal", "gathered", "record_of", "record_row", "record_rows", "run_info", "run_row",
-    "save", "signal_of", "signal_rows", "spread",
+    "checked_run", "checked_signal", "gathered", "record_of", "record_row", "record_rows", "records_of", "run_info",
+    "run_row", "save", "signal_of", "signal_rows", "spread",
 ]  # fmt: skip
 
 
@@ -83,6 +84,7 @@ class SignalRow(NamedTuple):
     path: str | None
 
 
+_SEQ: Final = itemgetter(2)
 RUN_COLUMNS: Final = ", ".join(RunRow._fields)
 RECORD_COLUMNS: Final = ", ".join(RecordRow._fields)
 SIGNAL_COLUMNS: Final = ", ".join(SignalRow._fields)
@@ -171,17 +173,24 @@ def checked_record(book: Book, found: tuple[Any, ...]) -> RecordRow:
     return RecordRow(*found[:-1])
 
 
-def record_of(book: Book, row: RecordRow) -> Record:
+def record_of(book: Book, row: tuple[Any, ...]) -> Record:
     """Return the record that a row keeps."""
-    return Record(
-        row.path,
-        row.kind,
-        row.seq,
-        gathered(book, row.input),
-        gathered(book, row.output),
-        gathered(book, row.error),
-        *row[7:],
-    )
+    _, path, seq, kind, given, output, error, due, attempt, started, ended, version, *_ = row
+    if str in (type(given), type(output), type(error)):
+        given, output, error = (gathered(book, column) for column in (given, output, error))
+    return Record(path, kind, seq, given, output, error, due, attempt, started, ended, version)
+
+
+def _record_rows(book: Book, run_id: str) -> list[tuple[Any, ...]]:
+    query = f"SELECT {RECORD_COLUMNS}, crc FROM mai_record WHERE run_id = ?"
+    found, seed = book.connection.execute(query, (run_id,)).fetchall(), book.seed
+    for row in found:
+        if record_checksum(seed, row[:-1]) != row[-1]:
+            checked_record(book, row)  # raises
+    found.sort(key=_SEQ)
+    if [row[2] for row in found] != list(range(1, len(found) + 1)):
+        raise book.damaged(f"the list of records of the run {run_id!r}")
+    return found
 
 
 def record_rows(book: Book, run_id: str) -> list[RecordRow]:
@@ -190,11 +199,12 @@ def record_rows(book: Book, run_id: str) -> list[RecordRow]:
     Raises:
         CorruptJournal: If one is missing between the others.
     """
-    found = book.connection.execute(f"SELECT {RECORD_COLUMNS}, crc FROM mai_record WHERE run_id = ?", (run_id,))
-    rows = sorted((checked_record(book, row) for row in found), key=lambda row: row.seq)
-    if [row.seq for row in rows] != list(range(1, len(rows) + 1)):
-        raise book.damaged(f"the list of records of the run {run_id!r}")
-    return rows
+    return [RecordRow(*row[:-1]) for row in _record_rows(book, run_id)]
+
+
+def records_of(book: Book, run_id: str) -> list[Record]:
+    """Return all records of a run, in the order of completion, as `record_rows` finds them."""
+    return [record_of(book, row) for row in _record_rows(book, run_id)]
 
 
 def signal_rows(book: Book, run_id: str) -> list[SignalRow]:
