@@ -7,6 +7,9 @@ SQLite transaction a record, in the same thread. Both with ``synchronous=FULL`` 
 The raw loops keep none of the promises: no checksum, no lease that is verified, no numbering, no second process, no
 file that is watched. They give what the disk, SQLite, asyncio and two threads cost together.
 
+Row 20: a run with 100,000 recorded steps is opened, claimed, read with every checksum verified, repeated and ended by a
+new engine, in microseconds a step; the journal alone, which reads them, for comparison.
+
 With ``pip install dbos``, DBOS on SQLite is a peer in the same run: whole runs of steps that do nothing are begun,
 recorded and ended on either engine.
 """
@@ -204,6 +207,38 @@ def whole(runs: int, steps: int) -> Fresh:
     return Fresh(work, runs * steps)
 
 
+def replayed(steps: int, *, engine: bool) -> Fresh:
+    """Return the sample of a run with so many recorded steps that a new process ends; without *engine*: reads."""
+
+    async def work(path: Path) -> int:
+        plan = many.plan()
+        async with SQLiteJournal(path, durability="process") as journal:
+            facts: dict[str, Any] = {"plan": plan.model_dump_json().encode(), "fingerprint": plan.fingerprint}
+            given = b'{"count":%d}' % steps
+            info, _ = await journal.create("run", target="many", input=given, owner="me", **facts)
+            lease, paths = (
+                Lease("run", "me", info.epoch),
+                ["many/same", *(f"many/same~{n}" for n in range(2, steps + 1))],
+            )
+            for first in range(0, steps, 1000):
+                records = [
+                    Record(path, "step", input=b'{"n":%d}' % n, output=b"%d" % n, started=1.5, ended=2.5)
+                    for n, path in enumerate(paths[first : first + 1000], first)
+                ]
+                await asyncio.gather(*(journal.append(lease, record) for record in records))
+            await journal.release(lease, due=0.0)
+        start = perf_counter_ns()
+        if engine:
+            async with SQLiteEngine(path) as running:
+                promise(await running.start(many, steps, run_id="run") == steps, "the run ends as it would have")
+        else:
+            async with SQLiteJournal(path) as journal:
+                promise(len(await journal.history("run")) == steps, "every record is read")
+        return perf_counter_ns() - start
+
+    return Fresh(work, steps)
+
+
 def dbos(runs: int, steps: int) -> Fresh:
     """Return the sample of DBOS, each of whose steps is recorded in SQLite."""
 
@@ -252,6 +287,10 @@ async def rows(scale: Scale) -> list[Row]:
         found.append(
             Row("19", what, 1.2 if strict else None, "raw transaction", samples, ratio("mai", "raw"), rounds, steps)
         )
+    steps = 10 * scale.branches
+    samples = {"mai": replayed(steps, engine=True), "read": replayed(steps, engine=False)}
+    what = f"replay of {steps:,} recorded steps, a step"
+    found.append(Row("20", what, 15, "us", samples, lambda times: times["mai"] / 1000, max(1, rounds // 4), steps))
     if importlib.util.find_spec("dbos"):
         runs, steps = 64, max(1, total // 256)
         peers = {"mai": whole(runs, steps), "dbos": dbos(runs, steps)}

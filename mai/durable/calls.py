@@ -3,27 +3,97 @@
 import asyncio
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from hashlib import blake2b
+from json.encoder import encode_basestring
 from typing import Any
 
 from mai.core.clock import clock
 from mai.core.drive import Worker
 from mai.core.frame import PENDING, Frame, Timer
 from mai.core.recorded import StepCall
+from mai.core.spec import Spec
 from mai.errors import ConfigError
+from mai.values.casts import Caster, caster
+from mai.values.signature import Signature
 
-__all__ = ["arm", "around", "check_middleware", "check_named", "expired", "has_deadline", "recalled", "shown"]
+__all__ = [
+    "Casts",
+    "arm",
+    "around",
+    "check_middleware",
+    "check_named",
+    "expired",
+    "has_deadline",
+    "has_own_code",
+    "recalled",
+    "shown",
+]
 
+_SIMPLE: Mapping[Any, Callable[[Any], str]] = {
+    str: encode_basestring, int: int.__repr__, bool: {True: "true", False: "false"}.__getitem__
+}  # fmt: skip
 _SHOWN = 4096  # bytes of an input that are kept to be shown
+_COMPOSITES = frozenset(
+    {"attempt", "blocking_delay", "conditional", "graph", "loop", "map", "non_blocking_delay", "parallel", "race",
+     "sequential", "switch"}
+)  # fmt: skip
 
 
 def shown(call: StepCall) -> bytes | None:
     """Return the input as it is kept: canonical JSON, of a long one its beginning and a digest; None if it has none."""
     data = call.spec.signature.shown(*call.bound)
-    if data is None or len(data) <= _SHOWN:
+    return None if data is None else _shortened(data)
+
+
+def _shortened(data: bytes) -> bytes:
+    if len(data) <= _SHOWN:
         return data
     return data[:_SHOWN] + b"... blake2b:" + blake2b(data, digest_size=16).hexdigest().encode()
+
+
+class Casts:
+    """What is known of the signatures of a run's steps, looked up once for each: how a value is read and is shown."""
+
+    def __init__(self) -> None:
+        self._gives: dict[Signature, Caster] = {}
+        self._places: dict[Signature, list[tuple[str, int, type | None]]] = {}
+
+    def gives(self, call: StepCall) -> Caster:
+        """Return the caster of what a step gives."""
+        signature = call.spec.signature
+        found = self._gives.get(signature)
+        if found is None:
+            found = self._gives[signature] = caster(signature.returns)
+        return found
+
+    def shown(self, call: StepCall) -> bytes | None:
+        """Return what `shown` does; texts and numbers, of which most inputs are, are written here."""
+        args, kwargs = call.bound
+        data = self._simple(call.spec.signature, args) if not kwargs else None
+        return shown(call) if data is None else _shortened(data)
+
+    def _simple(self, signature: Signature, args: tuple[Any, ...]) -> bytes | None:
+        """Return *args* as JSON if each is of exactly a simple type that its parameter has, else None."""
+        places = self._places.get(signature)
+        if places is None:
+            places = self._places[signature] = sorted(
+                (f"{encode_basestring(p.name)}:", i, caster(p.annotation).exact)
+                for i, p in enumerate(signature.positional)
+            )
+        if len(args) != len(places):
+            return None
+        parts: list[str] = []
+        for name, i, exact in places:
+            value = args[i]
+            write = _SIMPLE.get(exact) if type(value) is exact else None
+            if write is None:
+                return None
+            try:
+                parts.append(name + write(value))
+            except ValueError:  # an int with more digits than Python writes
+                return None
+        return f"{{{','.join(parts)}}}".encode("utf-8", "backslashreplace")
 
 
 def around(f: Frame) -> Iterator[Any]:
@@ -43,6 +113,11 @@ def recalled(call: StepCall, value: Any) -> Any:
 def has_deadline(f: Frame) -> bool:
     """Say whether the call *f* has a deadline that no call around it serves."""
     return f.timer is PENDING or isinstance(f.timer, Timer)
+
+
+def has_own_code(spec: Spec) -> bool:
+    """Say whether a flow has code that may start tasks of its own, of which nobody knows."""
+    return bool(spec.middleware) or spec.what[1] not in _COMPOSITES
 
 
 def expired(f: Frame) -> bool:
@@ -71,9 +146,10 @@ def check_middleware(path: str, call: StepCall) -> None:
 
 def check_named(path: str, call: StepCall) -> None:
     """Warn of a call that user code makes a second time, in a task of its own: which one is the second may vary."""
-    f, task = call.frame, asyncio.current_task()
-    owner = getattr(f.parent, "y", None)
-    if f.n > 1 and isinstance(owner, tuple) and owner[0] is not task and not isinstance(task, Worker):
+    f = call.frame
+    owner: Any = getattr(f.parent, "y", None)
+    task = asyncio.current_task() if f.n > 1 and isinstance(owner, tuple) else None
+    if task is not None and owner[0] is not task and not isinstance(task, Worker):
         what = "is made in a task of its own, and its number depends on which task comes first"
         text = f"{path}: this call {what}; give each its own name: .with_(name=...)"
         warnings.warn(text, RuntimeWarning, stacklevel=2)

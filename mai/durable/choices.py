@@ -8,7 +8,7 @@ that was recorded has been repeated; then the others are cut off as they were.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 from mai.core.drive import DONE
@@ -30,11 +30,26 @@ class Choice:
         self._stops = list[Any]()  # the one that ended the others, and those that ended after it
         self._past: dict[str, list[Any]] | None = None if record is None else json.loads(record)
         self._held = dict[Any, tuple[Any, BaseException | None]]()
+        self._feeds = work.feed is not None  # it is at work: it neither waits for a place nor has ended
 
     @property
     def feed(self) -> Any:
         """What makes branches ready, if anything has to."""
-        return self._work.feed
+        return None if self._work.feed is None else self._feed
+
+    async def _feed(self, room: Callable[[], Awaitable[bool]]) -> bool:
+        async def waits() -> bool:
+            self._feeds = False
+            try:
+                return await room()
+            finally:
+                self._feeds = True
+
+        assert self._work.feed is not None
+        try:
+            return await self._work.feed(waits)
+        finally:
+            self._feeds = False
 
     def more(self) -> bool:
         """Say whether a branch is ready to be taken."""
@@ -61,8 +76,8 @@ class Choice:
         return goes_on or (first and self._defers(self))
 
     def live(self) -> int:
-        """Return how many branches have begun and not ended; what makes them ready is one more."""
-        return len(self._open) + (self._work.feed is not None)
+        """Return how many branches have begun and not ended; what makes them ready is one more, while it does."""
+        return len(self._open) + self._feeds
 
     def is_ready(self) -> bool:
         """Say whether the branch has ended that is to end the others, or did."""

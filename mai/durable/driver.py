@@ -20,7 +20,7 @@ from mai.core.frame import Scope, scoped
 from mai.core.recorded import Suspended
 from mai.core.trace import TraceHandle
 from mai.durable.code import Code
-from mai.durable.past import PATIENCE
+from mai.durable.places import Place
 from mai.durable.records import ENDED, Journal, Lease, Record, RunInfo, Status, What
 from mai.durable.run import DurableRun, Unloaded
 from mai.durable.segments import Segment, begun_anew
@@ -45,25 +45,29 @@ class Driver:
     Attributes:
         control: Of the handle that events and questions go to.
         run: The run while it is held here and goes on.
+        controls: Of all handles of the run.
+        place: Among the runs that are carried on at once.
         waits: Whether there is nothing to do but to wait.
         made: Whether the journal knows of the run.
         is_made: Rings when it does.
     """
 
     def __init__(
-        self, engine: "DurableEngine", run_id: str, code: Code, data: bytes, due: float | None, *, woken: bool = False
+        self, engine: "DurableEngine", run_id: str, code: Code, data: bytes, due: float | None, *, adopted: bool = False
     ) -> None:
         self.engine = engine
         self.run_id = run_id
         self.code = code
         self.data = data
         self.control: Control | None = None
+        self.controls: list[Control] = []
+        self.place: Place = Place(engine.places, taken=adopted)
         self.run: DurableRun | None = None
         self.waits: bool = False
         self.made: bool = False
         self.is_made: Bell = Bell()
         self._due = due
-        self._changed, self._news, self._seen, self._woken = Bell(), 0, 0, woken
+        self._changed, self._news, self._seen, self._woken = Bell(), 0, 0, adopted
 
     def inform(self, what: What | None = None) -> None:
         """Take note of something that happened to the run, in its own loop."""
@@ -110,22 +114,22 @@ class Driver:
     async def drive(self, scope: Scope, h: TraceHandle[Any], held: Any = None) -> Any:
         """Carry the run on until it has ended, and give or raise what came of it."""
         self._note_made()
-        while True:
-            while held is None:
-                asked: tuple[RunInfo, Any] | None = await through(self.engine, self.run_id, self._claimed())
-                if asked is None:
-                    continue
-                info, held = asked
-                if info.status in ENDED:
-                    return self.engine.outcome(info, self.code)
-                if info.status == "needs_attention":
-                    raise attention(self.run_id)
-                if held is None:
-                    await self._wait(info)
-            found = await self._carried(scope, h, *held)
-            if found is not _LOST:
-                return found
-            held, scope.env = None, scope.env._replace(sink=None)
+        try:
+            while True:
+                await self.place.take()
+                while held is None:
+                    asked: tuple[RunInfo, Any] | None = await through(self.engine, self.run_id, self._claimed())
+                    info, held = asked or (None, None)
+                    if info is not None and info.status in ENDED:
+                        return self.engine.outcome(info, self.code)
+                    if info is not None and held is None:
+                        await self._wait(info)
+                found = await self._carried(scope, h, *held)
+                if found is not _LOST:
+                    return found
+                held, scope.env = None, scope.env._replace(sink=None)
+        finally:
+            self.place.give()
 
     async def _claimed(self) -> tuple[RunInfo, Any]:
         """Return what is known of the run, and what claiming it gave, if it looks as if it could be carried on."""
@@ -143,8 +147,11 @@ class Driver:
 
     async def _wait(self, info: RunInfo) -> None:
         """Wait until something has happened to a run that is not held here, or its time has come."""
+        if info.status == "needs_attention":
+            raise attention(self.run_id)
         if self.engine.closing:
             raise asyncio.CancelledError
+        self.place.give()
         limit = None if info.due is None else max(0.0, info.due - clock.wall())
         if info.owner is not None or limit == 0.0:  # somebody else has it, or is about to
             limit = LOOK
@@ -162,6 +169,7 @@ class Driver:
             self.see()
             if timer is not None:
                 timer.cancel()
+        await self.place.take()
 
     async def _carried(
         self, scope: Scope, h: TraceHandle[Any], lease: Lease, info: RunInfo, records: list[Record],
@@ -171,10 +179,8 @@ class Driver:
         if info.claims > MAX_CLAIMS:
             await self.engine.journal.release(lease, status="needs_attention")
             raise attention(self.run_id, f"it was taken up {MAX_CLAIMS} times without getting a step further")
-        run = self.run = DurableRun(
-            self.engine, lease, info, self.code.past(records), Segment(info, records, before, h), self.see,
-            patience=PATIENCE if info.fingerprint == self.code.fingerprint else 0.0,
-        )  # fmt: skip
+        segment = Segment(info, records, before, h)
+        run = self.run = DurableRun(self.engine, lease, info, self.code.past(records), segment, self.see)
         try:
             if info.cancelled and not records:
                 return await self._ended(run, scope, None, asyncio.CancelledError())

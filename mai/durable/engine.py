@@ -22,12 +22,15 @@ from mai.core.trace import TraceHandle, ended
 from mai.durable.code import Code, Codes
 from mai.durable.driver import LOOK, Driver, attention, through, uncancel
 from mai.durable.failures import Failures
+from mai.durable.places import Places
 from mai.durable.records import ENDED, Journal, Record, RunInfo, Status, What
 from mai.durable.segments import is_mark
+from mai.durable.storage.tables import ERRORS
+from mai.durable.uptake import Uptake
 from mai.errors import AskError, ConfigError, MaiError, UnknownRun
 from mai.types import Payload
 from mai.values.casts import caster
-from mai.values.checked import PAUSE, SECONDS, checked
+from mai.values.checked import COUNT, PAUSE, SECONDS, checked
 from mai.values.events import Outcome
 
 __all__ = ["DurableEngine"]
@@ -38,8 +41,9 @@ class DurableEngine(LocalEngine):
 
     ``async with`` chooses it for the calls inside, as any engine. A call outside of a run (``await m(x)``,
     ``m.start(x)``) becomes a run with a fresh id; `start` takes one of yours. Leaving the block waits for runs that do
-    something; those that only wait stay in the journal. An exception gives all of them back to the journal, to be
-    carried on by whoever serves their code.
+    something, and so for all their handles; those that only wait stay in the journal. An exception gives all of them
+    back to the journal, to be carried on by whoever serves their code. The handles of a run that was left to the
+    journal raise CancelledError; the run itself was not cancelled.
 
     Size: what a run can be asked from outside is one list.
 
@@ -50,6 +54,9 @@ class DurableEngine(LocalEngine):
         auth: The ``auth`` of runs that are taken up again: it is in no journal.
         ttl: How long a lease lives that is not renewed [s]: so long a run waits whose process was killed.
         linger: How long a run does nothing but wait before it leaves memory [s].
+        max_runs: How many runs are taken up from the journal at once, at least 1. The others stay there until there is
+            a place, for this process or another one. A run that only waits has no place; one that is started here
+            takes one, and never waits for it.
         max_threads: As of `LocalEngine`.
         max_abandoned: As of `LocalEngine`.
 
@@ -81,21 +88,23 @@ class DurableEngine(LocalEngine):
         auth: Any = None,
         ttl: float = 30.0,
         linger: float = 1.0,
+        max_runs: int = 1000,
         max_threads: int = 64,
         max_abandoned: int = 64,
     ) -> None:
         super().__init__(max_threads=max_threads, max_abandoned=max_abandoned)
         self.journal: Journal = journal
-        self.failures: Failures = Failures(errors)
+        self.failures: Failures = Failures([*errors, *ERRORS])
         self.owner: str = fresh_id()
         self.auth: Any = auth
         self.ttl: float = checked("DurableEngine", "ttl", ttl, SECONDS)
         self.linger: float = checked("DurableEngine", "linger", linger, PAUSE)
+        self.places: Places = Places(checked("DurableEngine", "max_runs", max_runs, COUNT))
         self.closing: bool = False
-        self._codes = Codes()
+        self.codes: Codes = Codes()
         self._drivers: dict[str, Driver] = {}
         self._work = set[asyncio.Task[Any]]()
-        self._said: dict[str, str] = {}  # why a run cannot be taken up, once it was told
+        self._uptake = Uptake(self)
         self._told_bell, self._told_count = Bell(), 0
         self._unwatch: Callable[[], object] | None = None
         for module in modules:
@@ -113,9 +122,9 @@ class DurableEngine(LocalEngine):
             module: The module.
             moved: New paths of records, by their old ones, for runs that were begun with another plan.
         """
-        self._codes.add(module, moved)
+        self.codes.add(module, moved)
         if self._unwatch is not None:
-            self.soon(self._look())
+            self.soon(self._uptake.look())
 
     def start(self, module: Any, value: Any, /, *, run_id: str | None = None, delay: float = 0.0) -> TraceHandle[Any]:
         """Start a run, or attach to the one that has this id, and return its handle.
@@ -157,10 +166,10 @@ class DurableEngine(LocalEngine):
     def _start(self, module: Any, bound: Any, run_id: str | None, delay: float) -> TraceHandle[Any]:
         if self._unwatch is None or self.closing:
             raise ConfigError(f"{type(self).__name__}: runs are started inside of 'async with engine:'")
-        code, due = self._codes.add(module, served=False), clock.wall() + delay if delay > 0 else None
+        code, due = self.codes.add(module, served=False), clock.wall() + delay if delay > 0 else None
         driver = Driver(self, run_id or fresh_id(), code, module._mai_spec.signature.dump(*bound), due)
         known = self._drivers.setdefault(driver.run_id, driver)
-        return self._begin(driver, current(), driver.begin if known is driver else partial(self._attend, driver))
+        return self._begin(driver, current(), driver.begin if known is driver else partial(self._attend, driver, known))
 
     def _begin(self, driver: Driver, p: Frame, drive: Any) -> TraceHandle[Any]:
         """Start a task that drives a run, or attends it."""
@@ -169,10 +178,12 @@ class DurableEngine(LocalEngine):
         key, module = f"/{driver.code.target}", driver.code.module
         handle = start_run(self._framed, module, scope, key, 0, driver, drive, None)
         known, control = self._drivers[driver.run_id], handle._started()
+        known.controls.append(control)
         if known is driver:
             driver.control = control
-        elif known.control is not None:  # a second handle of the run: it answers the same questions
+        elif known.control is not None:  # one more handle of the run: it answers the same questions
             control.questions = known.control.questions
+            known.place.hurry()
         return handle
 
     def _framed(self, m: Any, scope: Scope, key: str, n: int, *call: Any) -> Frame:
@@ -196,12 +207,14 @@ class DurableEngine(LocalEngine):
                 del self._drivers[driver.run_id]
             self._hear()
 
-    async def _attend(self, driver: Driver, scope: Scope, h: TraceHandle[Any]) -> Any:
-        """Wait for a run that has a driver in this process already."""
+    async def _attend(self, driver: Driver, known: Driver, scope: Scope, h: TraceHandle[Any]) -> Any:
+        """Wait for a run that has a driver in this process already; leaving the block, as long as that one goes on."""
         await through(self, driver.run_id, driver.make(scope))
         while True:
             try:
-                return await self.result(driver.run_id)
+                return await self._result(
+                    driver.run_id, lambda: self.closing and self._drivers.get(driver.run_id) is not known
+                )
             except asyncio.CancelledError:
                 if self.closing or not uncancel():  # else by this handle
                     raise
@@ -216,7 +229,7 @@ class DurableEngine(LocalEngine):
             with suppress(RuntimeError):  # its loop was closed
                 driver.control.loop.call_soon_threadsafe(driver.inform, what)
         elif driver is None and what != "ended":
-            self.soon(self._adopt(run_id))
+            self.soon(self._uptake.told(run_id))
         self._hear()
 
     def _has_news(self, mark: int) -> bool:
@@ -226,60 +239,47 @@ class DurableEngine(LocalEngine):
         self._told_count += 1
         self._told_bell.ring()
 
-    async def _look(self) -> None:
-        """Take up what can be taken up."""
-        for run_id in await self.journal.due(clock.wall(), 1 << 31, targets=self._codes.targets):
-            await self._adopt(run_id)
+    def drives(self, run_id: str) -> bool:
+        """Say whether this process has a run in hand, or waits with it."""
+        return run_id in self._drivers
 
-    async def _adopt(self, run_id: str) -> None:
-        """Take a run up if it can be; a journal that fails is told, and keeps no other run."""
-        try:
-            await self._take_up(run_id)
-        except MaiError as error:
-            if self._said.get(run_id) != str(error):
-                self._said[run_id] = str(error)
-                logging.getLogger("mai").warning("run %r cannot be taken up: %s", run_id, error)
-        else:
-            self._said.pop(run_id, None)
+    def known(self) -> int:
+        """Return how many runs this process has in hand, or waits with."""
+        return len(self._drivers)
 
-    async def _take_up(self, run_id: str) -> None:
-        """Drive a run that nobody drives and whose time has come, if its code is here."""
-        info = None if self.closing else await self.journal.run(run_id)
-        code = None if info is None else self._codes.find(info)
-        if info is None or code is None or info.status in ENDED or info.status == "needs_attention":
-            return
-        if run_id in self._drivers or not (await self._is_free(info)):
-            return
-        if run_id in self._drivers or self.closing:  # since it was asked for
-            return
-        driver = self._drivers[run_id] = Driver(self, run_id, code, info.input, info.due, woken=True)
+    def adopt(self, info: RunInfo, code: Code) -> None:
+        """Drive a run that was found in the journal; a place was taken for it."""
+        driver = self._drivers[info.run_id] = Driver(self, info.run_id, code, info.input, info.due, adopted=True)
         self._begin(driver, scoped(ROOT, auth=self.auth), driver.drive)
 
-    async def _is_free(self, info: RunInfo) -> bool:
-        """Say whether a run waits for somebody to carry it on."""
-        if info.due is not None and info.due <= clock.wall():
-            return True
-        if info.status == "pending":
-            return info.due is None or info.cancelled
-        if info.cancelled or info.status == "running":
-            return info.owner is None or info.run_id in await self.journal.due(clock.wall(), 1 << 31)
-        wanted = set(info.waits.values())
-        return any(one.path is None and one.name in wanted for one in await self.journal.signals(info.run_id))
-
     def soon(self, work: Coroutine[Any, Any, Any]) -> None:
-        """Do *work* in the loop of the engine; from any thread."""
-
-        def begun() -> None:
-            task = self.loop.create_task(work, context=Context())
-            self._work.add(task)
-            task.add_done_callback(self._work.discard)
-
+        """Do *work* in the loop of the engine, unless its block is being left; from any thread."""
         if self.closing:
             work.close()
         elif asyncio._get_running_loop() is self.loop:
-            begun()
+            self._do(work)
         else:
-            self.loop.call_soon_threadsafe(begun)
+            self.loop.call_soon_threadsafe(self._do, work)
+
+    def _do(self, work: Coroutine[Any, Any, Any]) -> None:
+        task = self.loop.create_task(work, context=Context())
+        self._work.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: "asyncio.Task[Any]") -> None:
+        self._work.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            known = isinstance(error, MaiError)
+            logging.getLogger("mai").warning("%s: %s", type(self).__name__, error, exc_info=None if known else error)
+
+    def send(self, run_id: str, name: str, data: bytes) -> None:
+        """Send what answers a question, in the loop of the engine; while its block is being left, too."""
+        self._do(self.journal.signal(run_id, name, data))
+
+    @property
+    def is_open(self) -> bool:
+        """Whether its journal takes anything."""
+        return self._unwatch is not None
 
     # ---------------------------------------------------------------- controlling runs
 
@@ -292,13 +292,19 @@ class DurableEngine(LocalEngine):
             UnknownRun: If there is no such run.
             NeedsAttention: If it cannot go on by itself.
         """
+        return await self._result(run_id, lambda: False)
+
+    async def _result(self, run_id: str, is_left: Callable[[], bool]) -> Any:
         while True:
             mark = self._told_count
+            left = is_left()  # before it is asked how far the run is
             info = await self.info(run_id)
             if info.status in ENDED:
-                return self.outcome(info, self._codes.find(info))
+                return self.outcome(info, self.codes.find(info))
             if info.status == "needs_attention":
                 raise attention(run_id)
+            if left:
+                raise asyncio.CancelledError
             timer = asyncio.get_running_loop().call_later(LOOK, self._hear)
             try:
                 await self._told_bell.heard(partial(self._has_news, mark))
@@ -387,7 +393,7 @@ class DurableEngine(LocalEngine):
             ConfigError: If a path has no record, or the code of the run is not served here.
         """
         info = await self.info(run_id)
-        code = self._codes.find(info)
+        code = self.codes.find(info)
         if code is None:
             raise ConfigError(f"fork: module {info.target!r} of run {run_id!r} is not served here: engine.serve(...)")
         values = {path: caster(type(value)).dump(value) for path, value in (override or {}).items()}
@@ -450,8 +456,8 @@ class DurableEngine(LocalEngine):
             await self.journal.open()
             self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
             self.closing = False
-            self._unwatch = self.journal.watch(self._told, targets=self._codes.targets)
-            self.soon(self._look())
+            self._unwatch = self.journal.watch(self._told, targets=self.codes.targets)
+            self.soon(self._uptake.look())
         await super().__aenter__()
         return self
 
@@ -468,7 +474,9 @@ class DurableEngine(LocalEngine):
     def _close(self, *, at_once: bool) -> None:
         """Let runs that only wait end here, and, *at_once*, all others."""
         self.closing, self.linger = True, 0.0
-        busy = {driver.control for driver in self._drivers.values() if not driver.waits}
+        self.places.close()
+        going = [driver for driver in self._drivers.values() if not (driver.waits or driver.place.waits)]
+        busy = {control for driver in going for control in driver.controls}
         for control in list(self.ongoing):
             if at_once or control not in busy:
                 control.cancel()
@@ -477,11 +485,12 @@ class DurableEngine(LocalEngine):
                 driver.run.rests.look()
 
     async def _closed(self) -> None:
+        while self._work:
+            done, _ = await asyncio.wait(self._work)
+            self._work -= done  # before they are called back
         if self._unwatch is not None:
             self._unwatch()
             self._unwatch = None
-        if self._work:
-            await asyncio.wait(self._work)
         await self.journal.close()
 
 

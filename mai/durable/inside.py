@@ -1,9 +1,12 @@
 """The body of a step, seen from its run: nothing in it is recorded, and it cannot wait durably."""
 
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from mai.core.engine import LocalEngine, Run
-from mai.errors import ConfigError
+from mai.durable.records import Record
+from mai.durable.transactions import Transaction
+from mai.errors import AskError, ConfigError
 from mai.values.events import Question
 
 if TYPE_CHECKING:
@@ -14,14 +17,25 @@ if TYPE_CHECKING:
 __all__ = ["Inside", "Turn"]
 
 
+_Transact = Callable[[str, Transaction], Awaitable[Record]]
+
+
 class Inside(Run):
-    """What the calls inside of a step have for a run."""
+    """What the calls inside of a step have for a run; *transact* records a transaction, where there is a journal."""
 
     durable = True
 
-    def __init__(self, engine: "DurableEngine", run_id: str) -> None:
+    def __init__(self, engine: "DurableEngine", run_id: str, transact: _Transact | None = None) -> None:
         self.engine: LocalEngine = engine
         self.run_id = run_id
+        self._transact = transact
+
+    async def value(self, path: str, make: Callable[[], Any]) -> Any:
+        """Make the value; that of a transaction in there, where it is recorded with what it did."""
+        if isinstance(make, Transaction) and self._transact is not None:
+            record = await self._transact(path, make)
+            return make.read(record.output)
+        return make()
 
     async def sleep(self, path: str, seconds: float) -> None:
         """Refuse."""
@@ -44,7 +58,14 @@ class Turn:
         self._engine, self._run_id, self._name = engine, run_id, name
 
     def get_loop(self) -> "asyncio.AbstractEventLoop":
-        """Return the loop of the engine."""
+        """Return the loop of the engine.
+
+        Raises:
+            AskError: If nobody takes an answer any more.
+        """
+        if not self._engine.is_open:
+            where = f"the block of its engine was left; answer({self._run_id!r}, ...) by an engine that is open"
+            raise AskError(f"The question {self._name!r} waits in the journal: {where}")
         return self._engine.loop  # type: ignore[no-any-return]
 
     def done(self) -> bool:
@@ -53,4 +74,4 @@ class Turn:
 
     def set_result(self, data: bytes) -> None:
         """Send the answer."""
-        self._engine.soon(self._engine.journal.signal(self._run_id, self._name, data))
+        self._engine.send(self._run_id, self._name, data)

@@ -18,6 +18,7 @@ from mai.core.gather import held_slot
 from mai.core.recorded import Suspended
 from mai.durable.choices import Choice
 from mai.durable.records import Kind, Record
+from mai.durable.rules import INSIDE
 from mai.errors import ReplayMismatch
 
 __all__ = ["Past"]
@@ -25,6 +26,7 @@ __all__ = ["Past"]
 TURNS = 64  # of the event loop without any move, after which nothing is still on its way
 CLEANING = 0.01  # seconds until a past is looked at again in which branches that were cut off clean up
 PATIENCE = 5.0  # seconds without any move, after which what is on record is not asked for any more
+AGAIN = 0.1, 1.0  # seconds until a past is looked at again in which a branch does something of its own: first, longest
 
 _Future = asyncio.Future[Any]
 
@@ -40,9 +42,19 @@ class Past:
         stopped: Why nothing may go on any more.
         cancelled: Whether the run is to be cancelled.
         delivered: Whether it was.
+
+    Args:
+        run_id: The run.
+        records: Its records.
+        cancelled: Whether the run is to be cancelled.
+        at_work: Says whether, with so many that wait here, a branch does something of its own, which may take long.
+        patience: Says how long it may take that something moves which is in no branch [s].
     """
 
-    def __init__(self, run_id: str, records: list[Record], *, cancelled: bool, patience: float = PATIENCE) -> None:
+    def __init__(
+        self, run_id: str, records: list[Record], *, cancelled: bool, at_work: Callable[[int], bool],
+        patience: Callable[[], float],
+    ) -> None:  # fmt: skip
         self.run_id = run_id
         self.records: dict[str, Record] = {record.path: record for record in records}
         self.left: set[str] = {path for path in self.records if not _is_own(path)}
@@ -53,7 +65,8 @@ class Past:
         self._held: dict[_Future, str] = {}
         self._expiring: dict[str, tuple[float, Frame]] = {}
         self._choices: dict[str, tuple[float, Choice]] = {}
-        self._moves, self._ticking, self._patience = 0, False, patience
+        self._moves, self._ticking, self._at_work, self._patience = 0, False, at_work, patience
+        self._pause = AGAIN[0]
         self._task: Any = asyncio.current_task()
         self._loop = asyncio.get_running_loop()
         if cancelled:
@@ -208,15 +221,17 @@ class Past:
             for future in list(self._held):
                 settle(future)
         elif self._held:
-            self._loop.call_later(self._patience, self._give_up, self._moves)
+            at_work = self._at_work(len(self._held))
+            self._pause = min(2 * self._pause, AGAIN[1]) if at_work else AGAIN[0]
+            self._loop.call_later(self._pause if at_work else self._patience(), self._give_up, self._moves, at_work)
 
     def _expire(self, mark: str) -> None:
         _, f = self._expiring.pop(mark)
         if isinstance(f.timer, Timer):
             f.timer.fire()
 
-    def _give_up(self, mark: int) -> None:
-        if self._moves != mark:
+    def _give_up(self, mark: int, at_work: bool) -> None:  # noqa: FBT001 (handed over by the loop)
+        if self._moves != mark or at_work or self._at_work(len(self._held)):
             self._watch()
         elif self._held:
             self.stop(self.leftover())
@@ -241,4 +256,4 @@ class Past:
 
 def _is_own(path: str) -> bool:
     """Say whether a record is of the engine's own doing, and not asked for by the code of a flow."""
-    return path.startswith("!") or "!undo" in path
+    return path.startswith("!") or "!undo" in path or INSIDE in path

@@ -9,13 +9,14 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, Protocol
 
-__all__ = ["ENDED", "Journal", "Kind", "Lease", "Record", "RunInfo", "Signal", "Status", "What"]
+__all__ = ["ENDED", "PRUNABLE", "Journal", "Kind", "Lease", "Record", "RunInfo", "Signal", "Status", "What"]
 
 Kind = Literal["step", "timer", "value", "wait", "flow", "undo"]
 Status = Literal["pending", "running", "waiting", "ok", "error", "cancelled", "timeout", "needs_attention"]
 What = Literal["created", "signal", "cancel", "ended", "due", "orphaned"]
 
 ENDED: Final[frozenset[Status]] = frozenset({"ok", "error", "cancelled", "timeout"})
+PRUNABLE: Final[frozenset[Status]] = frozenset({*ENDED, "needs_attention"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +232,7 @@ class Journal(Protocol):
         ...
 
     async def resume(self, run_id: str) -> bool:
-        """Let a run that waits or needs attention go on now, with a fresh count of claims; False: it does neither."""
+        """Let a run that stands still go on now, with a fresh count of claims; False: somebody has it, or it ended."""
         ...
 
     async def fork(
@@ -239,7 +240,8 @@ class Journal(Protocol):
     ) -> RunInfo:
         """Make a new run with the records of another that were complete before the one at path *at* (None: all).
 
-        Its time goes on from there: what was due then in so many seconds is so now.
+        Its time goes on from there: what was due then in so many seconds is so now, as is the ``deadline`` in its
+        metadata [s].
 
         Args:
             run_id: The run to start from, ended or not.
@@ -258,7 +260,7 @@ class Journal(Protocol):
         ...
 
     async def runs(self, status: Status | None = None, *, limit: int = 100, after: str | None = None) -> list[RunInfo]:
-        """Return runs, newest first; *after* is the last one of the page before."""
+        """Return runs, newest first; *after* is the last one of the page before, which must be there."""
         ...
 
     async def history(self, run_id: str) -> list[Record]:

@@ -1,4 +1,7 @@
-"""One run, carried on from its records: the verbs, answered with a journal."""
+"""One run, carried on from its records: the verbs, answered with a journal.
+
+Size: the verbs are one list, and what they share is with them.
+"""
 
 import asyncio
 import json
@@ -8,14 +11,24 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mai.core.clock import clock
-from mai.core.drive import apart, late, outcome
+from mai.core.drive import apart, breathe, late, outcome
 from mai.core.engine import LocalEngine, Run
 from mai.core.events import post
 from mai.core.frame import Frame, current
 from mai.core.gather import Group, Work
 from mai.core.recorded import Recorded, StepCall, Suspended
 from mai.core.trace import noted
-from mai.durable.calls import arm, around, check_middleware, check_named, expired, has_deadline, recalled, shown
+from mai.durable.calls import (
+    Casts,
+    arm,
+    around,
+    check_middleware,
+    check_named,
+    expired,
+    has_deadline,
+    has_own_code,
+    recalled,
+)
 from mai.durable.choices import Choice, strands
 from mai.durable.failures import Failures
 from mai.durable.inside import Inside, Turn
@@ -24,10 +37,11 @@ from mai.durable.questions import about, about_path, is_asked, refuse, refused_p
 from mai.durable.records import Kind, Lease, Record, RunInfo
 from mai.durable.rests import LATE, Rest, Rests
 from mai.durable.segments import Opening, Segment
+from mai.durable.transactions import Transaction
 from mai.errors import AlreadyRecorded, DeadlineExceeded, MaiError, PayloadError
 from mai.types import Question
 from mai.values import names
-from mai.values.casts import caster, written
+from mai.values.casts import written
 from mai.values.events import Asked
 
 if TYPE_CHECKING:
@@ -58,20 +72,25 @@ class DurableRun(Run):
 
     def __init__(
         self, engine: "DurableEngine", lease: Lease, info: RunInfo, records: list[Record],
-        segment: Segment, unloads: Callable[[], object], *, patience: float = PATIENCE,
+        segment: Segment, unloads: Callable[[], object],
     ) -> None:  # fmt: skip
         self.engine: LocalEngine = engine
         self.lease = lease
         self.run_id = lease.run_id
-        self.inside: Inside = Inside(engine, lease.run_id)
-        self.past: Past = Past(lease.run_id, records, cancelled=info.cancelled, patience=patience)
+        self.inside: Inside = Inside(engine, lease.run_id, self._transact)
         self.choices: set[Choice] = set()  # of the gathers that go on
+        self.past: Past = Past(
+            lease.run_id, records, cancelled=info.cancelled, at_work=self._is_at_work,
+            patience=lambda: PATIENCE if self._own_flows else 0.0,
+        )  # fmt: skip
         self.rests: Rests = Rests(lambda: engine.linger, self._unload, lambda: strands(self.choices))
         self.undos: list[tuple[int, str, Any, Any]] = []
         self.waits: list[Rest] = []
         self.dues: dict[str, float] = {}
+        self._unloads, self._own_flows = unloads, 0  # flows whose code may make tasks of its own
+        self._repeats, self._breathed = 0, clock.ticks()
+        self._casts = Casts()
         self.segment: Segment = segment
-        self._unloads = unloads
         self._journal = engine.journal
         self._failures: Failures = engine.failures
 
@@ -98,6 +117,10 @@ class DurableRun(Run):
             return await self._flow(path, call)
         check_named(path, call)
         if (record := self.past.records.get(path)) is not None:
+            self._repeats += 1
+            if not self._repeats & 15 and clock.ticks() - self._breathed > 1_000_000:  # others have their turn, too
+                await breathe()
+                self._breathed = clock.ticks()
             return self._repeated(path, call, record)
         try:
             await self.past.turn(path)
@@ -123,11 +146,13 @@ class DurableRun(Run):
 
     async def _flowed(self, mark: str, call: StepCall) -> Any:
         """Return what the body of a flow gives in its time."""
-        f = call.frame
+        f, own = call.frame, has_own_code(call.spec)
         in_time = await self._begin_deadline(mark, f) if has_deadline(f) else True
+        self._own_flows += own
         try:
             value = await call.run()
         finally:
+            self._own_flows -= own
             self.past.forget(mark)
             self.dues.pop(mark, None)
             if expired(f) and self.stopped is None:
@@ -150,6 +175,8 @@ class DurableRun(Run):
     async def value(self, path: str, make: Callable[[], Any]) -> Any:
         """Return what was recorded, or record what *make* gives."""
         self.past.enter()
+        if isinstance(make, Transaction):
+            return await self._transacted(path, make)
         if (record := self.past.get(path, "value")) is not None:
             return json.loads(record.output or b"null")
         made = make()
@@ -221,9 +248,9 @@ class DurableRun(Run):
 
     async def _performed(self, path: str, call: StepCall) -> Recorded:
         """Run a step, record what came of it, and give or raise that."""
-        task, started, data = asyncio.current_task(), clock.wall(), shown(call)
+        task, started, data = asyncio.current_task(), clock.wall(), self._casts.shown(call)
         assert task is not None
-        before, tp = task.cancelling(), caster(call.spec.signature.returns)
+        before, tp = task.cancelling(), self._casts.gives(call)
         error: bytes | None = None
         output: bytes | None = None
         raised: BaseException | None = None
@@ -250,8 +277,10 @@ class DurableRun(Run):
 
     def _repeated(self, path: str, call: StepCall, record: Record) -> Recorded:
         """Give or raise what is on record."""
-        past, now = self.past, shown(call)
-        past.get(path, "step", "undo")
+        past, now = self.past, self._casts.shown(call)
+        if record.kind not in ("step", "undo"):
+            raise past.mismatch(path, f"a {record.kind}", "a step")
+        past.visit(path)
         if record.input is not None and now is not None and record.input != now:
             raise past.mismatch(path, _text(record.input), _text(now))
         if record.version != call.spec.version:
@@ -262,7 +291,7 @@ class DurableRun(Run):
             if record.error is not None:
                 failed = self._failures.load(record.error, around(call.frame))
             else:
-                value = caster(call.spec.signature.returns).load(record.output or b"null")
+                value = self._casts.gives(call).load(record.output or b"null")
         except PayloadError as error:
             raise past.mismatch(path, _text(record.error or record.output or b""), str(error)) from error
         if failed is not None:
@@ -346,7 +375,31 @@ class DurableRun(Run):
             return await self._made(write)  # type: ignore[no-any-return]
         return (await self._made(asyncio.gather(write, self._journal.append(self.lease, mark))))[0]  # type: ignore[no-any-return]
 
-    async def _made(self, write: Awaitable[Any]) -> Any:
+    async def _transacted(self, path: str, asked: Transaction) -> Any:
+        """Return what is on record of a transaction of a flow, or make it, and record a failure."""
+        record, started = self.past.get(path, "step"), clock.wall()
+        if record is None:
+            await self.past.turn(path)
+            try:
+                record = await self._transact(path, asked)
+            except Exception as failure:
+                if failure is not asked.raised:
+                    raise
+                error, raised = self._failures.crossed(failure, around(current()))
+                await self._write(path, "step", started, error=error)
+                raise raised from None
+        if record.error is not None:
+            raise self._failures.load(record.error, around(current()))
+        return asked.read(record.output)
+
+    async def _transact(self, path: str, asked: Transaction) -> Record:
+        """Do what is asked and record it, in one transaction, unless it is on record."""
+        self.past.enter()
+        self.segment.live(current())
+        record = Record(path, "step", started=clock.wall())
+        return await self._made(self._journal.transact(self.lease, record, asked.write), asked)  # type: ignore[no-any-return]
+
+    async def _made(self, write: Awaitable[Any], asked: Transaction | None = None) -> Any:
         """Return what a write gives, once it is made: a cancel that comes meanwhile waits for it."""
         task, cancel = asyncio.ensure_future(write), None
         self.rests.move(1)
@@ -359,7 +412,8 @@ class DurableRun(Run):
         finally:
             self.rests.move(-1)
         if (failure := task.exception()) is not None:
-            raise failure if isinstance(failure, AlreadyRecorded) else self.stop(failure)
+            own = isinstance(failure, AlreadyRecorded) or (asked is not None and failure is asked.raised)
+            raise failure if own else self.stop(failure)
         if cancel is not None:
             raise cancel
         return task.result()
@@ -367,6 +421,10 @@ class DurableRun(Run):
     def stop(self, why: BaseException) -> Suspended:
         """Let every verb end with Suspended, which is returned."""
         return self.past.stop(why, self.rests.open)
+
+    def _is_at_work(self, held: int) -> bool:
+        """Say whether a branch is in no verb, if so many wait for the end of the past: it does something of its own."""
+        return held + len(self.rests.open) < strands(self.choices)
 
     def _unload(self) -> None:
         if not self.past.is_held() and self.stopped is None:

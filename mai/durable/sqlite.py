@@ -22,6 +22,7 @@ class SQLiteEngine(DurableEngine):
         auth: As of `DurableEngine`.
         ttl: As of `DurableEngine`.
         linger: As of `DurableEngine`.
+        max_runs: As of `DurableEngine`.
         max_threads: As of `mai.LocalEngine`.
         max_abandoned: As of `mai.LocalEngine`.
 
@@ -54,10 +55,11 @@ class SQLiteEngine(DurableEngine):
         auth: Any = None,
         ttl: float = 30.0,
         linger: float = 1.0,
+        max_runs: int = 1000,
         max_threads: int = 64,
         max_abandoned: int = 64,
     ) -> None:
         super().__init__(
             SQLiteJournal(path, durability=durability), modules=modules, errors=errors, auth=auth, ttl=ttl,
-            linger=linger, max_threads=max_threads, max_abandoned=max_abandoned,
+            linger=linger, max_runs=max_runs, max_threads=max_threads, max_abandoned=max_abandoned,
         )  # fmt: skip

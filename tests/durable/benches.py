@@ -10,7 +10,7 @@ from mai.durable import DurableEngine, MemoryJournal, SQLiteJournal
 from tests.durable.conformance import Outcome, outcome
 from tests.support import simulate
 
-WRITES = ("append", "take")
+WRITES = ("append", "take", "transact")
 STEPS = ("create", "claim", "release", "finish")
 
 

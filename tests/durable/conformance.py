@@ -305,3 +305,35 @@ class Conformance:
             assert all(again[path] == records[path] for path in again.keys() & records.keys() if "!" not in path)
 
         bench.run(main)
+
+    def test_a_signal_that_came_while_nobody_served_a_waiting_run_ends_it_in_a_fresh_process(
+        self, bench: Bench
+    ) -> None:
+        async def main() -> None:
+            async with bench.engine() as engine:
+                engine.start(parcel, 1, run_id="one")
+                await asyncio.sleep(0.1)
+            async with bench.engine() as engine:
+                assert await engine.signal("one", "paid", 9.5)
+            assert DONE == []
+            async with bench.engine(parcel) as engine:
+                assert await engine.result("one") == "1 paid 9.5 2"
+
+        bench.run(main)
+
+    def test_an_answer_that_does_not_fit_is_put_aside_and_the_next_one_is_taken(self, bench: Bench) -> None:
+        async def main() -> None:
+            async with bench.engine() as engine:
+                engine.start(Approve(), 1, run_id="one")
+                await asyncio.sleep(0.1)
+            async with bench.engine() as engine:  # which has not the code, so cannot check the answer
+                await engine.answer("one", "perhaps")
+            async with bench.engine(Approve()) as engine:
+                await asyncio.sleep(0.1)
+                await engine.answer("one", "yes", question="Approve/ask")
+                assert await engine.result("one") == "2 yes 3"
+                refused = [one.output for one in await engine.history("one") if "!refused" in one.path]
+                assert refused == [b'"perhaps"']
+            assert DONE == ["add 1", "add~2 2"]
+
+        bench.run(main)

@@ -1,9 +1,13 @@
 """What a call of a step or a flow does under an engine that records, where it ends in an odd way."""
 
 import asyncio
+import inspect
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mai import (
     AskError,
@@ -18,7 +22,9 @@ from mai import (
     wait_for,
 )
 from mai.core.clock import clock
+from mai.durable.calls import Casts
 from mai.layers.checks import signature_of
+from mai.values.signature import Signature
 from tests.durable.benches import MemoryBench
 from tests.support import recorded_spans, simulated
 
@@ -171,3 +177,33 @@ def test_input_on_record_that_the_step_has_no_parameter_for_is_refused() -> None
 
 def test_middleware_of_which_python_tells_no_signature_is_taken() -> None:
     assert late.with_(middleware=max).settings.middleware == (max,)
+
+
+NAMES = st.lists(
+    st.sampled_from(["n", "b", "z", "\N{GREEK SMALL LETTER PI}", "A"]), min_size=1, max_size=4, unique=True
+)
+VALUES: Any = st.one_of(st.integers(), st.booleans(), st.text(), st.none(), st.floats(), st.lists(st.integers()))
+
+
+@given(NAMES, st.data())
+def test_an_input_is_shown_as_its_signature_writes_it(names: list[str], data: st.DataObject) -> None:
+    values = [data.draw(VALUES) for _ in names]
+    types = [data.draw(st.sampled_from([type(value), Any, object])) for value in values]
+    params = [
+        inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=tp)
+        for name, tp in zip(names, types, strict=True)
+    ]
+    signature = Signature("owner", params, int)
+    casts, call = Casts(), SimpleNamespace(spec=SimpleNamespace(signature=signature), bound=(tuple(values), {}))
+    for _ in range(2):
+        shown = casts.shown(call)  # type: ignore[arg-type]
+        whole = signature.shown(tuple(values), {})
+        assert shown == whole or (shown is not None and whole is not None and shown[:4096] == whole[:4096])
+    by_name = SimpleNamespace(spec=call.spec, bound=(tuple(values[1:]), {names[0]: values[0]}))
+    assert casts.shown(by_name) is not None  # type: ignore[arg-type]
+
+
+def test_an_int_with_too_many_digits_is_shown_as_nothing() -> None:
+    signature = Signature("owner", [inspect.Parameter("n", inspect.Parameter.POSITIONAL_ONLY, annotation=int)], int)
+    call: Any = SimpleNamespace(spec=SimpleNamespace(signature=signature), bound=((10**5000,), {}))
+    assert Casts().shown(call) is None

@@ -33,11 +33,11 @@ _APPEND: Final = f"INSERT INTO mai_record VALUES({', '.join('?' * (len(RecordRow
 
 
 class OwnError(Exception):
-    """Carries what SQLite said of a statement of the user's, which is no matter of the journal's."""
+    """Carries what the user's part of a transaction raised, which is no matter of the journal's."""
 
-    def __init__(self, error: sqlite3.Error) -> None:
+    def __init__(self, error: Exception) -> None:
         super().__init__(error)
-        self.error: sqlite3.Error = error
+        self.error: Exception = error
 
 
 class Append(Job[Session]):
@@ -149,7 +149,7 @@ def transact(session: Session, lease: Lease, record: Record, work: Callable[[Any
     try:
         with tables.guarded():
             output = work(tables)
-    except sqlite3.Error as error:
+    except Exception as error:
         raise OwnError(error) from error
     record = replace(record, output=output, ended=clock.wall())
     return replace(record, seq=_append(session, place, record_row(session.book, lease.run_id, record, place.seq + 1)))

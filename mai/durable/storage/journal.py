@@ -4,12 +4,13 @@ import logging
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
-from typing import Any, Final, Self
+from typing import Any, Self
 
 from ...core.clock import clock
 from ...errors import ConfigError, JournalError
 from ...values.checked import SECONDS, checked
-from ..records import ENDED, Lease, Record, RunInfo, Signal, Status, What
+from ..records import ENDED, PRUNABLE, Lease, Record, RunInfo, Signal, Status, What
+from ..rules import chosen, lease_time
 from . import appends, reads, runs, verify
 from .files import Durability, Files
 from .reader import Reader, Watcher
@@ -18,8 +19,6 @@ from .session import Session
 from .writer import Writer
 
 __all__ = ["SQLiteJournal"]
-
-PRUNABLE: Final[frozenset[Status]] = frozenset({*ENDED, "needs_attention"})
 
 
 class SQLiteJournal:
@@ -143,13 +142,13 @@ class SQLiteJournal:
         ttl: float = 30.0,
     ) -> tuple[RunInfo, bool]:
         """Make a run, or attach to the one that has this id; see `Journal.create`."""
-        facts = (run_id, target, plan, fingerprint, input, metadata, due, owner, _ttl(ttl))
+        facts = (run_id, target, plan, fingerprint, input, metadata, due, owner, lease_time(ttl))
         made: tuple[RunInfo, bool] = await self._write(runs.create, *facts)
         return made
 
     async def claim(self, run_id: str, owner: str, ttl: float = 30.0) -> tuple[Lease, RunInfo, list[Record]] | None:
         """Take the lease of a run; see `Journal.claim`."""
-        claimed: tuple[Lease, RunInfo] | None = await self._write(runs.claim, run_id, owner, _ttl(ttl))
+        claimed: tuple[Lease, RunInfo] | None = await self._write(runs.claim, run_id, owner, lease_time(ttl))
         if claimed is None:
             return None
         lease, info = claimed
@@ -186,7 +185,7 @@ class SQLiteJournal:
         Raises:
             ConfigError: If *status* is neither ``"waiting"`` nor ``"needs_attention"``.
         """
-        _one_of("status", status, {"waiting", "needs_attention"})
+        chosen("status", status, {"waiting", "needs_attention"})
         await self._write(runs.release, lease, status, due, waits)
 
     async def finish(
@@ -197,7 +196,7 @@ class SQLiteJournal:
         Raises:
             ConfigError: If *status* is not one of an ended run.
         """
-        _one_of("status", status, ENDED)
+        chosen("status", status, ENDED)
         await self._write(runs.finish, lease, status, output, error)
 
     async def signal(self, run_id: str, name: str, data: bytes, *, id: str | None = None) -> bool:  # noqa: A002
@@ -274,7 +273,7 @@ class SQLiteJournal:
             ConfigError: If one of *statuses* is that of a run that has not ended.
         """
         for status in statuses:
-            _one_of("statuses", status, PRUNABLE)
+            chosen("statuses", status, PRUNABLE)
         total, pruned = 0, 1
         while pruned:
             pruned = await self._write(runs.prune, before, statuses)
@@ -292,12 +291,3 @@ class SQLiteJournal:
             JournalError: If there is such a file, or it cannot be written.
         """
         await self._verifier.ask(partial(verify.backup, target=os.fspath(target)))
-
-
-def _ttl(value: float) -> float:
-    return float(checked("SQLiteJournal", "ttl", value, SECONDS))
-
-
-def _one_of(name: str, value: Status, allowed: Collection[Status]) -> None:
-    if value not in allowed:
-        raise ConfigError(f"{name}={value!r} cannot be used: give one of {', '.join(map(repr, sorted(allowed)))}")

@@ -1,15 +1,14 @@
 """What can be asked of a journal; each function reads one state of it, and verifies what it reads."""
 
-import base64
-import json
 from collections.abc import Collection
 from typing import Any
 
 from ...core.clock import clock
 from ...errors import UnknownRun
 from ..records import Record, RunInfo, Signal, Status
+from ..rules import exported
 from . import blobs
-from .rows import RUN_COLUMNS, Book, checked_run, record_of, record_rows, run_info, run_row, signal_of, signal_rows
+from .rows import RUN_COLUMNS, Book, checked_run, records_of, run_info, run_row, signal_of, signal_rows
 
 __all__ = ["blob", "due", "export", "history", "orphans", "run", "runs", "signals"]
 
@@ -36,12 +35,12 @@ def runs(book: Book, status: Status | None, limit: int, after: str | None) -> li
 
 def history(book: Book, run_id: str) -> list[Record]:
     """Return the records in the order of completion."""
-    row, rows = run_row(book, run_id), record_rows(book, run_id)
-    if len(rows) < row.records:
+    row, found = run_row(book, run_id), records_of(book, run_id)
+    if len(found) < row.records:
         raise book.damaged(
-            f"the list of records of the run {run_id!r}, {row.records - len(rows)} of which are missing,"
+            f"the list of records of the run {run_id!r}, {row.records - len(found)} of which are missing,"
         )
-    return [record_of(book, record) for record in rows]
+    return found
 
 
 def signals(book: Book, run_id: str) -> list[Signal]:
@@ -78,28 +77,5 @@ def orphans(book: Book, limit: int, targets: Collection[str] | None) -> list[str
 def export(book: Book, run_id: str) -> dict[str, Any]:
     """Return all that is known of a run as JSON data."""
     info = run_info(book, run_row(book, run_id))
-    facts = {name: getattr(info, name) for name in RunInfo.__dataclass_fields__}
-    facts["plan"] = json.loads(blob(book, info.plan)) if info.plan else None
-    return {
-        "run": _plain(facts | {"waits": dict(info.waits)}),
-        "records": [
-            _plain({name: getattr(record, name) for name in Record.__dataclass_fields__})
-            for record in history(book, run_id)
-        ],
-        "signals": [
-            _plain({name: getattr(signal, name) for name in Signal.__dataclass_fields__})
-            for signal in signals(book, run_id)
-        ],
-    }
-
-
-def _plain(facts: dict[str, Any]) -> dict[str, Any]:
-    """Return *facts* with each payload as the JSON that it is; what is none is given as base64."""
-    return {name: _json(value) if isinstance(value, bytes) else value for name, value in facts.items()}
-
-
-def _json(data: bytes) -> Any:
-    try:
-        return json.loads(data)
-    except ValueError:
-        return {"base64": base64.b64encode(data).decode()}
+    plan = blob(book, info.plan) if info.plan else None
+    return exported(info, plan, history(book, run_id), signals(book, run_id))

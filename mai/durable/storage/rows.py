@@ -1,21 +1,22 @@
 """How runs, records and signals become rows, and rows become them again, with their checksum verified."""
 
 import json
-import math
 import sqlite3
 from collections.abc import Mapping
+from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
 from ...core.clock import clock
-from ...errors import ConfigError, CorruptJournal, UnknownRun
+from ...errors import CorruptJournal, UnknownRun
 from ..records import Record, RunInfo, Signal
+from ..rules import seconds
 from . import blobs
 from .checksum import checksum, record_checksum
 
 __all__ = [
     "RECORD_COLUMNS", "RUN_COLUMNS", "SIGNAL_COLUMNS", "Book", "RecordRow", "RunRow", "SignalRow", "checked_record",
-    "checked_run", "checked_signal", "gathered", "record_of", "record_row", "record_rows", "run_info", "run_row",
-    "save", "seconds", "signal_of", "signal_rows", "spread",
+    "checked_run", "checked_signal", "gathered", "record_of", "record_row", "record_rows", "records_of", "run_info",
+    "run_row", "save", "signal_of", "signal_rows", "spread",
 ]  # fmt: skip
 
 
@@ -83,23 +84,11 @@ class SignalRow(NamedTuple):
     path: str | None
 
 
+_SEQ: Final = itemgetter(2)
 RUN_COLUMNS: Final = ", ".join(RunRow._fields)
 RECORD_COLUMNS: Final = ", ".join(RecordRow._fields)
 SIGNAL_COLUMNS: Final = ", ".join(SignalRow._fields)
 _UPDATE: Final = f"UPDATE mai_run SET {' = ?, '.join(RunRow._fields)} = ?, crc = ? WHERE run_id = ?"
-
-
-def seconds(name: str, value: float | None) -> float | None:
-    """Return a time as SQLite keeps it.
-
-    Raises:
-        ConfigError: If it is not finite; SQLite would make NULL of NaN.
-    """
-    if value is None:
-        return None
-    if not math.isfinite(value):
-        raise ConfigError(f"{name}={value!r} cannot be recorded: give seconds since the epoch, or None")
-    return float(value)
 
 
 def run_row(book: Book, run_id: str) -> RunRow:
@@ -145,7 +134,9 @@ def run_info(book: Book, row: RunRow) -> RunInfo:
     until = None
     if row.owner is not None:
         lease = book.connection.execute("SELECT leased, ttl FROM mai_owner WHERE owner = ?", (row.owner,)).fetchone()
-        until = None if lease is None else clock.wall() + sum(lease) - clock.now()
+        now = clock.now()
+        if lease is not None:  # one of the future was written before this machine was started again
+            until = clock.wall() + (sum(lease) - now if lease[0] <= now else 0.0)
     facts: Mapping[str, Any] = row._asdict() | {
         "input": gathered(book, row.input),
         "output": gathered(book, row.output),
@@ -182,17 +173,24 @@ def checked_record(book: Book, found: tuple[Any, ...]) -> RecordRow:
     return RecordRow(*found[:-1])
 
 
-def record_of(book: Book, row: RecordRow) -> Record:
+def record_of(book: Book, row: tuple[Any, ...]) -> Record:
     """Return the record that a row keeps."""
-    return Record(
-        row.path,
-        row.kind,
-        row.seq,
-        gathered(book, row.input),
-        gathered(book, row.output),
-        gathered(book, row.error),
-        *row[7:],
-    )
+    _, path, seq, kind, given, output, error, due, attempt, started, ended, version, *_ = row
+    if str in (type(given), type(output), type(error)):
+        given, output, error = (gathered(book, column) for column in (given, output, error))
+    return Record(path, kind, seq, given, output, error, due, attempt, started, ended, version)
+
+
+def _record_rows(book: Book, run_id: str) -> list[tuple[Any, ...]]:
+    query = f"SELECT {RECORD_COLUMNS}, crc FROM mai_record WHERE run_id = ?"
+    found, seed = book.connection.execute(query, (run_id,)).fetchall(), book.seed
+    for row in found:
+        if record_checksum(seed, row[:-1]) != row[-1]:
+            checked_record(book, row)  # raises
+    found.sort(key=_SEQ)
+    if [row[2] for row in found] != list(range(1, len(found) + 1)):
+        raise book.damaged(f"the list of records of the run {run_id!r}")
+    return found
 
 
 def record_rows(book: Book, run_id: str) -> list[RecordRow]:
@@ -201,11 +199,12 @@ def record_rows(book: Book, run_id: str) -> list[RecordRow]:
     Raises:
         CorruptJournal: If one is missing between the others.
     """
-    found = book.connection.execute(f"SELECT {RECORD_COLUMNS}, crc FROM mai_record WHERE run_id = ?", (run_id,))
-    rows = sorted((checked_record(book, row) for row in found), key=lambda row: row.seq)
-    if [row.seq for row in rows] != list(range(1, len(rows) + 1)):
-        raise book.damaged(f"the list of records of the run {run_id!r}")
-    return rows
+    return [RecordRow(*row[:-1]) for row in _record_rows(book, run_id)]
+
+
+def records_of(book: Book, run_id: str) -> list[Record]:
+    """Return all records of a run, in the order of completion, as `record_rows` finds them."""
+    return [record_of(book, row) for row in _record_rows(book, run_id)]
 
 
 def signal_rows(book: Book, run_id: str) -> list[SignalRow]:

@@ -9,8 +9,9 @@ from functools import partial
 from typing import Final
 
 from ...core.clock import clock
-from ...errors import ConfigError, RunExists, UnknownRun
+from ...errors import RunExists, UnknownRun
 from ..records import ENDED, Lease, RunInfo, Status
+from ..rules import later, seconds, taken_over
 from . import blobs
 from .checksum import checksum, record_checksum
 from .leases import alive, renew
@@ -24,7 +25,6 @@ from .rows import (
     run_info,
     run_row,
     save,
-    seconds,
     spread,
 )
 from .session import Place, Session
@@ -191,24 +191,17 @@ def fork(session: Session, run_id: str, new_id: str, at: str | None, override: M
     row = run_row(book, run_id)
     if find(book, new_id) is not None:
         raise RunExists(f"there is a run {new_id!r} already; choose another run_id", run_id=new_id)
-    rows = record_rows(book, run_id)
-    if at is not None:
-        paths = [record.path for record in rows]
-        if at not in paths:
-            raise ConfigError(f"fork: at={at!r} cannot be used: the run {run_id!r} has no record there")
-        rows = rows[: paths.index(at)]
-    unknown = sorted(set(override) - {record.path for record in rows})
-    if unknown:
-        raise ConfigError(f"fork: override={unknown!r} cannot be used: the new run has no such records")
+    rows = taken_over(run_id, record_rows(book, run_id), at, override)
     cut = row.updated if row.status in ENDED else now
     if at is not None:
         cut = rows[-1].ended if rows else now
-    for record in rows:
+    for seq, record in enumerate(rows, 1):
         due = None if record.due is None else record.due + max(0.0, now - cut)
-        _copy(session, new_id, record._replace(due=due), override.get(record.path))
+        _copy(session, new_id, record._replace(due=due, seq=seq), override.get(record.path))
+    metadata = later(row.metadata, max(0.0, now - cut))
     new = row._replace(
-        run_id=new_id, status="pending", owner=None, epoch=0, claims=0, due=now, waits="{}", created=now, updated=now,
-        output=None, error=None, cancelled=0, records=len(rows),
+        run_id=new_id, metadata=metadata, status="pending", owner=None, epoch=0, claims=0, due=now, waits="{}",
+        created=now, updated=now, output=None, error=None, cancelled=0, records=len(rows),
     )  # fmt: skip
     blobs.share(book.connection, new_id, row.plan or None)
     blobs.share(book.connection, new_id, row.input if isinstance(row.input, str) else None)

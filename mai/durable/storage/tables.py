@@ -1,11 +1,17 @@
 """A program's own tables in the file of the journal, open to it for one transaction."""
 
 import sqlite3
+import weakref
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
-__all__ = ["Tables"]
+__all__ = ["ERRORS", "Tables"]
+
+ERRORS: Final = (  # which replays may raise
+    sqlite3.DataError, sqlite3.DatabaseError, sqlite3.IntegrityError, sqlite3.InterfaceError, sqlite3.InternalError,
+    sqlite3.NotSupportedError, sqlite3.OperationalError, sqlite3.ProgrammingError,
+)  # fmt: skip
 
 Parameters = Sequence[Any] | Mapping[str, Any]  # whatever sqlite3 takes
 
@@ -15,7 +21,7 @@ _READS: Final = {sqlite3.SQLITE_READ, sqlite3.SQLITE_SELECT}
 
 
 class Tables:
-    """What the function given to `SQLiteJournal.transact` writes with.
+    """What the function given to `transaction` writes with.
 
     It can do everything with the program's own tables in the same file, and read those of the journal; it can neither
     write those nor end the transaction.
@@ -46,6 +52,26 @@ class Tables:
     def executemany(self, sql: str, parameters: Iterable[Parameters]) -> sqlite3.Cursor:
         """Run one statement for each set of parameters."""
         return self._connection.executemany(sql, parameters)
+
+    @classmethod
+    def in_memory(cls) -> "Tables":
+        """Return tables that are in no file, and end with their last user."""
+        connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+        tables = cls(connection)
+        weakref.finalize(tables, connection.close)
+        return tables
+
+    @contextmanager
+    def transaction(self) -> Generator[None]:
+        """Let what is written in the block be written as a whole or not at all."""
+        self._connection.execute("BEGIN")
+        try:
+            with self.guarded():
+                yield
+        except BaseException:
+            self._connection.execute("ROLLBACK")
+            raise
+        self._connection.execute("COMMIT")
 
     @contextmanager
     def guarded(self) -> Generator[None]:

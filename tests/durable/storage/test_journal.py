@@ -1,4 +1,4 @@
-"""The journal, one behaviour after the other."""
+"""Every journal, one behaviour after the other; what only the one in a file does is asked of that one alone."""
 
 import asyncio
 import json
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from mai.core.clock import clock
-from mai.durable import Lease, Record, SQLiteJournal, Tables
+from mai.durable import Lease, MemoryJournal, Record, SQLiteJournal, Tables
 from mai.durable.records import Journal
 from mai.durable.storage import runs as storage_runs
 from mai.errors import AlreadyRecorded, ConfigError, Fenced, JournalError, RunExists, UnknownRun
@@ -22,14 +22,24 @@ DAY = 86_400.0
 
 
 @pytest.fixture
-async def journal(tmp_path: Path) -> AsyncIterator[SQLiteJournal]:
+async def file(tmp_path: Path) -> AsyncIterator[SQLiteJournal]:
     async with SQLiteJournal(tmp_path / "runs.db", durability="process") as journal:
         yield journal
 
 
-def test_it_is_a_journal(tmp_path: Path) -> None:
-    journal: Journal = SQLiteJournal(tmp_path / "runs.db")
-    assert journal
+@pytest.fixture(params=["file", "memory"])
+async def journal(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Any]:
+    if request.param == "memory":
+        yield MemoryJournal()
+        return
+    async with SQLiteJournal(tmp_path / "runs.db", durability="process") as journal:
+        yield journal
+        assert await journal.check() == []
+
+
+def test_both_are_journals(tmp_path: Path) -> None:
+    journals: list[Journal] = [SQLiteJournal(tmp_path / "runs.db"), MemoryJournal()]
+    assert journals
     assert list(tmp_path.iterdir()) == []  # nothing happens before it is opened
 
 
@@ -66,7 +76,7 @@ async def test_what_is_not_open_says_so(tmp_path: Path) -> None:
         assert await journal.runs() == []
 
 
-async def test_all_that_was_given_comes_back(journal: SQLiteJournal) -> None:
+async def test_all_that_was_given_comes_back(journal: Any) -> None:
     lease = await begun(journal, metadata=b'{"user": "ann"}')
     record = Record("p", "step", 0, b"in", b"out", b"err", 12.5, 3, 1.25, 2.5, "v2")
     assert await journal.append(lease, record) == 1
@@ -78,14 +88,14 @@ async def test_all_that_was_given_comes_back(journal: SQLiteJournal) -> None:
     assert await journal.run("s") is None
 
 
-async def test_empty_payloads_are_not_none(journal: SQLiteJournal) -> None:
+async def test_empty_payloads_are_not_none(journal: Any) -> None:
     lease = await begun(journal)
     await journal.append(lease, Record("a", "step", input=b"", output=b"", error=None))
     record = (await journal.history("r"))[0]
     assert (record.input, record.output, record.error) == (b"", b"", None)
 
 
-async def test_the_same_run_twice_is_one_and_another_input_or_target_is_refused(journal: SQLiteJournal) -> None:
+async def test_the_same_run_twice_is_one_and_another_input_or_target_is_refused(journal: Any) -> None:
     first, made = await journal.create("r", **GOOD)
     again, made_again = await journal.create("r", **GOOD, metadata=b'{"ignored": true}', owner="me")
     assert (made, made_again, again) == (True, False, first)
@@ -95,12 +105,12 @@ async def test_the_same_run_twice_is_one_and_another_input_or_target_is_refused(
         assert caught.value.run_id == "r"
 
 
-async def test_of_many_that_create_one_run_at_once_one_makes_it(journal: SQLiteJournal) -> None:
+async def test_of_many_that_create_one_run_at_once_one_makes_it(journal: Any) -> None:
     made = await asyncio.gather(*(journal.create("r", **GOOD) for _ in range(20)))
     assert sorted(new for _, new in made) == [False] * 19 + [True]
 
 
-async def test_a_claim_fences_the_lease_before_it(journal: SQLiteJournal) -> None:
+async def test_a_claim_fences_the_lease_before_it(journal: Any) -> None:
     old = await begun(journal)
     claimed = await journal.claim("r", "me")
     assert claimed is not None
@@ -173,7 +183,7 @@ async def test_a_lease_lives_on_while_the_event_loop_is_blocked(tmp_path: Path) 
         assert await other.claim("r", "you") is None
 
 
-async def test_what_was_given_back_goes_on_at_its_time(journal: SQLiteJournal) -> None:
+async def test_what_was_given_back_goes_on_at_its_time(journal: Any) -> None:
     lease = await begun(journal)
     await journal.release(lease, due=clock.wall() + DAY)
     assert await journal.due() == []
@@ -183,13 +193,13 @@ async def test_what_was_given_back_goes_on_at_its_time(journal: SQLiteJournal) -
     assert (claimed[1].due, claimed[1].status) == (None, "running")
 
 
-async def test_a_run_that_begins_later_is_due_then(journal: SQLiteJournal) -> None:
+async def test_a_run_that_begins_later_is_due_then(journal: Any) -> None:
     await journal.create("r", **GOOD, due=clock.wall() + DAY)
     assert await journal.due() == []
     assert await journal.due(clock.wall() + DAY) == ["r"]
 
 
-async def test_due_runs_of_other_targets_can_be_left_out(journal: SQLiteJournal) -> None:
+async def test_due_runs_of_other_targets_can_be_left_out(journal: Any) -> None:
     await journal.create("r", **GOOD)
     await journal.create("s", **{**GOOD, "target": "u"})
     assert await journal.due(targets=["u"]) == ["s"]
@@ -197,7 +207,7 @@ async def test_due_runs_of_other_targets_can_be_left_out(journal: SQLiteJournal)
     assert await journal.due(limit=1) == ["r"]
 
 
-async def test_claims_are_counted_until_there_is_a_record(journal: SQLiteJournal) -> None:
+async def test_claims_are_counted_until_there_is_a_record(journal: Any) -> None:
     await begun(journal)
     for count in (2, 3):
         claimed = await journal.claim("r", "me")
@@ -207,7 +217,7 @@ async def test_claims_are_counted_until_there_is_a_record(journal: SQLiteJournal
     assert (await journal.claim("r", "me"))[1].claims == 1  # type: ignore[index]
 
 
-async def test_the_first_record_of_a_path_stands(journal: SQLiteJournal) -> None:
+async def test_the_first_record_of_a_path_stands(journal: Any) -> None:
     lease = await begun(journal)
     await journal.append(lease, Record("p", "step", output=b"1"))
     for write in (journal.append(lease, Record("p", "step", output=b"2")), journal.take(lease, "p", "go", 1.0)):
@@ -217,7 +227,7 @@ async def test_the_first_record_of_a_path_stands(journal: SQLiteJournal) -> None
     assert await journal.append(lease, Record("q", "step")) == 2
 
 
-async def test_one_refused_record_harms_none_that_is_written_with_it(journal: SQLiteJournal) -> None:
+async def test_one_refused_record_harms_none_that_is_written_with_it(journal: Any) -> None:
     lease = await begun(journal)
     await journal.append(lease, step(3))
     stale = Lease("r", "you", 9)
@@ -230,10 +240,9 @@ async def test_one_refused_record_harms_none_that_is_written_with_it(journal: SQ
     assert kinds == [int] * 3 + [AlreadyRecorded, int, Fenced] + [int] * 4 + [ConfigError] * 3
     assert [record.seq for record in await journal.history("r")] == list(range(1, 10))
     assert "due=nan cannot be recorded" in str(results[10])
-    assert await journal.check() == []
 
 
-async def test_a_signal_waits_for_whoever_asks_and_is_taken_once_and_in_order(journal: SQLiteJournal) -> None:
+async def test_a_signal_waits_for_whoever_asks_and_is_taken_once_and_in_order(journal: Any) -> None:
     lease = await begun(journal)
     assert await journal.take(lease, "a", "go", 1.0) is None
     assert await journal.signal("r", "go", b"1", id="one")
@@ -247,7 +256,7 @@ async def test_a_signal_waits_for_whoever_asks_and_is_taken_once_and_in_order(jo
     assert [(record.kind, record.output) for record in await journal.history("r")] == [("wait", b"1"), ("wait", b"2")]
 
 
-async def test_a_signal_after_the_end_is_refused(journal: SQLiteJournal) -> None:
+async def test_a_signal_after_the_end_is_refused(journal: Any) -> None:
     lease = await begun(journal)
     await journal.finish(lease, "ok")
     assert not await journal.signal("r", "go", b"1")
@@ -255,7 +264,7 @@ async def test_a_signal_after_the_end_is_refused(journal: SQLiteJournal) -> None
     assert not await journal.resume("r")
 
 
-async def test_only_a_signal_that_is_waited_for_lets_a_run_go_on(journal: SQLiteJournal) -> None:
+async def test_only_a_signal_that_is_waited_for_lets_a_run_go_on(journal: Any) -> None:
     lease = await begun(journal)
     await journal.signal("r", "stop", b"1")
     await journal.release(lease, waits={"a": "go"})
@@ -270,7 +279,7 @@ async def test_only_a_signal_that_is_waited_for_lets_a_run_go_on(journal: SQLite
     assert await journal.due() == ["r"]
 
 
-async def test_a_cancel_lets_a_waiting_run_go_on(journal: SQLiteJournal) -> None:
+async def test_a_cancel_lets_a_waiting_run_go_on(journal: Any) -> None:
     lease = await begun(journal)
     await journal.release(lease, waits={"a": "go"})
     assert await journal.cancel("r")
@@ -281,7 +290,7 @@ async def test_a_cancel_lets_a_waiting_run_go_on(journal: SQLiteJournal) -> None
     assert info.cancelled
 
 
-async def test_a_run_that_needs_attention_stands_until_it_is_resumed(journal: SQLiteJournal) -> None:
+async def test_a_run_that_needs_attention_stands_until_it_is_resumed(journal: Any) -> None:
     lease = await begun(journal)
     await journal.release(lease, status="needs_attention", due=1.0)
     assert await journal.claim("r", "me") is None
@@ -294,7 +303,7 @@ async def test_a_run_that_needs_attention_stands_until_it_is_resumed(journal: SQ
 
 
 @pytest.mark.parametrize("status", ["running", "ok", "nonsense"])
-async def test_a_run_is_given_back_only_to_wait_or_for_attention(journal: SQLiteJournal, status: Any) -> None:
+async def test_a_run_is_given_back_only_to_wait_or_for_attention(journal: Any, status: Any) -> None:
     lease = await begun(journal)
     with pytest.raises(ConfigError, match="give one of 'needs_attention', 'waiting'"):
         await journal.release(lease, status=status)
@@ -304,7 +313,7 @@ async def test_a_run_is_given_back_only_to_wait_or_for_attention(journal: SQLite
         await journal.prune(0.0, ["running"])
 
 
-async def test_an_unknown_run_is_named(journal: SQLiteJournal) -> None:
+async def test_an_unknown_run_is_named(journal: Any) -> None:
     for ask in (
         journal.claim("x", "me"), journal.append(Lease("x", "me", 1), step(1)), journal.signal("x", "go", b""),
         journal.cancel("x"), journal.resume("x"), journal.history("x"), journal.signals("x"), journal.export("x"),
@@ -315,7 +324,7 @@ async def test_an_unknown_run_is_named(journal: SQLiteJournal) -> None:
         assert caught.value.run_id == "x"
 
 
-async def test_runs_come_in_pages_newest_first(journal: SQLiteJournal) -> None:
+async def test_runs_come_in_pages_newest_first(journal: Any) -> None:
     for n in range(5):
         await journal.create(f"r{n}", **GOOD)
     await begun(journal, "busy")
@@ -325,36 +334,36 @@ async def test_runs_come_in_pages_newest_first(journal: SQLiteJournal) -> None:
     assert [info.run_id for info in await journal.runs(limit=1)] == ["busy"]
 
 
-async def test_a_large_payload_is_kept_once_and_goes_with_its_last_run(journal: SQLiteJournal) -> None:
+async def test_a_large_payload_is_kept_once_and_goes_with_its_last_run(file: SQLiteJournal) -> None:
     large = b"x" * ((1 << 20) + 1)
     for run_id in ("r", "s"):
-        lease = await begun(journal, run_id, input=large)
-        await journal.append(lease, Record("p", "step", input=large, output=large, error=large))
-        await journal.signal(run_id, "go", large)
-        assert await journal.take(lease, "w", "go", 1.0) == large
-        await journal.finish(lease, "ok", output=large)
-    with sqlite3.connect(journal.path) as look:
+        lease = await begun(file, run_id, input=large)
+        await file.append(lease, Record("p", "step", input=large, output=large, error=large))
+        await file.signal(run_id, "go", large)
+        assert await file.take(lease, "w", "go", 1.0) == large
+        await file.finish(lease, "ok", output=large)
+    with sqlite3.connect(file.path) as look:
         assert look.execute("SELECT count(*) FROM mai_blob WHERE length(data) > 1000").fetchone() == (1,)
     look.close()
-    assert (await journal.history("s"))[1].output == large
-    assert await journal.check() == []
-    await journal.create("t", **GOOD)
-    assert await journal.prune(clock.wall() + 1) == 2
-    with sqlite3.connect(journal.path) as look:
+    assert (await file.history("s"))[1].output == large
+    assert await file.check() == []
+    await file.create("t", **GOOD)
+    assert await file.prune(clock.wall() + 1) == 2
+    with sqlite3.connect(file.path) as look:
         assert look.execute("SELECT length(data) FROM mai_blob").fetchall() == [(len(GOOD["plan"]),)]  # type: ignore[arg-type]
         assert look.execute("PRAGMA freelist_count").fetchone() == (0,)  # the space is given back
     look.close()
 
 
 @pytest.mark.slow
-async def test_a_payload_of_50_mb_comes_back(journal: SQLiteJournal) -> None:
-    lease = await begun(journal)
+async def test_a_payload_of_50_mb_comes_back(file: SQLiteJournal) -> None:
+    lease = await begun(file)
     large = bytes(range(256)) * 200_000
-    await journal.append(lease, Record("p", "step", output=large))
-    assert (await journal.history("r"))[0].output == large
+    await file.append(lease, Record("p", "step", output=large))
+    assert (await file.history("r"))[0].output == large
 
 
-async def test_prune_takes_only_what_ended_so_before(journal: SQLiteJournal) -> None:
+async def test_prune_takes_only_what_ended_so_before(journal: Any) -> None:
     for status in ("ok", "error", "cancelled"):
         await journal.finish(await begun(journal, status), status)  # type: ignore[arg-type]
     await begun(journal, "busy")
@@ -363,13 +372,13 @@ async def test_prune_takes_only_what_ended_so_before(journal: SQLiteJournal) -> 
     assert {info.run_id for info in await journal.runs()} == {"busy", "error"}
 
 
-async def test_prune_goes_on_after_its_first_hundred(journal: SQLiteJournal) -> None:
-    leases = await asyncio.gather(*(begun(journal, f"r{n}") for n in range(storage_runs.PRUNED_AT_ONCE + 5)))
-    await asyncio.gather(*(journal.finish(lease, "ok") for lease in leases))
-    assert await journal.prune(clock.wall() + 10) == len(leases)
+async def test_prune_goes_on_after_its_first_hundred(file: SQLiteJournal) -> None:
+    leases = await asyncio.gather(*(begun(file, f"r{n}") for n in range(storage_runs.PRUNED_AT_ONCE + 5)))
+    await asyncio.gather(*(file.finish(lease, "ok") for lease in leases))
+    assert await file.prune(clock.wall() + 10) == len(leases)
 
 
-async def test_a_fork_has_the_time_that_was_left_at_its_beginning(journal: SQLiteJournal) -> None:
+async def test_a_fork_has_the_time_that_was_left_at_its_beginning(journal: Any) -> None:
     lease, then = await begun(journal), clock.wall() - 3600
     await journal.append(lease, Record("timer", "timer", due=then + 60, started=then, ended=then))
     await journal.append(lease, step(1))
@@ -379,7 +388,7 @@ async def test_a_fork_has_the_time_that_was_left_at_its_beginning(journal: SQLit
     assert (await journal.history("all"))[0].due == then + 60  # the run goes on, and so does its time
 
 
-async def test_a_fork_has_what_was_complete_before(journal: SQLiteJournal) -> None:
+async def test_a_fork_has_what_was_complete_before(journal: Any) -> None:
     lease = await begun(journal)
     for n in range(4):
         await journal.append(lease, step(n))
@@ -393,14 +402,14 @@ async def test_a_fork_has_what_was_complete_before(journal: SQLiteJournal) -> No
 
 
 @pytest.mark.parametrize("facts", [{"at": "nowhere"}, {"override": {"nowhere": b""}}])
-async def test_a_fork_at_what_is_not_there_is_refused(journal: SQLiteJournal, facts: Any) -> None:
+async def test_a_fork_at_what_is_not_there_is_refused(journal: Any, facts: Any) -> None:
     await begun(journal)
     with pytest.raises(ConfigError, match="nowhere"):
         await journal.fork("r", "s", **facts)
     assert await journal.run("s") is None
 
 
-async def test_effects_in_the_same_file_happen_exactly_once(journal: SQLiteJournal) -> None:
+async def test_effects_in_the_same_file_happen_exactly_once(journal: Any) -> None:
     lease = await begun(journal)
     calls = 0
 
@@ -409,10 +418,10 @@ async def test_effects_in_the_same_file_happen_exactly_once(journal: SQLiteJourn
         calls += 1
         tables.execute("CREATE TABLE IF NOT EXISTS seat(number INTEGER PRIMARY KEY)")
         tables.executemany("INSERT INTO seat VALUES(?)", [(1,), (2,)])
-        return b"%d" % tables.execute("SELECT count(*) FROM mai_record").fetchone()[0]
+        return b"%d" % tables.execute("SELECT count(*) FROM seat").fetchone()[0]
 
     record = await journal.transact(lease, Record("book", "step", started=1.0), book)
-    assert (record.output, record.seq, calls) == (b"0", 1, 1)
+    assert (record.output, record.seq, calls) == (b"2", 1, 1)
     assert (await journal.transact(lease, Record("book", "step"), book), calls) == (record, 1)
 
     def fails(tables: Tables) -> bytes:
@@ -423,10 +432,12 @@ async def test_effects_in_the_same_file_happen_exactly_once(journal: SQLiteJourn
         await journal.transact(lease, Record("book~2", "step"), fails)
     with pytest.raises(sqlite3.IntegrityError):
         await journal.transact(lease, Record("book~2", "step"), book)
-    with sqlite3.connect(journal.path) as look:
-        assert look.execute("SELECT number FROM seat").fetchall() == [(1,), (2,)]
-    look.close()
     assert len(await journal.history("r")) == 1
+
+    def seats(tables: Tables) -> bytes:
+        return repr(tables.execute("SELECT number FROM seat").fetchall()).encode()
+
+    assert (await journal.transact(lease, Record("look", "step"), seats)).output == b"[(1,), (2,)]"
 
 
 @pytest.mark.parametrize(
@@ -436,17 +447,16 @@ async def test_effects_in_the_same_file_happen_exactly_once(journal: SQLiteJourn
      "ALTER TABLE mai_run ADD x", "CREATE INDEX own ON mai_run(due)", "CREATE TABLE mai_mine(x)",
      "CREATE TRIGGER own AFTER INSERT ON mai_record BEGIN SELECT 1; END", "SELECT nonsense"],
 )  # fmt: skip
-async def test_a_transaction_cannot_harm_the_journal_or_its_neighbours(journal: SQLiteJournal, sql: str) -> None:
+async def test_a_transaction_cannot_harm_the_journal_or_its_neighbours(journal: Any, sql: str) -> None:
     lease, other = await begun(journal), await begun(journal, "other")
     harm = journal.transact(lease, step(1), lambda tables: tables.execute(sql) and None)
     results = await asyncio.gather(journal.append(other, step(1)), harm, return_exceptions=True)
     assert results[0] == 1
     assert isinstance(results[1], sqlite3.Error)
     assert await journal.append(lease, step(1)) == 1
-    assert await journal.check() == []
 
 
-async def test_export_has_everything_as_json(journal: SQLiteJournal) -> None:
+async def test_export_has_everything_as_json(journal: Any) -> None:
     lease = await begun(journal)
     await journal.append(lease, Record("p", "step", input=b'{"a": [1]}', output=b"\xff"))
     await journal.signal("r", "go", b'"now"')
@@ -456,19 +466,19 @@ async def test_export_has_everything_as_json(journal: SQLiteJournal) -> None:
     assert data["signals"][0]["data"] == "now"
 
 
-async def test_a_backup_is_one_file_and_a_journal(journal: SQLiteJournal, tmp_path: Path) -> None:
-    lease = await begun(journal)
-    await journal.append(lease, step(1))
+async def test_a_backup_is_one_file_and_a_journal(file: SQLiteJournal, tmp_path: Path) -> None:
+    lease = await begun(file)
+    await file.append(lease, step(1))
     target = tmp_path / "copies" / "runs.db"
     with pytest.raises(JournalError, match="unable to open"):
-        await journal.backup(target)
+        await file.backup(target)
     target.parent.mkdir()
-    await journal.backup(target)
+    await file.backup(target)
     assert [path.name for path in target.parent.iterdir()] == ["runs.db"]
     with pytest.raises(JournalError, match="is there already"):
-        await journal.backup(target)
+        await file.backup(target)
     async with SQLiteJournal(target) as copy:
-        assert await copy.history("r") == await journal.history("r")
+        assert await copy.history("r") == await file.history("r")
         assert await copy.check() == []
 
 
@@ -487,17 +497,17 @@ async def test_closing_writes_what_waits_and_lets_others_go_on_at_once(tmp_path:
         assert len(claimed[2]) == 50
 
 
-async def test_a_write_whose_caller_was_cancelled_is_whole_or_not_there(journal: SQLiteJournal) -> None:
+async def test_a_write_whose_caller_was_cancelled_is_whole_or_not_there(journal: Any) -> None:
     lease = await begun(journal)
     task = asyncio.ensure_future(journal.append(lease, step(1)))
     await asyncio.sleep(0)
     task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
+    await asyncio.wait([task])
+    assert task.cancelled() or task.result() == 1
     assert await journal.append(lease, step(2)) == 2
 
 
-async def test_every_loop_may_use_it(journal: SQLiteJournal) -> None:
+async def test_every_loop_may_use_it(journal: Any) -> None:
     lease = await begun(journal)
     await asyncio.get_running_loop().run_in_executor(None, lambda: asyncio.run(journal.append(lease, step(1))))
     assert len(await journal.history("r")) == 1
@@ -548,10 +558,7 @@ async def test_a_watcher_hears_what_another_wrote_and_what_is_to_be_claimed(tmp_
         assert {what for _, what in only.all} <= {"created", "signal", "cancel", "ended"}
 
 
-@pytest.mark.slow
-async def test_a_watcher_that_fails_is_logged_and_harms_nobody(
-    journal: SQLiteJournal, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_watcher_that_fails_is_logged_and_harms_nobody(journal: Any, caplog: pytest.LogCaptureFixture) -> None:
     def fails(run_id: str, what: str) -> None:
         raise KeyError(run_id)
 

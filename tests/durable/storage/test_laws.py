@@ -1,4 +1,4 @@
-"""The journal against a model of dictionaries: two workers, crashes, clocks that jump, in any order."""
+"""Journals against a model of dictionaries: two workers, crashes, clocks that jump, in any order."""
 
 import asyncio
 import shutil
@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from mai.core.clock import clock
+from mai.durable import MemoryJournal
 from mai.durable.records import ENDED, Lease, Record
 from mai.durable.storage import SQLiteJournal
 from mai.errors import AlreadyRecorded, ConfigError, Fenced, RunExists, UnknownRun
@@ -24,7 +25,8 @@ DAY = 86_400.0
 RUNS = st.sampled_from(["r1", "r2", "fork of r1"])
 PATHS = st.sampled_from(["a", "a/b", "a/b~2", "c[0]", "ü\0 \U0001f600"])
 NAMES = st.sampled_from(["go", "stop"])
-DATA = st.sampled_from([b"", b"1", b'"x"', b"\xff\x00", b"y" * (1 << 20), b"z" * ((1 << 20) + 1)])
+PAYLOADS = [b"", b"1", b'"x"', b"\xff\x00", b"y" * (1 << 20), b"z" * ((1 << 20) + 1)]
+DATA = st.integers(0, len(PAYLOADS) - 1).map(lambda number: PAYLOADS[number])  # else each draw would write them all out
 WHO = st.sampled_from([0, 1])
 
 
@@ -41,7 +43,7 @@ class Run:
     before: int = 0  # records, when it was last claimed or given back
     cancelled: bool = False
     waits: dict[str, str] = field(default_factory=dict)
-    ready: bool = True  # to be claimed now
+    ready: bool = True  # to be claimed, once it is as late as it was then
     records: list[tuple[str, str, bytes | None]] = field(default_factory=list)  # path, kind, output
     signals: list[list[Any]] = field(default_factory=list)  # name, id, data, path
     value: bytes | None = None
@@ -65,7 +67,7 @@ class JournalAgainstModel(RuleBasedStateMachine):
         self.generation = 0
         self.runs: dict[str, Run] = {}
         self.leases: list[Lease] = []
-        self.journals: list[SQLiteJournal] = []
+        self.journals: list[Any] = []
 
     def do(self, work: Coroutine[Any, Any, T]) -> T:
         return self.loop.run_until_complete(work)
@@ -110,8 +112,6 @@ class JournalAgainstModel(RuleBasedStateMachine):
     @rule(by=st.sampled_from([-DAY, -1.0, 0.5, DAY]))
     def the_wall_clock_jumps(self, by: float) -> None:
         self.wall += by
-        for run in self.runs.values():
-            run.ready = run.ready and run.updated <= self.wall
 
     @rule(who=WHO, run_id=RUNS, module=st.sampled_from(["t", "u"]), data=DATA, claims=st.booleans())
     def create(self, who: int, run_id: str, module: str, data: bytes, claims: bool) -> None:
@@ -313,7 +313,7 @@ class JournalAgainstModel(RuleBasedStateMachine):
         count = len(self.runs)
         due, one, other, *rest = self.do(self.look())
         assert {info.run_id for info in one} == {info.run_id for info in other} == set(self.runs)
-        ready = {run_id for run_id, run in self.runs.items() if run.ready}
+        ready = {run_id for run_id, run in self.runs.items() if run.ready and run.updated <= self.wall}
         orphans = {
             run_id for run_id, run in self.runs.items()
             if run.owner is not None and run.owner not in (self.owner(0), self.owner(1))
@@ -333,10 +333,45 @@ class JournalAgainstModel(RuleBasedStateMachine):
 
 
 SLOW_MACHINE = [HealthCheck.too_slow]
+
+
+class MemoryAgainstModel(JournalAgainstModel):
+    """The journal in memory, which both workers share, and which outlives them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shared = MemoryJournal()
+
+    @initialize()
+    def start(self) -> None:
+        self.journals = [self.shared] * 2
+
+    def teardown(self) -> None:
+        self.file.touch()
+        super().teardown()
+
+    @rule()
+    def start_again(self) -> None:
+        for who in (0, 1):
+            self.shared.lose(self.owner(who))
+        self.generation += 1
+
+
+TestMemory = MemoryAgainstModel.TestCase
+TestMemory.settings = settings(
+    max_examples=15, stateful_step_count=25, deadline=None, suppress_health_check=SLOW_MACHINE
+)
 TestJournal = JournalAgainstModel.TestCase
 TestJournal.settings = settings(
     max_examples=5, stateful_step_count=15, deadline=None, suppress_health_check=SLOW_MACHINE
 )
+
+
+@pytest.mark.slow
+class TestMemoryForLong(MemoryAgainstModel.TestCase):
+    """The same with many more examples."""
+
+    settings = settings(max_examples=200, stateful_step_count=40, deadline=None, suppress_health_check=SLOW_MACHINE)
 
 
 @pytest.mark.slow
