@@ -14,7 +14,7 @@ from mai.core.engine import LocalEngine, Run
 from mai.core.events import post
 from mai.core.frame import PENDING, Frame, Timer, current
 from mai.core.recorded import Recorded, StepCall, Suspended
-from mai.durable.calls import arm, around, check_middleware, check_named
+from mai.durable.calls import arm, around, check_middleware
 from mai.durable.inside import Inside
 from mai.durable.questions import about, is_asked
 from mai.durable.restate.body import Body, Entry
@@ -66,7 +66,6 @@ class RestateRun(Run):
         """Return what the journal has, or run the step and return what it gave; a flow runs each time."""
         if call.spec.flow:
             return await self._flow(path, call)
-        check_named(path, call)
         body = Body(self._failures, call, self._busy, self.run_id)
         entry, cancel = await self._entry(path, body)
         self._count += 1
