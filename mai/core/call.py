@@ -11,7 +11,7 @@ import copy
 import types
 from asyncio import CancelledError, sleep
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 from opentelemetry import context as otel
 
@@ -96,7 +96,7 @@ def begin(
     context = open_span(f, p, spec, attrs, handle) if traced and not records else None
     live: Any = f.span
     sink, above, watched = f.env.sink, owner.handle, owner is ROOT and (f.run.engine.watchers or telemetry.watchers)
-    if handle is not None or above is not None or sink is not None or watched or live or (records and traced):
+    if handle is not None or above is not None or sink is not None or watched or live or records:
         h = f.handle = handle or open_handle(f, above, spec, attrs)
         if live:
             note_span(h, live)
@@ -208,12 +208,12 @@ def _whole(f: Frame, m: Any, args: Any, kwargs: Any, spec: Spec, context: Any, *
 def _asked(f: Frame, m: Any, args: Any, kwargs: Any, spec: Spec, opening: Any, *, overdue: bool) -> Body:
     """The body of any call in a run that records."""
     set_current(f)
-    h, run = f.handle, cast("Any", f.run)
+    h: Any = f.handle
+    run: Any = f.run
     if spec.flow and opening is not None and (context := run.spanned(f, opening)) is not None:
         otel.attach(context)
     try:
-        if h is not None:
-            begun(h)
+        begun(h)
         bound = _prepared(f, args, kwargs, spec, overdue=False)
         given = args, kwargs
         if spec.flow:
@@ -226,8 +226,7 @@ def _asked(f: Frame, m: Any, args: Any, kwargs: Any, spec: Spec, opening: Any, *
             yield from join(f.started).__await__()
         _go_on(f)
         f.out = out
-        if h is not None:
-            _close(f, h, out, spec, replayed=replayed)
+        _close(f, h, out, spec, replayed=replayed)
     except BaseException as error:
         if f.started is not None:
             yield from join(f.started, error).__await__()
@@ -237,12 +236,13 @@ def _asked(f: Frame, m: Any, args: Any, kwargs: Any, spec: Spec, opening: Any, *
 
 async def _performed(f: Frame, m: Any, spec: Spec, given: Any, bound: Any, opening: Any, *, overdue: bool) -> Any:
     """Run the body of a step of which there is no record: only now its span opens, and nothing inside is recorded."""
+    h: Any = f.handle
     run: Any = f.run
     f.run = run.inside
-    h, context = f.handle, opening and opening()
+    context = opening and opening()
     if context is not None:
         otel.attach(context)
-    if h is not None and f.span is not None:
+    if f.span is not None:
         note_span(h, f.span)
         if telemetry.record is not None:
             telemetry.record(f.span, spec, "input", bound)
