@@ -10,6 +10,7 @@ Size: what may stand between a call and its ``forward`` is one story, told in or
 import copy
 import types
 from asyncio import CancelledError, sleep
+from contextvars import copy_context
 from functools import partial
 from typing import Any
 
@@ -17,13 +18,14 @@ from opentelemetry import context as otel
 
 from ..errors import ConfigError
 from ..values import names
+from ..values.checked import UNSET
 from ..values.events import Retrying, Started
 from .clock import clock
 from .control import join
 from .drive import DONE, Body, apart, closed, failed, finish, late, outcome, start
 from .engine import current_run, new_run, start_run
 from .events import drain, drain_in_thread, post
-from .frame import PENDING, ROOT, Frame, Scope, current, repeat, scoped, set_current
+from .frame import NEST, PENDING, ROOT, Frame, Scope, current, repeat, scoped, set_current
 from .gather import hopped
 from .middleware import Call, through
 from .recorded import StepCall
@@ -33,46 +35,68 @@ from .threads import offload
 from .trace import TraceHandle, begun, collect, note_span, noted, open_handle, size_of, succeeded
 
 # What composites need of the core, from one place.
-__all__ = ["DONE", "apart", "begin", "current", "current_run", "finish", "launch", "launch_wired", "started"]
+__all__ = ["DONE", "apart", "begin", "call", "current", "current_run", "finish", "launch", "outcome", "started"]
 
 
 # ---------------------------------------------------------------- starting a call
 
 
-def launch(m: Any, p: Frame, key: str, value: Any, n: int = 0, attrs: dict[str, Any] | None = None) -> Frame:
-    """Start ``m(value)`` as the child *key* of *p*; run it to its first suspension or its end (``y is DONE``)."""
+async def call(m: Any, value: Any = UNSET, /, *args: Any, **kwargs: Any) -> Any:
+    """Call the module: ``await m(x)`` gives its value."""
+    p, n = current(), 0
     spec: Spec = m._mai_spec or m._mai_compile()
-    run = p.run
-    slow = not (p.quiet and spec.simple and p.depth & 63 != 63 and (spec.tin is None or type(value) is spec.tin))
-    if slow or (run is None and (has_provider() or telemetry.watchers or (run := new_run(p.env)).engine.watchers)):
-        return begin(m, p, key, n, (value,), {}, attrs)
-    f = Frame()
-    f.mod, f.parent, f.key, f.n, f.depth = m, p, key, n, p.depth + 1
-    f.env, f.run, f.deadline = p.env, run, p.deadline
-    f.seen = f.lost = f.started = f.handle = f.span = f.timer = f.since = None
-    f.quiet = p.quiet
-    if (p.deadline is not None or spec.limit is not None) and _set_deadline(f, p, spec, p.deadline):
-        return begin(m, p, key, n, (value,), {}, attrs)  # which starts nothing
+    key, run, quiet = spec.key, p.run, p.quiet
+    if quiet:  # a call made by user code inside a run: repeats are numbered
+        seen = p.seen
+        if seen is None:
+            seen = p.seen = {}
+        n = seen[key] = seen.get(key, 0) + 1
+    elif run is not None:
+        if p.env.tracer is not None:
+            return p.env.tracer(m, () if value is UNSET else (value, *args), kwargs)
+        n = repeat(p, key)
+    elif p is ROOT and not (has_provider() or telemetry.watchers or (run := new_run(p.env)).engine.watchers):
+        quiet = NEST
+    fits = quiet and spec.simple and (spec.tin is None or type(value) is spec.tin)
+    if not fits or args or kwargs or value is UNSET:
+        return await outcome(begin(m, p, key, n, args if value is UNSET else (value, *args), kwargs))
+    f, ctx = Frame(), copy_context()  # from here on it does what `launch` does, without a call of it
+    f.mod, f.parent, f.key = m, p, key
+    f.n, f.env, f.run = n, p.env, run
+    f.deadline, f.quiet = p.deadline, quiet - 1
+    f.seen = f.started = f.handle = f.span = None
     if p.handle is not None:
-        f.handle, f.span = open_handle(f, p.handle, spec, attrs), p.span
-    return start(f, quick(f, m, value, spec))  # pyright: ignore[reportArgumentType]
+        f.handle, f.span = open_handle(f, p.handle, spec, None, clock.ticks()), p.span
+    body: Any = quick(f, m, value, spec)
+    y = f.y = ctx.run(next, body, DONE)
+    if y is not DONE:
+        f.body, f.ctx = body, ctx
+        await finish(f)
+    out, f.out = f.out, None
+    return out
 
 
-def launch_wired(m: Any, p: Frame, key: str, n: int, value: Any, args: Any = None) -> Frame:
-    """Start ``m(value)``, or ``m(*args)``, like `launch`, inside a run, with arguments known to be of their types."""
+def launch(m: Any, p: Frame, key: str, value: Any, n: int = 0, attrs: Any = None, args: Any = None) -> Frame:
+    """Start ``m(value)`` as the child *key* of *p*; run it to its first suspension or its end (``y is DONE``).
+
+    *args* are values that are known to be of their types; where they are empty, *value* is.
+    """
     spec: Spec = m._mai_spec or m._mai_compile()
-    if not (p.quiet and spec.plain and p.depth & 63 != 63):
-        return begin(m, p, key, n, (value,) if args is None else tuple(args), {})
-    f = Frame()
-    f.mod, f.parent, f.key, f.n, f.depth = m, p, key, n, p.depth + 1
-    f.env, f.run, f.deadline = p.env, p.run, p.deadline
-    f.seen = f.lost = f.started = f.handle = f.span = f.timer = f.since = None
-    f.quiet = True
-    if (p.deadline is not None or spec.limit is not None) and _set_deadline(f, p, spec, p.deadline):
-        return begin(m, p, key, n, (), {})  # which starts nothing
+    fits = spec.simple and (spec.tin is None or type(value) is spec.tin) if args is None else spec.plain
+    if not (fits and p.quiet):
+        return begin(m, p, key, n, tuple(args) if args else (value,), {}, attrs)
+    f, ctx = Frame(), copy_context()
+    f.mod, f.parent, f.key = m, p, key
+    f.n, f.env, f.run = n, p.env, p.run
+    f.deadline, f.quiet = p.deadline, p.quiet - 1
+    f.seen = f.started = f.handle = f.span = None
     if p.handle is not None:
-        f.handle, f.span = open_handle(f, p.handle, spec), p.span
-    return start(f, quick(f, m, value, spec, args))  # pyright: ignore[reportArgumentType]
+        f.handle, f.span = open_handle(f, p.handle, spec, attrs, clock.ticks()), p.span
+    body: Any = quick(f, m, value, spec, args)
+    y = f.y = ctx.run(next, body, DONE)
+    if y is not DONE:
+        f.body, f.ctx = body, ctx
+    return f
 
 
 def begin(
@@ -87,7 +111,8 @@ def begin(
         return _detach(m, p, key, n, args, kwargs, attrs=attrs)
     owner, armed = (p.owner, p.armed) if isinstance(p, Scope) else (p, p.deadline)
     f = Frame()
-    f.mod, f.parent, f.key, f.n, f.depth = m, owner, key, n, owner.depth + 1
+    left = owner.quiet or getattr(owner, "left", 0)
+    f.mod, f.parent, f.key, f.n, f.left = m, owner, key, n, (left or NEST + 1) - 1
     f.env, f.run, f.deadline = p.env, p.run or new_run(p.env), p.deadline
     f.seen = f.lost = f.started = f.handle = f.span = f.timer = f.since = f.out = f.y = None
     timed = p.deadline is not None or spec.limit is not None or spec.attempts
@@ -103,13 +128,13 @@ def begin(
         collect(h, f, owner)
     direct = spec.direct and not f.env.doubles
     heavy = records or telemetry.sizes or (live and (telemetry.light is None or telemetry.record))
-    f.quiet = not (heavy or f.env.bus or f.env.doubles or (sink is not None and sink.sizes))
+    f.quiet = 0 if heavy or f.env.bus or f.env.doubles or (sink is not None and sink.sizes) else f.left
     if records:
         opening = partial(open_span, f, p, spec, attrs, handle) if traced else None
         body: Any = _asked(f, m, args, kwargs, spec, opening, overdue=overdue)
     else:
         body = _whole(f, m, args, kwargs, spec, context, direct=direct, overdue=overdue)
-    return start(f, body if f.depth & 63 else hopped(body, lambda cancel: _dropped(f, cancel)))
+    return start(f, body if left else hopped(body, lambda cancel: _dropped(f, cancel)))
 
 
 def started(m: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> TraceHandle[Any]:
@@ -134,7 +159,7 @@ def _detach(m: Any, p: Frame, *call: Any, attrs: dict[str, Any] | None) -> Frame
 def _set_deadline(f: Frame, p: Frame, spec: Spec, armed: float | None) -> bool:
     """Give *f* its deadline and, where no timer around serves it, a timer; say whether it has passed already."""
     now, inherited = clock.now(), p.deadline
-    f.since = now
+    f.since, f.timer = now, None
     if inherited is not None and inherited != armed:
         f.timer = PENDING
     if spec.limit is not None and (inherited is None or now + spec.limit < inherited):
@@ -147,20 +172,21 @@ def _set_deadline(f: Frame, p: Frame, spec: Spec, armed: float | None) -> bool:
 
 @types.coroutine
 def quick(f: Frame, m: Any, value: Any, spec: Spec, args: Any = None) -> Body:
-    """The body of a simple call, of which nothing but a handle knows; *args* are there for several values."""
+    """The body of a simple call, of which nothing but a handle knows, with *args* or, where there are none, *value*."""
     set_current(f)
     h = f.handle
-    if h is not None:
-        begun(h)
-        if args is None:
-            h.input_size = size_of(value, spec.takes, None)
-        if f.span is not None:  # so far that of the call around
-            f.span = telemetry.light and telemetry.light(f.span, h, spec)
     try:
-        out: Any = yield from m.forward(value) if args is None else m.forward(*args)  # pyright: ignore[reportUnknownVariableType]
+        if h is not None:
+            if not args:
+                h.input_size = size_of(value, spec.takes, None)
+            if f.span is not None:  # so far that of the call around
+                f.span = telemetry.light and telemetry.light(f.span, h, spec)
+        if (f.deadline is not None or spec.limit is not None) and _set_deadline(f, f.parent, spec, f.deadline):
+            raise late(f)  # nothing starts
+        out: Any = yield from m.forward(*args) if args else m.forward(value)  # pyright: ignore[reportUnknownVariableType]
         if f.started is not None:
             yield from join(f.started).__await__()
-        if type(out) is not spec.tout and spec.tout is not None:  # pyright: ignore[reportUnknownArgumentType]
+        if spec.tout is not None and type(out) is not spec.tout:  # pyright: ignore[reportUnknownArgumentType]
             out = spec.cast_out(out, "return", f)
         f.out = out
         if h is not None:
@@ -168,9 +194,7 @@ def quick(f: Frame, m: Any, value: Any, spec: Spec, args: Any = None) -> Body:
             if f.span is not None:
                 close_span(f, h, None, innermost=False)
     except BaseException as error:
-        if f.started is not None:
-            yield from join(f.started, error).__await__()
-        failed(f, error)
+        yield from _ended(f, error)  # pyright: ignore[reportGeneralTypeIssues]
         raise
 
 
@@ -182,8 +206,7 @@ def _whole(f: Frame, m: Any, args: Any, kwargs: Any, spec: Spec, context: Any, *
         otel.attach(context)
     h = f.handle
     try:
-        if h is not None:
-            _open(f, h)
+        _tell(f, h)
         bound = _prepared(f, args, kwargs, spec, overdue=overdue)
         if direct:
             out: Any = yield from m.forward(*bound[0], **bound[1])  # pyright: ignore[reportUnknownVariableType]
@@ -198,9 +221,7 @@ def _whole(f: Frame, m: Any, args: Any, kwargs: Any, spec: Spec, context: Any, *
         if h is not None:
             _close(f, h, out, spec)
     except BaseException as error:
-        if f.started is not None:
-            yield from join(f.started, error).__await__()
-        failed(f, error)
+        yield from _ended(f, error)  # pyright: ignore[reportGeneralTypeIssues]
         raise
 
 
@@ -228,9 +249,7 @@ def _asked(f: Frame, m: Any, args: Any, kwargs: Any, spec: Spec, opening: Any, *
         f.out = out
         _close(f, h, out, spec, replayed=replayed)
     except BaseException as error:
-        if f.started is not None:
-            yield from join(f.started, error).__await__()
-        failed(f, error)
+        yield from _ended(f, error)  # pyright: ignore[reportGeneralTypeIssues]
         raise
 
 
@@ -258,19 +277,24 @@ async def _performed(f: Frame, m: Any, spec: Spec, given: Any, bound: Any, openi
     return out
 
 
+@types.coroutine
+def _ended(f: Frame, error: BaseException) -> Body:
+    """End the call *f* with *error*, which the caller raises."""
+    if f.started is not None:
+        yield from join(f.started, error).__await__()
+    failed(f, error)
+
+
 def _dropped(f: Frame, cancel: BaseException) -> None:
     """Tell of a call that was cancelled before its body could begin: each call begins and ends once."""
-    if f.handle is not None:
-        _open(f, f.handle)
+    _tell(f, f.handle)
     failed(f, cancel)
 
 
-def _open(f: Frame, h: TraceHandle[Any]) -> None:
-    begun(h)
-    _tell(f, h)
-
-
 def _tell(f: Frame, h: TraceHandle[Any] | None) -> None:
+    """Let the call *f* have begun, and the started run know."""
+    if h is not None and h.start_ns is None:
+        begun(h)
     if h is not None and f.env.bus is not None and f.n >= 0:  # of an attempt only the outcome is told
         post(Started, h.name, h.kind, frame=f)
 

@@ -7,9 +7,9 @@ from collections.abc import Callable
 class Clock:
     """Three readings: ``now`` [s, monotonic], ``ticks`` [ns, monotonic, fine] and ``wall`` [s since the epoch]."""
 
-    now: Callable[[], float] = staticmethod(time.monotonic)
-    ticks: Callable[[], int] = staticmethod(time.perf_counter_ns)
-    wall: Callable[[], float] = staticmethod(time.time)
+    now: Callable[[], float] = time.monotonic
+    ticks: Callable[[], int] = time.perf_counter_ns
+    wall: Callable[[], float] = time.time
 
 
 clock: Clock = Clock()

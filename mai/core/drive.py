@@ -88,7 +88,8 @@ async def outcome(f: Frame) -> Any:
     """Return the value of a call that was started, once it has one."""
     if f.y is not DONE:
         await finish(f)
-    return f.out
+    value, f.out = f.out, None  # whatever still knows the call does not keep its value
+    return value
 
 
 def apart(fn: Any, *args: Any) -> Frame:
@@ -149,7 +150,7 @@ def failed(f: Frame, error: BaseException) -> None:
     A cancel of our own timer becomes DeadlineExceeded, unless an outer cancel came with it. The innermost frame adds
     the note; each frame on the way up leaves its handle in ``__mai_trace__``.
     """
-    timer, raised = f.timer, error
+    timer, raised = getattr(f, "timer", None), error
     if isinstance(timer, Timer) and timer.fired and isinstance(error, CancelledError | Exception):
         timer.fired = False
         cancelled = error if isinstance(error, CancelledError) else CancelledError()
@@ -171,7 +172,7 @@ def failed(f: Frame, error: BaseException) -> None:
 
 
 def _explain(f: Frame, error: Exception) -> None:
-    owner, lost = f.parent, f.lost or ()
+    owner, lost, since = f.parent, getattr(f, "lost", None) or (), getattr(f, "since", None)
     innermost = getattr(error, "__mai_trace__", None) not in lost
     h = f.handle
     if h is None:
@@ -183,7 +184,7 @@ def _explain(f: Frame, error: Exception) -> None:
     close_span(f, h, error, innermost=innermost)
     with suppress(Exception):  # an exception that is frozen, has slots, or is odd in another way
         if innermost:
-            took = clock.now() - f.since if h.duration is None and f.since is not None else h.duration
+            took = clock.now() - since if h.duration is None and since is not None else h.duration
             facts = [] if took is None else [f"after {took:.3f} s"]
             if f.mod._mai_spec.attempts > 1:
                 facts.insert(0, f"attempt {-f.n}/{f.mod._mai_spec.attempts}")
@@ -192,6 +193,5 @@ def _explain(f: Frame, error: Exception) -> None:
             error.add_note(f"mai: in {f.path}" + (f" ({', '.join(facts)})" if facts else ""))
         error.__mai_trace__ = h  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
     if owner.mod is not None:
-        if owner.lost is None:
-            owner.lost = deque(maxlen=MAX_CHILDREN)
-        owner.lost.append(h)
+        owner.lost = known = getattr(owner, "lost", None) or deque[TraceHandle[Any]](maxlen=MAX_CHILDREN)
+        known.append(h)

@@ -48,16 +48,18 @@ class Env(NamedTuple):
 class Frame:
     """One call. Plain slots, all set by the call itself: there is no ``__init__`` on the hot path.
 
-    ``quiet`` says that nothing observes the call; ``lost`` holds the handles of failed calls inside, for the case that
-    the failure goes on to the top; ``y``, ``body`` and ``ctx`` are the suspended rest of its body. ``n`` says how often
-    the caller had called it by then, from 1 (0: not counted); in an attempt it is minus the number of the attempt.
+    ``quiet`` is how many calls may nest in it the quick way, 0 where something observes them; ``lost`` holds the
+    handles of failed calls inside, for the case that the failure goes on to the top; ``y``, ``body`` and ``ctx`` are
+    the suspended rest of its body. ``n`` says how often the caller had called it by then, from 1 (0: not counted); in
+    an attempt it is minus the number of the attempt. To fill a slot costs a twentieth of a bare await, so a quick call
+    has ``left``, ``since``, ``timer``, ``lost``, ``body`` and ``ctx`` only where it comes to need them.
     """
 
     mod: Any  # a Module, None in ROOT
     parent: "Frame"
     key: str
     n: int
-    depth: int  # of calls around; every 64 of them, the body goes on in a task of its own
+    left: int  # how many calls may nest in it on one stack; in a quick call ``quiet`` says so
     env: Env
     run: "Run | None"
     deadline: float | None
@@ -68,7 +70,7 @@ class Frame:
     seen: dict[str, int] | None
     lost: "deque[TraceHandle[Any]] | None"
     started: "list[Control] | None"  # the runs that were started in it, which it joins
-    quiet: bool
+    quiet: int
     out: Any  # the value of the call, until it is handed on
     y: Any
     body: Any
@@ -117,11 +119,12 @@ class Timer:
         self.task.cancel()
 
 
+NEST = 63  # calls on one stack: each costs some Python frames and some of the C stack
 PENDING: Any = object()  # in the place of a timer that is still to be armed: a call that never waits needs none
 ROOT = Frame()
 for _fact in "mod run deadline since timer handle span seen lost started".split():
     setattr(ROOT, _fact, None)
-ROOT.quiet, ROOT.key, ROOT.n, ROOT.depth, ROOT.env, ROOT.parent = True, "", 0, 0, Env(), ROOT
+ROOT.quiet, ROOT.left, ROOT.key, ROOT.n, ROOT.env, ROOT.parent = 0, NEST, "", 0, Env(), ROOT
 _frame: ContextVar[Frame] = ContextVar("mai.frame", default=ROOT)
 current: Callable[[], Frame] = _frame.get
 set_current: Callable[[Frame], Token[Frame]] = _frame.set
@@ -132,12 +135,11 @@ def scoped(frame: Frame, *, deadline: Any = UNSET, armed: Any = UNSET, **env: An
     owner, serves = (frame.owner, frame.armed) if isinstance(frame, Scope) else (frame, frame.deadline)
     scope = Scope()
     scope.owner, scope.armed = owner, serves if armed is UNSET else armed
-    scope.mod, scope.parent, scope.key, scope.n, scope.depth = owner.mod, owner.parent, owner.key, owner.n, owner.depth
+    scope.mod, scope.parent, scope.key, scope.n = owner.mod, owner.parent, owner.key, owner.n
     scope.run, scope.handle, scope.span = owner.run, owner.handle, owner.span
-    scope.seen = scope.lost = scope.started = scope.timer = scope.since = None
     scope.env = frame.env._replace(**env)
     scope.deadline = frame.deadline if deadline is UNSET else deadline
-    scope.quiet = False
+    scope.quiet = 0
     return scope
 
 

@@ -6,6 +6,7 @@ again. The span is made current inside the call's own dropped context, so there 
 
 import inspect
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 from opentelemetry import context as otel
@@ -21,6 +22,7 @@ from .trace import TraceHandle
 Watchers = dict[object, Callable[[TraceHandle[Any]], object]]
 
 
+@dataclass
 class Telemetry:
     """What `mai.telemetry` sets up; a seam, like the clock.
 
@@ -39,7 +41,7 @@ class Telemetry:
     record: Callable[[Span, Any, str, Any], None] | None = None
     sizes: bool = False
     asked: bool = False
-    watchers: Watchers = {}  # noqa: RUF012 (there is one instance)
+    watchers: Watchers = field(default_factory=Watchers)
 
 
 telemetry: Telemetry = Telemetry()

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from opentelemetry.trace import Span
@@ -156,19 +157,21 @@ class TraceHandle(Controlled[R_co], Viewed):
         return f"<TraceHandle {self.step_id} {self.outcome}, {len(self.children)} children>"
 
 
-_NO_FACTS: Mapping[str, Any] = {}  # shared, and never written to
-
-
-def open_handle(frame: Frame, parent: TraceHandle[Any] | None, spec: Any, attrs: Any = None) -> TraceHandle[Any]:
-    """Make the handle of the call *frame* and link it to *parent*."""
+def open_handle(frame: Frame, parent: Any, spec: Any, attrs: Any = None, start: int | None = None) -> TraceHandle[Any]:
+    """Make the handle of the call *frame*, which may have begun, and link it to *parent*."""
     h: TraceHandle[Any] = TraceHandle()
     (h.name, h.kind, h.module), h._key, h._n = spec.what, frame.key, frame.n
-    h._control = h.start_ns = h.end_ns = h._error = h.input_size = h.output_size = h.items = h.parent = h._zero = None
+    h._control = h.end_ns = h._error = h.input_size = h.output_size = h.items = h._zero = None
     h.outcome, h.children, h.dropped, h._base, h._span = "running", (), 0, "", (0, 0, 0)
     h.events, h.links, h._queued = (), (), 0
-    h.attributes = {**spec.facts, **(attrs or {})} if attrs or spec.facts else _NO_FACTS
+    h.start_ns, h.parent = start, parent
+    h.attributes = {**spec.facts, **attrs} if attrs and spec.facts else attrs or spec.facts  # never written to
     if parent is not None:
-        adopt(parent, h)
+        h._zero, others = parent._zero, parent.children
+        if others and len(others) < MAX_CHILDREN:  # what `adopt` does, without a call of it
+            others.append(h)
+        else:
+            adopt(parent, h)
     elif frame.parent.mod is not None:
         h._base = "/" + frame.parent.path
     return h
@@ -208,17 +211,16 @@ def size_of(value: Any, tp: Any, sink: Any) -> int | None:
     kind = type(value)  # pyright: ignore[reportUnknownVariableType]
     if kind is str:
         return len(value) if value.isascii() else len(value.encode("utf-8", "surrogatepass"))
-    if kind is int and -_LONG < value < _LONG:
+    if kind is int and value.bit_length() < 64:  # Python refuses to write numbers of several thousand digits
         return len(str(value))
     if kind not in _SCALARS and (sink is None or not sink.sizes):
         return None
     with suppress(ValueError):  # not serialisable, or too long an int: there is no size to tell
-        return sized(value, lambda: caster(kind if kind in _SCALARS else tp).dump(value))
+        return sized(value, partial(caster(kind if kind in _SCALARS else tp).dump, value))  # no lambda: no cells
     return None
 
 
 _SCALARS = (bytes, float, bool, int, type(None))
-_LONG = 10**99  # Python refuses to write numbers of several thousand digits
 
 
 def begun(h: TraceHandle[Any]) -> None:

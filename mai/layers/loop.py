@@ -3,8 +3,8 @@
 from collections.abc import Awaitable, Callable
 from typing import Any, overload
 
-from ..core.call import DONE, apart, current, finish, launch
-from ..core.drive import breathe, outcome
+from ..core.call import apart, current, launch, outcome
+from ..core.drive import breathe
 from ..core.frame import Frame
 from ..core.trace import noted
 from ..errors import ConfigError, LoopExhausted
@@ -91,7 +91,4 @@ class Loop(Module[X, X]):
 
 
 async def _step(m: Module[Any, Any], key: str, p: Frame, turn: int, state: Any) -> Any:
-    f = launch(m, p, f"[{turn}]{key}", state, 0, {names.BRANCH_INDEX: turn})
-    if f.y is not DONE:
-        await finish(f)
-    return f.out
+    return await outcome(launch(m, p, f"[{turn}]{key}", state, 0, {names.BRANCH_INDEX: turn}))

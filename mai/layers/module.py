@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, ParamSpec, Pr
 from opentelemetry.trace import SpanKind
 from pydantic import BaseModel
 
-from ..core.call import DONE, begin, current, finish, launch, started
+from ..core.call import call, started
 from ..core.engine import run_sync
-from ..core.frame import Scope, restore, scoped, set_current
+from ..core.frame import current, restore, scoped, set_current
 from ..core.retry import Retry
 from ..core.spec import Spec
 from ..core.trace import TraceHandle
@@ -176,24 +176,9 @@ class Module(Generic[In, Out]):
     def __call__(self: _Has[Callable[P, R]], *args: P.args, **kwargs: P.kwargs) -> _Value[R]: ...
     async def __call__(self: Any, value: Any = UNSET, /, *args: Any, **kwargs: Any) -> Any:  # type: ignore[misc]  # pyright: ignore[reportInconsistentOverload]
         """Call the module: ``await m(x)`` gives its value."""
-        p, n = current(), 0
-        spec = self._mai_spec or self._mai_compile()
-        key = spec.key
-        if p.run is not None:  # a call made by user code inside a run: repeats are numbered
-            if not p.quiet and p.env.tracer is not None:
-                return p.env.tracer(self, () if value is UNSET else (value, *args), kwargs)
-            owner = p.owner if isinstance(p, Scope) else p
-            if owner.seen is None:
-                owner.seen = {}
-            n = owner.seen[key] = owner.seen.get(key, 0) + 1
-        if args or kwargs or value is UNSET:
-            f = begin(self, p, key, n, args if value is UNSET else (value, *args), kwargs)
-        else:
-            f = launch(self, p, key, value, n)
-        if f.y is not DONE:
-            await finish(f)
-        out, f.out = f.out, None
-        return out
+
+    if not TYPE_CHECKING:
+        __call__ = call
 
     def run(self: Callable[P, Awaitable[R]], *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the module from sync code and return its value.

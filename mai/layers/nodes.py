@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from ..core.call import DONE, begin, finish, launch_wired
+from ..core.call import DONE, begin, launch, outcome
 from ..core.frame import Frame, scoped
 from ..core.gather import Slot
 from ..core.trace import open_handle
@@ -49,8 +49,7 @@ class Nodes:
                 left -= 1
             else:
                 try:
-                    await finish(f)
-                    value = f.out
+                    value = await outcome(f)
                 except Exception as failure:  # noqa: BLE001 (becomes the outcome of the node)
                     error = failure
             self.done(i, value, error)  # where it failed nothing is ready
@@ -72,11 +71,11 @@ class Nodes:
                 if special and i in special:
                     f = begin(m, p, key, rank[i], *_bound(special[i], args))
                 else:
-                    f = launch_wired(m, p, key, rank[i], args[0], args if len(args) > 1 else None)
+                    f = launch(m, p, key, args[0], rank[i], None, args if len(args) > 1 else ())
                 while f.y is DONE and (k := after[i]) >= 0 and left:  # a chain: the next node takes the value at once
                     i, left, need[k] = k, left - 1, 0
                     m, key = heads[of[i]]
-                    f = launch_wired(m, p, key, rank[i], f.out)
+                    f = launch(m, p, key, f.out, rank[i], None, ())
             except BaseException as error:  # noqa: BLE001 (becomes the outcome of the node)
                 return i, None, error
             if f.y is not DONE:

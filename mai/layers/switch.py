@@ -5,8 +5,7 @@ from collections.abc import Awaitable, Callable, Hashable, Mapping
 from enum import Enum
 from typing import Any, Literal, TypeVar, overload
 
-from ..core.call import DONE, apart, current, finish, launch
-from ..core.drive import outcome
+from ..core.call import apart, current, launch, outcome
 from ..core.trace import noted
 from ..errors import UnknownCase, WiringError
 from ..values import names
@@ -88,7 +87,4 @@ class Switch(Module[X, Y]):
             known, path = tuple(self.cases), p.path
             gave = f"{path}: {self._label} gave {key!r}, which has no case; it has {', '.join(map(repr, known))}"
             raise UnknownCase(f"{gave}: add it, or otherwise=...", step_id=path, key=key, cases=known)
-        f = launch(found[0], p, found[1], x)
-        if f.y is not DONE:
-            await finish(f)
-        return f.out  # type: ignore[no-any-return]
+        return await outcome(launch(found[0], p, found[1], x))  # type: ignore[no-any-return]

@@ -127,7 +127,7 @@ def _run_traced(
     """
     f = Frame()
     f.mod = f.deadline = f.since = f.timer = f.handle = f.span = f.seen = f.lost = f.started = None
-    f.parent, f.key, f.n, f.depth, f.quiet, f.run = ROOT, "", 0, 0, False, current_run()
+    f.parent, f.key, f.n, f.quiet, f.run = ROOT, "", 0, 0, current_run()
     f.env = ROOT.env._replace(tracer=partial(take, f))
     inside = enclosed()
     inside(set_current, f)

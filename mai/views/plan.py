@@ -43,25 +43,32 @@ def plan_json(module: Module[Any, Any]) -> Iterator[str]:
     Nothing is held but the composites, which are gone through later: a million steps take no memory.
     """
     start, _, end = head_of(module).model_dump_json().rpartition('[],"edges":[]')
-    texts, comma = dict[int, tuple[PlanNode, str]](), ""
+    texts, ends, comma = dict[int, tuple[PlanNode, str]](), dict[str, str](), ""
     yield f"{start}["
     for node, ident, _ in parts_of(module):
-        if id(node) not in texts:
+        found = texts.get(id(node))
+        if found is None:
             if len(texts) == 1000:
                 texts.clear()
-            texts[id(node)] = node, node.model_dump_json().partition(",")[2]
-        yield f'{comma}{{"id":{encode_basestring(ident)},{texts[id(node)][1]}'
+            found = texts[id(node)] = node, node.model_dump_json().partition(",")[2]
+        yield f'{comma}{{"id":{encode_basestring(ident)},{found[1]}'
         comma = ","
     yield '],"edges":['
     comma = ""
     for _, ident, feeds in parts_of(module):
-        target = encode_basestring(ident)
+        target = f',"target":{encode_basestring(ident)},"parameter":'
+        written = ""
         for a, key, text in feeds:
             source = "null" if a is None else encode_basestring(a)
-            constant = "null" if text is None else encode_basestring(text)
-            ends = f'"target":{target},"parameter":{encode_basestring(key)}'
-            yield f'{comma}{{"source":{source},{ends},"constant":{constant}}}'
+            end_of = (
+                ends.get(key) if text is None else f'{encode_basestring(key)},"constant":{encode_basestring(text)}}}'
+            )
+            if end_of is None:
+                end_of = ends[key] = f'{encode_basestring(key)},"constant":null}}'
+            written += f'{comma}{{"source":{source}{target}{end_of}'
             comma = ","
+        if written:
+            yield written
     yield f"]{end}"
 
 
