@@ -47,7 +47,8 @@ async def _talk(run: RemoteRun[Any]) -> None:
             if clock.now() < done.get(key, 0.0):
                 continue
             if answers is None:
-                say(f"mai run: {prompt} (nobody is here to answer: give --answer VALUE with --run-id {run.run_id})")
+                how = f"the same command with --run-id {run.run_id} --answer VALUE does"
+                say(f"mai run: {prompt} (nobody is here to answer: {how})")
                 done[key] = float("inf")
             else:
                 await run.answer(await outcome(apart(answers, Question(key, prompt, key, Any))), question=key)

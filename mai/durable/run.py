@@ -269,6 +269,8 @@ class DurableRun(Run):
             noted(call.frame, {names.REPLAYED: True})
             raise failed
         self._remember(record.seq, path, call, value)
+        if (hear := getattr(call.frame.mod, "_mai_replayed", None)) is not None:  # as a model, whose cost still counts
+            hear(value)
         return Recorded(value, record.seq, replayed=True)
 
     def _remember(self, seq: int, path: str, call: StepCall, value: Any) -> None:

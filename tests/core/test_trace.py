@@ -438,6 +438,12 @@ async def test_one_handles_attributes_are_not_anothers() -> None:
 # ---------------------------------------------------------------- failures that nobody observed
 
 
+def test_a_duration_is_in_seconds_to_the_nanosecond() -> None:
+    call = {"name": "a", "kind": "module", "module": "a", "key": "a", "outcome": "ok", "start_ns": 0, "end_ns": 10**9}
+    stored = {"schema": "mai.trace/1", "started_at": None, "within": "", "calls": [call]}
+    assert TraceHandle.from_dict(stored).duration == 1.0
+
+
 @simulated
 async def test_an_unobserved_failure_carries_the_handles_of_the_calls_that_it_passed() -> None:
     with pytest.raises(ValueError, match="no X") as caught:

@@ -9,17 +9,22 @@ from typing import Any
 import mai
 from mai import BlockingDelay, Context, Graph, Loop, Map, Module, NonBlockingDelay, Parallel, Retry, Sequential, module
 
-__all__ = ["LOG", "SENT", "answer", "named", "said", "shapes"]
+__all__ = ["LOG", "SENT", "answer", "named", "said", "shapes", "write_down"]
 
 LOG = "KILL_LOG"  # the environment variable that names the file in which workers say what they do
 SENT = {"waits": "go", "asks": "asks/ask"}  # the signal that the runs of a shape need
 
 
-def said(what: str, run_id: str, path: str, detail: object = "") -> None:
+def write_down(log: str, what: str, pid: int, run_id: str = "", path: str = "", detail: object = "") -> None:
     """Write a line down, whole or not at all."""
-    file = os.open(os.environ[LOG], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    os.write(file, (json.dumps([what, os.getpid(), run_id, path, detail]) + "\n").encode())
+    file = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.write(file, (json.dumps([what, pid, run_id, path, detail]) + "\n").encode())
     os.close(file)
+
+
+def said(what: str, run_id: str, path: str, detail: object = "") -> None:
+    """Write down what this process does."""
+    write_down(os.environ[LOG], what, os.getpid(), run_id, path, detail)
 
 
 def begins() -> None:

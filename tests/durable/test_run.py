@@ -1327,3 +1327,20 @@ def test_a_run_of_a_hundred_thousand_steps(bench: MemoryBench) -> None:
         assert len(DONE) == 100_000
 
     asyncio.run(main())
+
+
+@simulated
+async def test_the_attempts_of_a_flow_are_numbered_in_paths_from_the_second_on() -> None:
+    tries: list[int] = []
+
+    @module(flow=True, retry=Retry(2, base=0.01))
+    async def unsteady(n: int) -> int:
+        tries.append(await add(n))
+        if len(tries) < 2:
+            raise ConnectionError("again")
+        return n
+
+    async with DurableEngine(MemoryJournal()) as engine:
+        await engine.start(unsteady, 1, run_id="r")
+        paths = [record.path for record in await engine.journal.history("r") if record.kind == "step"]
+    assert paths == ["unsteady/add", "unsteady#2/add"]

@@ -77,7 +77,7 @@ def search(name: str, part: str, seeds: Iterable[int]) -> Found:
     main = program(shape, world)
 
     def watched(trial: Trial[Any]) -> None:
-        check(world, trial, shape.errors or shape.expected, shape.limits, guards=shape.guards, unloads=shape.unloads)
+        check(world, trial, shape)
         if part == "cancel":
             check_cancel(world, trial)
         world.clear()  # for a next run that is cancelled before it begins

@@ -1,4 +1,4 @@
-"""The twelve shapes: pipelines that have, each, one thing to do that depends on order."""
+"""The shapes: pipelines that have, each, one thing to do that depends on order."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -9,6 +9,7 @@ from typing import Any
 from mai import (
     BlockingDelay,
     Conditional,
+    Context,
     DeadlineExceeded,
     Graph,
     Loop,
@@ -24,6 +25,7 @@ from mai import (
     ask,
     emit,
 )
+from mai.core.clock import clock
 from mai.types import Asked
 
 from .durable import FLOW, durable
@@ -46,6 +48,8 @@ class Shape:
         max_threads: Worker threads of its engine.
         guards: It catches failures itself, so that after a fault it may give another value.
         unloads: After a cancel its calls have not ended: others carry them on.
+        within: How long it may take if nothing meets it [simulated s].
+        uncaught: Steps whose failures must all be in the error that it ends with.
     """
 
     name: str
@@ -56,6 +60,8 @@ class Shape:
     max_threads: int = 64
     guards: bool = False
     unloads: bool = False
+    within: float = 0.0
+    uncaught: tuple[str, ...] = ()
 
 
 class Nest(Module[Any, Any]):
@@ -142,9 +148,14 @@ def limited(world: World) -> Run:
         world.step("z", group="inner"),
         limit=1,
     )
-    item = _sequential(world.step("item", 0.01, group="items", cleanup=0.01), inner, sum)
+    steps = _sequential(world.step("item", 0.01, cleanup=0.01), inner, sum)
 
-    items = Map(item, concurrency=3, progress=True)
+    class Whole(Module[Any, Any]):
+        async def forward(self, x: int) -> Any:
+            with world.inside("whole", "items"):
+                return await steps(x)
+
+    items = Map(Whole(), concurrency=3, progress=True)
 
     class All(Module[Any, Any]):
         async def forward(self, x: int) -> Any:
@@ -277,6 +288,33 @@ def cancelling(world: World) -> Run:
     return lambda: made(0)
 
 
+def expiring(world: World) -> Run:
+    """A deadline that is met: after the steps that came in time, by one who swallows it and by one who goes on."""
+    quick = world.step("quick", 0.01).with_(timeout=0.015)
+    inner = world.step("inner", gives=lambda x: Context.get().deadline).with_(timeout=60)
+    swallows, never = world.step("swallows", 1.0, stubborn="swallow"), world.step("never")
+
+    class Bounded(Module[Any, Any]):
+        async def forward(self, x: int) -> int:
+            if await inner(x) != Context.get().deadline:
+                world.wrong.append("inner has a deadline that is not the inherited one")
+            return x
+
+    class GoesOn(Module[Any, Any]):
+        async def forward(self, x: int) -> Any:
+            try:
+                await swallows(x)
+            except (DeadlineExceeded, asyncio.CancelledError):
+                deadline = Context.get().deadline
+                if deadline is None or clock.now() < deadline:  # a cancel from outside
+                    raise
+            return await never(x)
+
+    last: Any = Parallel(Bounded(), GoesOn(), world.step("beside", 0.01), world.step("cleans", 9.0, cleanup=0.0))
+    made = _sequential(quick, world.step("after", 0.02), last).with_(timeout=0.05)
+    return lambda: made(0)
+
+
 def threaded(world: World) -> Run:
     """More plain steps than threads, which call async steps from there."""
 
@@ -327,16 +365,20 @@ def signalled(world: World) -> Run:
 
 
 SHAPES = (
-    Shape("deep", deep, (2, 2)),
-    Shape("wide", wide, (1,) * 40),
-    Shape("nested", nested, (2, 4, 2, 6, (2, 2, 2))),
-    Shape("delayed", delayed, (3,) * 5, limits={"places": 2}),
-    Shape("limited", limited, [6, 9, 12, 15, 18, 21], limits={"items": 3, "inner": 3}),
-    Shape("failing", failing, errors=(ValueError, ExceptionGroup), guards=True),
-    Shape("retrying", retrying, (1, 0, 1, [1, 1, 1]), guards=True),
-    Shape("streaming", streaming, (([0, 1, 2], 3, 1), 1, [0, 0, 1, 1, 2, 2]), guards=True),
-    Shape("cancelling", cancelling, (1, "late", "cancelled True", "no success"), guards=True),
-    Shape("threaded", threaded, (3, 3, 3, 3, 1, [0, 1, 2]), max_threads=2),
-    Shape("durable", durable, FLOW, guards=True, unloads=True),
-    Shape("signalled", signalled, (5, 5, -1, 1), guards=True),
-)
+    Shape("deep", deep, (2, 2), within=0.02),
+    Shape("wide", wide, (1,) * 40, within=0.02),
+    Shape("nested", nested, (2, 4, 2, 6, (2, 2, 2)), within=0.04),
+    Shape("delayed", delayed, (3,) * 5, limits={"places": 2}, within=0.21),
+    Shape("limited", limited, [6, 9, 12, 15, 18, 21], limits={"items": 3, "inner": 3}, within=0.08),
+    Shape(
+        "failing", failing, errors=(ValueError, ExceptionGroup), guards=True, within=0.02,
+        uncaught=("one", "two", "third"),
+    ),
+    Shape("retrying", retrying, (1, 0, 1, [1, 1, 1]), guards=True, within=0.16),
+    Shape("streaming", streaming, (([0, 1, 2], 3, 1), 1, [0, 0, 1, 1, 2, 2]), guards=True, within=0.03),
+    Shape("cancelling", cancelling, (1, "late", "cancelled True", "no success"), guards=True, within=0.03),
+    Shape("expiring", expiring, errors=(DeadlineExceeded,), within=0.05),
+    Shape("threaded", threaded, (3, 3, 3, 3, 1, [0, 1, 2]), max_threads=2, within=0.1),
+    Shape("durable", durable, FLOW, guards=True, unloads=True, within=60.6),
+    Shape("signalled", signalled, (5, 5, -1, 1), guards=True, within=0.03),
+)  # fmt: skip

@@ -5,12 +5,15 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mai import Context, DeadlineExceeded, LoopExhausted, Module, PartialFailure, TraceHandle
 from mai.core.clock import clock
 from mai.testing import Crash, SimulatedFault, SimulationLoop, Trial
 from mai.testing.loop import START
+
+if TYPE_CHECKING:
+    from .shapes import Shape
 
 MARK: ContextVar[str] = ContextVar("search.mark", default="caller's")
 OWN = (SimulatedFault, DeadlineExceeded, LoopExhausted, PartialFailure)  # errors that no step of ours has raised
@@ -135,36 +138,37 @@ class Chunks(Work):
                 yield x + i
 
 
-def check(
-    world: World, trial: Trial[Any], expected: Any, limits: dict[str, int], *, guards: bool, unloads: bool
-) -> None:
+def check(world: World, trial: Trial[Any], shape: "Shape") -> None:
     """Raise AssertionError if something does not hold that has to.
 
     Args:
         world: What was written down.
         trial: How the run ended.
-        expected: The value of a run that nothing met, or the types of the errors that stand for it.
-        limits: How many steps of each group may run at once.
-        guards: The program catches failures, so that after a fault it may give another value.
-        unloads: After a cancel its calls have not ended: others carry them on.
+        shape: What was run, and what has to hold of it.
     """
     if isinstance(trial.error, Crash):
         return
     assert world.wrong == [], world.wrong
     assert world.begun == world.ended, f"clean-up was lost: {world.begun - world.ended}"
+    assert not world.begun["never"], "a step began after the deadline"
     check_end(world, trial)
-    for group, limit in limits.items():
+    for group, limit in shape.limits.items():
         assert world.most[group] <= limit, f"{world.most[group]} steps of {group} at once, not {limit}"
-    if not (unloads and trial.at is not None):
+    if not (shape.unloads and trial.at is not None):
         for handle in world.handles:
             check_handles(handle)
     error = trial.value if isinstance(trial.value, BaseException) else trial.error
     if error is not None and not isinstance(error, asyncio.CancelledError):
         check_error(world, error)
     if isinstance(trial.value, BaseException) or trial.error is None:
-        met = trial.at is not None and guards
-        right = isinstance(error, expected) if error is not None else trial.value == expected
-        assert right or met, f"it gave {trial.value!r}, not {expected!r}"
+        met = trial.at is not None and shape.guards
+        right = isinstance(error, shape.errors) if error is not None else trial.value == shape.expected
+        assert right or met, f"it gave {trial.value!r}, not {shape.errors or shape.expected!r}"
+    if trial.at is None:
+        assert trial.elapsed <= shape.within + 1e-6, f"it took {trial.elapsed} s, not {shape.within}"
+        told = {id(one) for one in leaves(error)}
+        lost = [one for one in world.kept if one.args[0] in shape.uncaught and id(one) not in told]
+        assert not lost, f"{error!r} hides {lost}"
 
 
 def check_end(world: World, trial: Trial[Any]) -> None:
@@ -216,6 +220,15 @@ def check_error(world: World, error: BaseException) -> None:
     notes = getattr(error, "__notes__", [])
     assert sum(note.startswith("mai: in ") for note in notes) == 1, f"{error!r} does not say where: {notes}"
     assert isinstance(getattr(error, "__mai_trace__", None), TraceHandle), f"{error!r} has no trace"
+
+
+def leaves(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield the errors in a group, or the only one."""
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from leaves(inner)
+    elif error is not None:
+        yield error
 
 
 def loop_of() -> SimulationLoop:

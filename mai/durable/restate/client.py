@@ -199,14 +199,18 @@ class RestateClient:
             raise JournalError(f"The server does not take the worker at {uri}: {_message(answer)}")
         return dict(answer.json())
 
-    async def query(self, sql: str) -> list[dict[str, Any]]:
+    async def query(self, sql: str, *, patience: float | None = None) -> list[dict[str, Any]]:
         """Return the rows that *sql* selects of the server's tables, such as ``sys_invocation``.
+
+        Args:
+            sql: The query.
+            patience: How long to go on asking while no node answers [s]; None: as usual.
 
         Raises:
             JournalError: If no node answers, or one refuses.
         """
         data, head = json.dumps({"query": sql}).encode(), {"accept": "application/json"}
-        answer = await self._ask("POST", self._admin, "/query", data, head)
+        answer = await self._ask("POST", self._admin, "/query", data, head, patience=patience)
         if answer.status_code >= 400:
             raise JournalError(f"The server does not answer {sql!r}: {_message(answer)}")
         return list(answer.json()["rows"])
@@ -226,7 +230,7 @@ class RestateClient:
         if answer.status_code != 404 or service not in text:
             return JournalError(f"The server refuses ({answer.status_code}): {text}")
         with suppress(JournalError):
-            names = sorted(row["name"] for row in await self.query("select name from sys_service"))
+            names = sorted(row["name"] for row in await self.query("select name from sys_service", patience=0.0))
             text = f"No worker has registered {service!r} with the server; it knows {', '.join(names) or 'none'}"
         return ConfigError(text)
 
@@ -235,13 +239,14 @@ class RestateClient:
     async def _ask(
         self, method: str, bases: list[str], path: str, data: bytes | None = None,
         headers: Mapping[str, str] | None = None, *, read: float = 30.0, again: bool = False,
+        patience: float | None = None,
     ) -> "httpx2.Response":  # fmt: skip
         """Return the first answer of a node; *again*: a node that says nothing for so long is asked once more."""
         import httpx2  # noqa: PLC0415 (an extra)
 
         head = {**({} if data is None else {"content-type": "application/json"}), **(headers or {})}
         limit = httpx2.Timeout(10.0, read=read)
-        until, pause = clock.now() + self._patience, _PAUSE
+        until, pause = clock.now() + (self._patience if patience is None else patience), _PAUSE
         while True:
             failure: object = None
             for base in list(bases):

@@ -5,13 +5,14 @@ It carries nothing on: a test says how a run stands and how it ends.
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-__all__ = ["FakeRestate", "FakeRun", "serving"]
+__all__ = ["FakeRestate", "FakeRun", "serving", "serving_apart"]
 
 Answer = tuple[int, dict[str, str], Any]
 
@@ -58,7 +59,12 @@ class FakeRestate:
         runs: By service and key.
         asked: All requests: method and path.
         troubles: What the next requests get in the place of an answer: a status, or ``"cut"`` for no answer at all.
+        begun: What happens to a run that was begun.
+        told: What happens to a run that was sent a signal.
     """
+
+    begun: Callable[[FakeRun], object] = staticmethod(lambda run: None)
+    told: Callable[[FakeRun], object] = staticmethod(lambda run: None)
 
     def __init__(self, *services: str) -> None:
         self.services = set(services)
@@ -96,6 +102,8 @@ class FakeRestate:
 
     def _submitted(self, run: FakeRun) -> Answer:
         known = self.runs.setdefault((run.service, run.key), run)
+        if known is run:
+            self.begun(run)
         return 202, {}, {"invocationId": known.id, "status": "Accepted" if known is run else "PreviouslyAccepted"}
 
     async def _ended(self, service: str, key: str, how: str) -> Answer:
@@ -116,6 +124,7 @@ class FakeRestate:
             return None if run is None else run.about
         if run is not None and run.end is None:
             run.signals.append(given)
+            self.told(run)
             return True
         return False
 
@@ -199,3 +208,26 @@ async def serving(fake: FakeRestate) -> AsyncIterator[str]:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await server.wait_closed()
+
+
+@contextmanager
+def serving_apart(fake: FakeRestate) -> Iterator[str]:
+    """Serve it in a thread, for a test that blocks, and give its address."""
+    loop, ready, found = asyncio.new_event_loop(), threading.Event(), list[str]()
+    over = asyncio.Event()
+
+    async def serve() -> None:
+        async with serving(fake) as url:
+            found.append(url)
+            ready.set()
+            await over.wait()
+
+    thread = threading.Thread(target=loop.run_until_complete, args=[serve()])
+    thread.start()
+    ready.wait()
+    try:
+        yield found[0]
+    finally:
+        loop.call_soon_threadsafe(over.set)
+        thread.join()
+        loop.close()
