@@ -8,13 +8,10 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from contextvars import Context
 from typing import Any, Self
 
-from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
-
-from mai.core.clock import clock
 from mai.core.drive import DONE, framed
 from mai.core.engine import LocalEngine, start_run
 from mai.core.frame import ROOT, Env, Frame, Scope, current, scoped
@@ -30,6 +27,7 @@ from mai.durable.restate.carry import digest
 from mai.durable.restate.client import End, RestateClient
 from mai.durable.restate.commands import ContextCommands
 from mai.durable.restate.history import records_of
+from mai.durable.restate.runner import sent_along
 from mai.durable.restate.server import Server
 from mai.durable.restate.service import FACTS, Limits, service_of
 from mai.durable.restate.turns import Commands
@@ -204,7 +202,7 @@ class RestateEngine(LocalEngine):
         code, data = self._add(module), module._mai_spec.signature.dump(*bound)
         p, scope = current(), scoped(ROOT)
         scope.env = p.env._replace(engine=self, bus=None, slot=None, door=None)
-        call = code, run_id or fresh_id(), data, _headers(p), delay
+        call = code, run_id or fresh_id(), data, sent_along(), delay
         self._begun[call[1]] = self.prefix + code.target
         return start_run(self._framed, module, scope, f"/{code.target}", 0, call, None)
 
@@ -494,16 +492,3 @@ class Turn:
     def set_result(self, data: bytes) -> None:
         """Send the answer."""
         self._engine.soon(self._engine.send(self._run_id, self._name, data))
-
-
-def _headers(p: Frame) -> dict[str, str]:
-    """Return what a run is begun with: what of the metadata JSON can hold, the time it has, the span around."""
-    kept: dict[str, Any] = {}
-    for key, value in p.env.metadata.items():
-        with suppress(TypeError, ValueError):
-            kept[key] = json.loads(written(value))
-    headers = {"x-mai-metadata": json.dumps(kept)} if kept else {}
-    if p.deadline is not None:
-        headers["x-mai-timeout"] = repr(max(0.0, p.deadline - clock.now()))
-    TraceContextTextMapPropagator().inject(headers)
-    return headers
