@@ -17,18 +17,17 @@ from mai.core.engine import LocalEngine, Run
 from mai.core.events import post
 from mai.core.frame import PENDING, Frame, Timer, current
 from mai.core.recorded import Recorded, StepCall, Suspended
-from mai.core.trace import note_span
 from mai.durable.calls import arm, around, check_middleware
 from mai.durable.inside import Inside
 from mai.durable.questions import about, is_asked
 from mai.durable.restate.body import Body, Entry
 from mai.durable.restate.mail import Mail
 from mai.durable.restate.turns import Turns
-from mai.durable.segments import Deferred, Opening
+from mai.durable.segments import Deferred, Opening, opened, tell_begin
 from mai.errors import DeadlineExceeded, PayloadError, ReplayMismatch
 from mai.types import Question
 from mai.values.casts import caster, written
-from mai.values.events import Asked, Started
+from mai.values.events import Asked
 
 if TYPE_CHECKING:
     from mai.durable.restate.engine import RestateEngine
@@ -67,10 +66,7 @@ class RestateRun(Run):
         if self.turns.commands.is_replaying():
             f.span = Deferred(f, opening, _open)
             return set_span_in_context(f.span)
-        context = opening()
-        if f.handle is not None and f.span is not None:
-            note_span(f.handle, f.span)
-        return context
+        return opened(f, opening)
 
     async def step(self, path: str, call: StepCall) -> Recorded:
         """Return what the journal has, or run the step and return what it gave; a flow runs each time."""
@@ -119,10 +115,9 @@ class RestateRun(Run):
 
     async def _flow(self, path: str, call: StepCall) -> Recorded:
         """Run the body of a flow; its deadline is a timer of the journal."""
-        check_middleware(path, call)
         f = call.frame
-        if f.handle is not None and f.n >= 0:  # of an attempt only the outcome is told
-            post(Started, f.handle.name, f.handle.kind, frame=f)
+        tell_begin(f)
+        check_middleware(path, call)
         timer = await self._begin_deadline(path, f) if call.spec.limit is not None or f.timer is PENDING else None
         try:
             return Recorded(await call.run(), 0, replayed=False)
