@@ -223,7 +223,7 @@ class RestateEngine(LocalEngine):
             found = "cancelled"
             raise
         finally:
-            if h.outcome == "running":  # nothing of it ran here
+            if h.outcome in ("running", "suspended"):  # nothing of it ran here, or not its end
                 ended(h, found)
             if own:
                 del self._seen[run_id]
@@ -388,7 +388,7 @@ class RestateEngine(LocalEngine):
         return row["status"] != "completed" and await self.client.cancel(row["id"])
 
     async def resume(self, run_id: str) -> bool:
-        """Let a run go on that the server has paused; False: it does not.
+        """Let a run go on that the server has paused, or that waits to be tried again; False: it has ended.
 
         Raises:
             UnknownRun: If there is no such run.
