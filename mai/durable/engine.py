@@ -130,6 +130,7 @@ class DurableEngine(LocalEngine):
 
         Raises:
             RunExists: By the handle, if the run of that id has another module or another input.
+            CastError: If the value does not fit.
             PayloadError: If the value cannot be written as JSON.
             ConfigError: If it is called outside of ``async with``, or *delay* cannot be used.
         """

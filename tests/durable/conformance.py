@@ -5,6 +5,7 @@ simulated, as the bench has it.
 """
 
 import asyncio
+import os
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
@@ -68,6 +69,7 @@ class Doc(BaseModel):
     tags: set[str] = set()
 
 
+TICK = float(os.environ.get("CONFORMANCE_TICK", "0.02"))  # seconds in which an engine records a few steps
 DONE: list[str] = []  # what the bodies of steps did, in order
 
 
@@ -90,7 +92,7 @@ def double(n: int) -> int:
 
 @module
 async def slow(n: int) -> int:
-    await asyncio.sleep(0.02)
+    await asyncio.sleep(TICK)
     did(n)
     return n + 100
 
@@ -149,7 +151,7 @@ async def parcel(n: int) -> str:
 @module(flow=True)
 async def impatient(n: int) -> str:
     try:
-        return str(await mai.wait_for("never", int, timeout=0.05))
+        return str(await mai.wait_for("never", int, timeout=2.5 * TICK))
     except DeadlineExceeded:
         return f"gave up {await add(n)}"
 
@@ -199,8 +201,8 @@ CASES: dict[str, tuple[Any, Any]] = {
     "a race": (Race(slow >> slow, add >> add, slow) >> add, 1),
     "a race of failures": (Race(boom >> add, slow >> boom), 1),
     "a graph": (graph_of_four(), 5),
-    "a delay": (add >> BlockingDelay(0.02) >> add, 1),
-    "a parked delay": (Parallel(NonBlockingDelay(0.03) >> add, slow, add, limit=1), 1),
+    "a delay": (add >> BlockingDelay(TICK) >> add, 1),
+    "a parked delay": (Parallel(NonBlockingDelay(1.5 * TICK) >> add, slow, add, limit=1), 1),
     "a flow that catches": (catching, 3),
     "a flow of repeats": (many, 3),
     "a flow that fails": (catching >> (lambda text: int(text)), 3),
@@ -210,7 +212,7 @@ CASES: dict[str, tuple[Any, Any]] = {
     "a fallback of a flow": ((add >> boom).with_(fallback=add >> double), 3),
     "a fallback of a step": (add >> boom.with_(fallback=double) >> add, 3),
     "a timeout of a step": (slow.with_(timeout=0.001, fallback=add) >> add, 3),
-    "a timeout of a flow": ((add >> slow >> BlockingDelay(9) >> add).with_(timeout=0.06, fallback=add) >> add, 3),
+    "a timeout of a flow": ((add >> slow >> BlockingDelay(9) >> add).with_(timeout=3 * TICK, fallback=add) >> add, 3),
     "an undo": (add.with_(undo=put_back) >> Parallel(double.with_(undo=put_back), slow) >> max >> boom, 3),
 }
 

@@ -24,6 +24,7 @@ from mai.durable.driver import uncancel
 from mai.durable.records import Status
 from mai.durable.restate.run import RestateRun
 from mai.durable.restate.turns import Commands, Mismatch, Turns
+from mai.durable.segments import begun_anew
 from mai.errors import DeadlineExceeded, ReplayMismatch
 from mai.types import Retry
 from mai.values.casts import written
@@ -138,9 +139,10 @@ class Carried:
 
     async def _attempted(self, scope: Scope, h: TraceHandle[Any] | None) -> Any:
         module, key = self._code.module, f"/{self._code.target}"
+        spec = module._mai_spec or module._mai_compile()
         if h is not None:
-            h.children, h.dropped, h.outcome, h._error, h.end_ns = (), 0, "running", None, None
-        args, kwargs = (module._mai_spec or module._mai_compile()).signature.load(self._data)
+            begun_anew(h, {**spec.facts})
+        args, kwargs = spec.signature.load(self._data)
         return await outcome(begin(module, scope, key, 0, args, kwargs, None, h))
 
     async def _undo(self, scope: Scope, error: BaseException) -> None:

@@ -54,6 +54,10 @@ class ContextCommands(Commands):
         with self._given():
             self._context.set(key, data, serde=self.bytes)
 
+    def is_replaying(self) -> bool:
+        """Say whether the next command is on record."""
+        return bool(self._context.vm.is_replaying())
+
     async def wait(self, durables: Sequence[Durable]) -> list[tuple[Durable, bytes]]:
         """Wait for completions."""
         try:

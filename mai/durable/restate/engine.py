@@ -223,7 +223,7 @@ class RestateEngine(LocalEngine):
             found = "cancelled"
             raise
         finally:
-            if h.outcome == "running":  # nothing of it ran here
+            if h.outcome in ("running", "suspended"):  # nothing of it ran here, or not its end
                 ended(h, found)
             if own:
                 del self._seen[run_id]

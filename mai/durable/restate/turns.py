@@ -48,6 +48,10 @@ class Commands(Protocol):
         """Let *data* be what others see of the run."""
         ...
 
+    def is_replaying(self) -> bool:
+        """Say whether the next command is on record."""
+        ...
+
     async def wait(self, durables: Sequence[Durable]) -> list[tuple[Durable, bytes]]:
         """Wait until some are complete, and return those, in the order of *durables*.
 

@@ -103,6 +103,9 @@ class PaperCommands(Commands):
         self._give("set", key)
         self.paper.facts[key] = data
 
+    def is_replaying(self) -> bool:
+        return self.place < len(self.paper.commands)
+
     async def wait(self, durables: Sequence[int]) -> list[tuple[int, bytes]]:
         while True:
             found = [(one, self.ready.pop(one)) for one in durables if one in self.ready]

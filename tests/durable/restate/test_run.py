@@ -41,7 +41,7 @@ def test_a_run_that_breaks_down_after_each_completion_gives_what_it_gives_in_mem
         async with PaperEngine() as engine:
             ended = await carried(engine, m, x, paper, lambda: 1)
         assert came(ended, m) == wanted, (ended, wanted)
-        assert paper.attempts > len(paper.done) / 2  # several may come at once
+        assert paper.attempts > 1 or len(paper.done) < 3  # several may come at once
         assert max(Counter(name for kind, name in paper.commands if kind == "run").values()) == 1
 
     simulate(main)
