@@ -8,27 +8,23 @@ from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from opentelemetry import context as otel
-from opentelemetry.trace import set_span_in_context
-
 from mai.core.clock import clock
 from mai.core.drive import apart, outcome
 from mai.core.engine import LocalEngine, Run
 from mai.core.events import post
 from mai.core.frame import PENDING, Frame, Timer, current
 from mai.core.recorded import Recorded, StepCall, Suspended
-from mai.core.trace import note_span
 from mai.durable.calls import arm, around, check_middleware
 from mai.durable.inside import Inside
 from mai.durable.questions import about, is_asked
 from mai.durable.restate.body import Body, Entry
 from mai.durable.restate.mail import Mail
 from mai.durable.restate.turns import Turns
-from mai.durable.segments import Deferred, Opening
+from mai.durable.segments import Opening, opened, tell_begin
 from mai.errors import DeadlineExceeded, PayloadError, ReplayMismatch
 from mai.types import Question
 from mai.values.casts import caster, written
-from mai.values.events import Asked, Started
+from mai.values.events import Asked
 
 if TYPE_CHECKING:
     from mai.durable.restate.engine import RestateEngine
@@ -60,17 +56,11 @@ class RestateRun(Run):
         self._busy = engine.busy
         self._count = 0
 
-    # ---------------------------------------------------------------- steps and flows
+    def spanned(self, f: Frame, opening: Opening) -> Any:
+        """Open the span of a flow, each time that it is run."""
+        return opened(f, opening)
 
-    def spanned(self, f: Frame, opening: Opening) -> otel.Context | None:
-        """Open the span of a flow; while it is only repeated, when something new begins in it."""
-        if self.turns.commands.is_replaying():
-            f.span = Deferred(f, opening, _open)
-            return set_span_in_context(f.span)
-        context = opening()
-        if f.handle is not None and f.span is not None:
-            note_span(f.handle, f.span)
-        return context
+    # ---------------------------------------------------------------- steps and flows
 
     async def step(self, path: str, call: StepCall) -> Recorded:
         """Return what the journal has, or run the step and return what it gave; a flow runs each time."""
@@ -119,10 +109,9 @@ class RestateRun(Run):
 
     async def _flow(self, path: str, call: StepCall) -> Recorded:
         """Run the body of a flow; its deadline is a timer of the journal."""
-        check_middleware(path, call)
         f = call.frame
-        if f.handle is not None and f.n >= 0:  # of an attempt only the outcome is told
-            post(Started, f.handle.name, f.handle.kind, frame=f)
+        tell_begin(f)
+        check_middleware(path, call)
         timer = await self._begin_deadline(path, f) if call.spec.limit is not None or f.timer is PENDING else None
         try:
             return Recorded(await call.run(), 0, replayed=False)
@@ -210,16 +199,6 @@ class RestateRun(Run):
             self._tell()
         elif self.questions.pop(name, None) is not None:
             self._tell()
-
-
-def _open(f: Frame) -> None:
-    """Open the spans of the flows around *f*, the outermost one first."""
-    around = [f]
-    while (f := f.parent).mod is not None:
-        around.append(f)
-    for one in reversed(around):
-        if isinstance(one.span, Deferred):
-            one.span.open()
 
 
 def _expire(f: Frame, done: "asyncio.Future[Any]") -> None:
