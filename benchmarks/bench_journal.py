@@ -8,11 +8,13 @@ The raw loops keep none of the promises: no checksum, no lease that is verified,
 file that is watched. They give what the disk, SQLite, asyncio and two threads cost together.
 
 With ``pip install dbos``, DBOS on SQLite is a peer in the same run: whole runs of steps that do nothing are begun,
-recorded and ended on either engine.
+recorded and ended on either engine. With ``RESTATE_ADMIN`` and ``RESTATE_INGRESS``, the addresses of a Restate server,
+our engine on that is one.
 """
 
 import asyncio
 import importlib.util
+import os
 import sqlite3
 import tempfile
 from collections.abc import Awaitable, Callable
@@ -230,6 +232,24 @@ def dbos(runs: int, steps: int) -> Fresh:
     return Fresh(work, runs * steps)
 
 
+def on_restate(runs: int, steps: int) -> Fresh:
+    """Return the sample of whole runs on our engine whose journal is a Restate server."""
+
+    async def work(path: Path) -> int:
+        from mai.durable.restate import RestateEngine  # noqa: PLC0415 (a peer that need not be there)
+
+        admin, ingress = (os.environ[name] for name in ("RESTATE_ADMIN", "RESTATE_INGRESS"))
+        async with RestateEngine(admin, ingress=ingress, port=0, prefix=f"{path.parent.name}.") as engine:
+            await engine.start(many, 1)  # its code is registered now
+
+            async def one(run: int) -> None:
+                await engine.start(many, steps, run_id=f"run-{run}")
+
+            return await timed(one, runs)
+
+    return Fresh(work, runs * steps)
+
+
 async def rows(scale: Scale) -> list[Row]:
     """Assert the promises, and return what is to be measured."""
     await _check()
@@ -258,6 +278,13 @@ async def rows(scale: Scale) -> list[Row]:
         what = f"whole runs of {steps} steps on the engine, 64 at once, FULL"
         few = max(1, rounds // 4)
         found.append(Row("18", what, 1 / 48, "DBOS on SQLite", peers, ratio("mai", "dbos"), few, runs * steps))
+    if "RESTATE_ADMIN" in os.environ:
+        few = max(1, rounds // 4)
+        for runs in (1, 16, 64):
+            steps = max(2, total // (16 if runs == 1 else 4 * runs))
+            both = {"restate": on_restate(runs, steps), "mai": whole(runs, steps)}
+            what = f"whole runs of {steps} steps on Restate, {runs} at once, a step"
+            found.append(Row("18", what, None, "SQLite, FULL", both, ratio("restate", "mai"), few, runs * steps))
     return found
 
 

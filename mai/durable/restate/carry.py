@@ -16,9 +16,9 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from mai.core.call import begin
 from mai.core.clock import clock
 from mai.core.drive import outcome
-from mai.core.frame import ROOT, Env, Scope, scoped, set_current
+from mai.core.frame import ROOT, Env, Frame, Scope, scoped, set_current
 from mai.core.recorded import Suspended
-from mai.core.trace import TraceHandle
+from mai.core.trace import TraceHandle, open_handle
 from mai.durable.code import Code
 from mai.durable.driver import uncancel
 from mai.durable.records import Status
@@ -140,8 +140,11 @@ class Carried:
     async def _attempted(self, scope: Scope, h: TraceHandle[Any] | None) -> Any:
         module, key = self._code.module, f"/{self._code.target}"
         spec = module._mai_spec or module._mai_compile()
-        if h is not None:
-            begun_anew(h, {**spec.facts})
+        if h is None:  # where nobody here looks, spans and subscribers still do
+            shell = Frame()
+            shell.key, shell.n, shell.parent = key, 0, ROOT
+            h = open_handle(shell, None, spec)
+        begun_anew(h, {**spec.facts})
         args, kwargs = spec.signature.load(self._data)
         return await outcome(begin(module, scope, key, 0, args, kwargs, None, h))
 

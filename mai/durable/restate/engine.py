@@ -388,7 +388,7 @@ class RestateEngine(LocalEngine):
         return row["status"] != "completed" and await self.client.cancel(row["id"])
 
     async def resume(self, run_id: str) -> bool:
-        """Let a run go on that the server has paused; False: it does not.
+        """Let a run go on that the server has paused, or that waits to be tried again; False: it has ended.
 
         Raises:
             UnknownRun: If there is no such run.

@@ -8,6 +8,9 @@ from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from opentelemetry import context as otel
+from opentelemetry.trace import set_span_in_context
+
 from mai.core.clock import clock
 from mai.core.drive import apart, outcome
 from mai.core.engine import LocalEngine, Run
@@ -20,7 +23,7 @@ from mai.durable.questions import about, is_asked
 from mai.durable.restate.body import Body, Entry
 from mai.durable.restate.mail import Mail
 from mai.durable.restate.turns import Turns
-from mai.durable.segments import Opening, opened, tell_begin
+from mai.durable.segments import Deferred, Opening, opened, tell_begin
 from mai.errors import DeadlineExceeded, PayloadError, ReplayMismatch
 from mai.types import Question
 from mai.values.casts import caster, written
@@ -56,11 +59,14 @@ class RestateRun(Run):
         self._busy = engine.busy
         self._count = 0
 
-    def spanned(self, f: Frame, opening: Opening) -> Any:
-        """Open the span of a flow, each time that it is run."""
-        return opened(f, opening)
-
     # ---------------------------------------------------------------- steps and flows
+
+    def spanned(self, f: Frame, opening: Opening) -> otel.Context | None:
+        """Open the span of a flow; while it is only repeated, when something new begins in it."""
+        if self.turns.commands.is_replaying():
+            f.span = Deferred(f, opening, _open)
+            return set_span_in_context(f.span)
+        return opened(f, opening)
 
     async def step(self, path: str, call: StepCall) -> Recorded:
         """Return what the journal has, or run the step and return what it gave; a flow runs each time."""
@@ -199,6 +205,16 @@ class RestateRun(Run):
             self._tell()
         elif self.questions.pop(name, None) is not None:
             self._tell()
+
+
+def _open(f: Frame) -> None:
+    """Open the spans of the flows around *f*, the outermost one first."""
+    around = [f]
+    while (f := f.parent).mod is not None:
+        around.append(f)
+    for one in reversed(around):
+        if isinstance(one.span, Deferred):
+            one.span.open()
 
 
 def _expire(f: Frame, done: "asyncio.Future[Any]") -> None:

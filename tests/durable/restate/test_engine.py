@@ -218,3 +218,37 @@ async def test_an_error_in_the_block_leaves_all_runs_to_the_next_worker(engine: 
         await other.cancel("one")
         with pytest.raises(asyncio.CancelledError):
             await other.result("one")
+
+
+async def test_code_may_be_handed_over_and_calls_detached_while_runs_go_on(engine: Given) -> None:
+    async with engine() as here:
+        here.serve(add)
+        handle: Any = await add.with_(detached=True)(1)
+        assert await handle == 2
+        assert await add(2) == 3
+
+
+async def test_a_run_that_somebody_kills_in_the_server_fails_and_says_so(engine: Given) -> None:
+    async with engine() as here:
+        handle = here.start(held, 1, run_id="one")
+        await until(lambda: asyncio.sleep(0, here.busy.counts["one"]))
+        row = await here.client.invocation(f"{here.prefix}held", "one")
+        assert row is not None
+        await here.client.kill(row["id"])
+        with pytest.raises(StepFailed, match="killed"):
+            await handle
+        assert await here.resume("one") is False
+    with pytest.raises(ConfigError, match="use it inside of"):
+        await here.result("one")
+
+
+async def test_a_deployment_that_cannot_listen_says_so(engine: Given) -> None:
+    with pytest.raises(ConfigError, match=r"cannot listen at nowhere\.invalid:0"):
+        await engine(host="nowhere.invalid").__aenter__()
+
+
+async def test_an_extra_that_is_missing_is_named() -> None:
+    from mai.durable.restate.commands import needed
+
+    with pytest.raises(ConfigError, match=r"pip install 'mai-kernel\[restate\]'"):
+        needed("nothing_of_that_name")

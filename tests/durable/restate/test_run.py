@@ -20,7 +20,7 @@ from mai.types import Question
 from mai.values.casts import caster
 from tests.durable.conformance import CASES, DONE, Approve, Outcome, add, boom, did, outcome, parcel, put_back, slow
 from tests.durable.restate.paper import Crash, Paper, PaperEngine, attempted, carried
-from tests.support import simulate, simulated
+from tests.support import recorded_spans, simulate, simulated
 
 
 def came(ended: Ended, m: Any) -> Outcome:
@@ -361,3 +361,32 @@ async def test_asking_in_a_step_is_refused() -> None:
         return await ask("Really?", bool)
 
     assert (await broken(asks, 1, Paper())).message.startswith("ConfigError: asks/ask: a question or signal inside of")
+
+
+@simulated
+async def test_the_span_of_a_flow_that_is_only_repeated_is_not_told_again() -> None:
+    @module(flow=True)
+    async def inner(n: int) -> int:
+        return await add(n)
+
+    @module(flow=True)
+    async def outer(n: int) -> int:
+        return await add(await inner(await add(n)))
+
+    paper = Paper()
+    async with PaperEngine() as engine:
+        with recorded_spans() as spans, pytest.raises(Crash):
+            await attempted(engine, outer, 1, paper, 2)
+        assert [span.name for span in spans.get_finished_spans()] == ["add", "add", "inner", "outer"]
+        with recorded_spans() as spans:
+            assert (await attempted(engine, outer, 1, paper)).output == b"4"
+        assert [span.name for span in spans.get_finished_spans()] == ["add", "outer"]
+
+
+@simulated
+async def test_the_spans_of_a_run_belong_to_the_trace_in_which_it_was_begun() -> None:
+    trace = "0af7651916cd43dd8448eb211c80319c"
+    with recorded_spans() as spans:
+        ended = await broken(add >> add, 1, Paper(), traceparent=f"00-{trace}-b7ad6b7169203331-01")
+    assert ended.output == b"3"
+    assert {f"{span.context.trace_id:032x}" for span in spans.get_finished_spans()} == {trace}
