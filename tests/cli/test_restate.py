@@ -1,5 +1,6 @@
 """`mai run --restate`, against a server that does what a real one was seen to do."""
 
+import asyncio
 import json
 import os
 import signal
@@ -76,6 +77,18 @@ def test_a_question_that_nobody_here_can_answer_is_told_once(fake: FakeRestate, 
     assert (process.returncode, out) == (130, "")
     assert "the run is kept; the same command with --run-id a goes on with it" in err
     assert fake.runs["shout", "a"].end is None
+
+
+@pytest.mark.slow
+def test_a_question_may_be_answered_elsewhere(mai: Mai, fake: FakeRestate, url: str) -> None:
+    def begun(run: FakeRun) -> None:
+        asking(run)
+        asyncio.get_running_loop().call_later(1.0, run.finish, 200, "HELLO!")
+
+    fake.begun = begun
+    done = mai("run", "flow.py:shout", "hello", "--restate", url)
+    assert (done.code, done.out) == (0, "HELLO!\n")
+    assert done.err.count("go on?") == 1
 
 
 def test_too_few_answers_end_the_command_and_not_the_run(mai: Mai, fake: FakeRestate, url: str) -> None:

@@ -308,10 +308,11 @@ def _text(value: str) -> str:
 
 def _is_transient(answer: "httpx2.Response") -> bool:
     """Say whether an answer tells of the state of the cluster, and of nothing else."""
+    if answer.headers.get("x-restate-error-source") == "invocation":
+        return False
     if answer.status_code == 500 and "External error" in answer.text:  # a query, and a node that cannot be reached
         return True
-    source = answer.headers.get("x-restate-error-source")
-    return answer.status_code in (429, 502, 503, 504) and source != "invocation"
+    return answer.status_code in (429, 502, 503, 504)
 
 
 def _message(answer: "httpx2.Response") -> str:

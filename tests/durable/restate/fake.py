@@ -12,6 +12,11 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+_TROUBLES: dict[str, tuple[int, bytes]] = {
+    "text": (400, b"no JSON here"),
+    "unreachable": (500, b'{"message": "Datafusion error: External error: connect throttled"}'),
+}
+
 __all__ = ["FakeRestate", "FakeRun", "serving", "serving_apart"]
 
 Answer = tuple[int, dict[str, str], Any]
@@ -58,7 +63,8 @@ class FakeRestate:
         services: What workers have registered.
         runs: By service and key.
         asked: All requests: method and path.
-        troubles: What the next requests get in the place of an answer: a status, or ``"cut"`` for no answer at all.
+        troubles: What the next requests get in the place of an answer: a status, ``"cut"`` for no answer at
+            all, ``"text"`` for an error without JSON, ``"unreachable"`` for a query that another node did not answer.
         begun: What happens to a run that was begun.
         told: What happens to a run that was sent a signal.
     """
@@ -153,6 +159,17 @@ class FakeRestate:
             return 400, {}, {"message": "cannot discover it", "restate_code": "META0003"}
         return 201, {}, {"id": "dp_1", "services": []}
 
+    async def _answered(
+        self, trouble: int | str | None, method: str, target: str, headers: dict[str, str], body: bytes
+    ) -> tuple[int, dict[str, str], bytes]:
+        if isinstance(trouble, str):
+            status, data = _TROUBLES[trouble]
+            return status, {}, data
+        if trouble is not None:
+            return trouble, {}, b'{"message": "later"}'
+        status, more, what = await self.answer(method, target, headers, body)
+        return status, more, json.dumps(what).encode()
+
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer one request."""
         try:
@@ -165,12 +182,7 @@ class FakeRestate:
             if trouble == "cut":
                 return
             method, target, _ = head[0].split(" ")
-            status, more, what = (
-                await self.answer(method, target, headers, body)
-                if trouble is None
-                else (int(trouble), dict[str, str](), {"message": "later"})
-            )
-            data = json.dumps(what).encode()
+            status, more, data = await self._answered(trouble, method, target, headers, body)
             lines = {
                 "content-type": "application/json",
                 "content-length": str(len(data)),

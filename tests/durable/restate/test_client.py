@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import sys
 
 import pytest
 
@@ -43,6 +44,15 @@ async def test_a_failure_comes_with_what_was_sent_with_it() -> None:
         await client.submit("double", "a", b"{}")
         fake.runs["double", "a"].finish(500, {"code": 500, "message": "Boom: no", "metadata": {"mai": "{}"}})
         assert await client.attach("double", "a") == End(None, 500, "Boom: no", {"mai": "{}"})
+
+
+@pytest.mark.parametrize("code", [429, 500, 503])
+async def test_what_a_run_failed_of_is_no_trouble_of_the_cluster(code: int) -> None:
+    fake = FakeRestate("double")
+    async with serving(fake) as url, RestateClient(url, url) as client:
+        await client.submit("double", "a", b"{}")
+        fake.runs["double", "a"].finish(code, {"code": code, "message": "External error"})
+        assert await client.attach("double", "a") == End(None, code, "External error")
 
 
 async def test_a_run_that_is_not_there_is_told_as_such() -> None:
@@ -140,6 +150,27 @@ async def test_it_gives_up_when_nobody_answers_for_so_long() -> None:
         with pytest.raises(JournalError, match="No server answers at http://127") as told:
             await client.output("double", "a")
         assert told.value.__cause__ is not None
+
+
+def test_without_its_extra_it_says_which_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "httpx2", None)
+    with pytest.raises(ConfigError, match=r"pip install 'mai-kernel\[restate\]'"):
+        RestateClient("http://a", "http://a")
+
+
+async def test_an_answer_without_json_is_told_as_it_is() -> None:
+    fake = FakeRestate("double")
+    async with serving(fake) as url, RestateClient(url, url) as client:
+        fake.troubles = ["text"]
+        with pytest.raises(JournalError, match="no JSON here"):
+            await client.output("double", "a")
+
+
+async def test_a_query_is_made_again_while_a_node_cannot_be_reached() -> None:
+    fake = FakeRestate("double")
+    async with serving(fake) as url, RestateClient(url, url) as client:
+        fake.troubles = ["unreachable"]
+        assert await client.query("select name from sys_service") == [{"name": "double"}]
 
 
 @pytest.mark.parametrize("given", ["", "localhost:8080", "ftp://a", "http://", [], ["http://a", 7]])
