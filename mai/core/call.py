@@ -168,9 +168,7 @@ def quick(f: Frame, m: Any, value: Any, spec: Spec, args: Any = None) -> Body:
             if f.span is not None:
                 close_span(f, h, None, innermost=False)
     except BaseException as error:
-        if f.started is not None:
-            yield from join(f.started, error).__await__()
-        failed(f, error)
+        yield from _ended(f, error).__await__()
         raise
 
 
@@ -198,9 +196,7 @@ def _whole(f: Frame, m: Any, args: Any, kwargs: Any, spec: Spec, context: Any, *
         if h is not None:
             _close(f, h, out, spec)
     except BaseException as error:
-        if f.started is not None:
-            yield from join(f.started, error).__await__()
-        failed(f, error)
+        yield from _ended(f, error).__await__()
         raise
 
 
@@ -231,10 +227,17 @@ def _asked(f: Frame, m: Any, args: Any, kwargs: Any, spec: Spec, context: Any, o
         if h is not None:
             _close(f, h, out, spec, replayed=replayed)
     except BaseException as error:
-        if f.started is not None:
-            yield from join(f.started, error).__await__()
-        failed(f, error)
+        yield from _ended(f, error).__await__()
         raise
+
+
+async def _ended(f: Frame, error: BaseException) -> None:
+    """End a call that has failed, when what it has started has ended."""
+    try:
+        if f.started is not None:
+            await join(f.started, error)
+    finally:
+        failed(f, error)
 
 
 async def _performed(f: Frame, m: Any, spec: Spec, given: Any, bound: Any, opening: Any, *, overdue: bool) -> Any:

@@ -73,10 +73,10 @@ class Control(Bus):
 
 
 async def join(runs: list[Control], error: BaseException | None = None) -> None:
-    """Wait until all *runs* have ended; after an *error* cancel them first, and wait through any cancel."""
-    for run in runs:
-        if error is not None and not run.has_ended():
-            run.cancel()
+    """Wait until all *runs* have ended; after an *error* cancel them first, and raise a cancel only at the end."""
+    cut = None
+    for run in runs if error is not None else ():
+        run.cancel()
     if isinstance(error, GeneratorExit):  # the coroutine was dropped: nothing can be awaited
         return
     for run in runs:
@@ -84,12 +84,15 @@ async def join(runs: list[Control], error: BaseException | None = None) -> None:
             try:
                 with anyio.CancelScope(shield=error is not None):  # anyio repeats its cancels
                     await run.over.heard(run.has_ended)
-            except asyncio.CancelledError:
+            except asyncio.CancelledError as cancel:
                 if error is None:
                     raise
+                cut = cancel
     for run in runs:
         if error is None and not run.heard and isinstance(run.error, KeyboardInterrupt | SystemExit):
             run.outcome()  # raises it: the program is to end
+    if cut is not None and isinstance(error, Exception):  # else who catches the failure would go on
+        raise cut
 
 
 def _blocked(bell: Bell, ready: Callable[[], bool], timeout: float | None = None) -> bool:
