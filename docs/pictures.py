@@ -36,7 +36,8 @@ PALETTES = {
 }  # fmt: skip
 ROLES = {
     "ok": "green", "timeout": "yellow", "cancelled": "magenta", "abandoned": "magenta",
-    "skipped": "faint", "replayed": "cyan", "cached": "cyan", "running": "blue", "lines": "faint", "facts": "faint",
+    "skipped": "faint", "suspended": "blue", "replayed": "cyan", "cached": "cyan", "running": "blue", "lines": "faint",
+    "facts": "faint",
     "name": "text", "error": "red",
 }  # fmt: skip
 

@@ -1,7 +1,9 @@
 """Settings for all tests: the event loop, and how hard Hypothesis looks."""
 
+import logging
 import os
 import signal
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -32,3 +34,22 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 def anyio_backend() -> tuple[str, dict[str, Any]]:
     """Every async test runs on asyncio, in debug mode."""
     return "asyncio", {"debug": True}
+
+
+class _Listed(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__()
+        self.said: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.said.append(record.getMessage())
+
+
+@pytest.fixture(autouse=True)
+def failed_detaches() -> Iterator[list[str]]:
+    """Fail every test in which OpenTelemetry logs "Failed to detach context"."""
+    log, heard = logging.getLogger("opentelemetry.context"), _Listed()
+    log.addHandler(heard)
+    yield heard.said
+    log.removeHandler(heard)
+    assert not heard.said

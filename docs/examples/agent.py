@@ -3,6 +3,7 @@
     mai run docs/examples/agent.py:research "How do deadlines work?"
     mai run docs/examples/agent.py:research "How do deadlines work?" --folder docs/howto --model openai:gpt-5
     mai run docs/examples/agent.py:research "..." --model my-model --url http://localhost:8080/v1 --save report.md
+    mai run docs/examples/agent.py:research "..." --model my-model --url https://host/v1 --key-from MY_KEY
 
 Without `--model` a script plays the model: it searches, reads the best page, and reports what stands there, so the
 example needs no key and no network. The tools see nothing but the text files of the folder.
@@ -11,6 +12,7 @@ example needs no key and no network. The tools see nothing but the text files of
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -120,6 +122,11 @@ def scripted() -> Model:
     return ScriptedModel(search_first, read_the_best, report_it)
 
 
+def connected(model: str, url: str | None, key: str | None) -> Model:
+    """Return a real model."""
+    return Model(model, url=url, key=key, temperature=0).with_(timeout=60.0, retry=3)
+
+
 class WriteReport(Module):
     """Writes a report to a file."""
 
@@ -135,6 +142,7 @@ class Research(Module, flow=True):
         folder: Where the notes are.
         model: The model, as in `openai:gpt-5`; without it a script plays one.
         url: Where the model is, if not at its vendor's.
+        key_from: The variable that holds the key for *url*, if it needs one.
         save: Where to write the report; a person is asked first.
 
     Raises:
@@ -149,9 +157,10 @@ class Research(Module, flow=True):
         folder: Path = Path("docs"),
         model: str | None = None,
         url: str | None = None,
+        key_from: str = "",
         save: Path | None = None,
     ) -> Report:
-        chosen = scripted() if model is None else Model(model, url=url, temperature=0).with_(timeout=60.0, retry=3)
+        chosen = scripted() if model is None else connected(model, url, os.environ.get(key_from))
         tools = [Search(folder), ReadPage(folder)]
         agent = Agent(chosen, tools, returning=Report, instructions=INSTRUCTIONS, name="Researcher", max_turns=12)
         report = await agent(question)

@@ -4,6 +4,7 @@
     mai run docs/examples/review.py:review DIR --full true --top 10
     mai run docs/examples/review.py:review DIR --model http://localhost:8000/v1
     mai run docs/examples/review.py:review DIR --model http://localhost:8000/v1 --approve true
+    mai run docs/examples/review.py:review DIR --model ... --approve true --durable runs.db
 
 What is measured is plain Python (`review_facts.py`, `review_files.py`, `review_imports.py`, `review_measures.py`).
 Here it becomes a pipeline:
@@ -11,21 +12,23 @@ Here it becomes a pipeline:
     find the files >> parse each, a few at a time >> size & complexity & cycles & gaps & risks
     >> review the riskiest >> write a short or a full report
 
-The verdicts come from rules that need no model (`review_rules.py`). With `--model` any OpenAI-compatible endpoint gives
-them (`review_chat.py`): a throttled question is tried again when the server wants it, and where the model fails, the
-rules are the fallback, and the report says so. With `--approve` you are asked before anything is sent.
+Each review is done by an agent with two tools (`review_agent.py`). Its model plays by rules and asks nobody
+(`review_rules.py`). With `--model` it is whatever answers at an OpenAI-compatible address (`review_model.py`): a
+throttled question is tried again when the server wants it, and where the model fails, the rules are the fallback, and
+the report says so. With `--approve` you are asked before anything is sent. With `--durable` each answer is recorded:
+a review that was killed goes on without asking for it again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from mai import BlockingDelay, Call, Conditional, DeadlineExceeded, Module, Retry, ask, module
-from review_agent import FindCallers, ReadSource, Reviewer, tool_specs
-from review_chat import ChatModel, endpoint
+from mai import BlockingDelay, Conditional, Module, ask, module
+from mai.agents import Agent
+from mai.models import Model
+from review_agent import reviewer
 from review_facts import FileFacts
 from review_files import Problem, find_files, read_facts
 from review_imports import package_of
@@ -38,9 +41,10 @@ from review_measures import (
     measure_risks,
     measure_size,
 )
-from review_messages import Message, ModelError, Reply, Throttled, Unusable, Verdict
+from review_messages import Verdict
+from review_model import Failures, address, connect
 from review_report import Findings, Opinion, Report, Reviewed, full_report, short_report
-from review_rules import RuleModel
+from review_rules import rule_model
 
 By = Literal["model", "rules"]
 
@@ -79,7 +83,7 @@ class ParseFile(Module):
         return read_facts(place.directory, place.path)
 
 
-class ParseFiles(Module):
+class ParseFiles(Module, flow=True):
     """Parses all files, at most *limit* at a time."""
 
     def __init__(self, limit: int = 4) -> None:
@@ -96,24 +100,6 @@ class ParseFiles(Module):
         )
 
 
-@dataclass
-class Failures:
-    """A middleware around the model's reviews: it notes why one failed, and asks no more when no more will succeed."""
-
-    reasons: list[str] = field(default_factory=list[str])
-    final: Exception | None = None
-
-    async def __call__(self, call: Call, next: Callable[[Call], Awaitable[Verdict]]) -> Verdict:  # noqa: A002
-        if self.final is not None:
-            raise self.final
-        try:
-            return await next(call)
-        except (ModelError, DeadlineExceeded) as error:
-            self.reasons.append(str(error))
-            self.final = None if isinstance(error, Unusable) else error
-            raise
-
-
 class ByModel(Module):
     """Says of a verdict that the model gave it."""
 
@@ -122,59 +108,60 @@ class ByModel(Module):
 
 
 class ByRules(Module):
-    """Gives the verdict of the rules, and says so."""
+    """Says of a verdict that the rules gave it."""
 
-    def __init__(self, rules: Reviewer) -> None:
-        self.rules = rules
-
-    async def forward(self, risk: Risk) -> tuple[Verdict, By]:
-        return await self.rules(risk), "rules"
+    async def forward(self, verdict: Verdict) -> tuple[Verdict, By]:
+        return verdict, "rules"
 
 
-class ReviewRisk(Module):
-    """Asks for a verdict on one risk: the model if there is one, and the rules where it gives none."""
+class ReviewRisk(Module, flow=True):
+    """Asks for a verdict on one risk: the model if there is one, and the rules where it gives none.
 
-    def __init__(self, chat: Reviewer | None, rules: Reviewer) -> None:
-        by_rules = ByRules(rules)
-        self.review = by_rules if chat is None else (chat >> ByModel()).with_(name="AskModel", fallback=by_rules)
+    The model is left alone for *pause* [s] after each verdict.
+    """
+
+    def __init__(self, rules: Agent[Verdict], model: Agent[Verdict] | None, pause: BlockingDelay) -> None:
+        by_rules = rules >> ByRules()
+        asked = by_rules if model is None else model >> pause >> ByModel()
+        self.review = by_rules if model is None else asked.with_(name="AskModel", fallback=by_rules)
 
     async def forward(self, risk: Risk) -> Opinion:
-        verdict, by = await self.review(risk)
+        verdict, by = await self.review(risk.model_dump_json())
         return Opinion(function=risk.function, risk=risk.risk, verdict=verdict, by=by)
 
 
-class ReviewRisks(Module):
+class ReviewRisks(Module, flow=True):
     """Asks for a verdict on each risk, one after the other.
 
     Args:
         tree: What the reviewer's tools may look at.
         model: The model to ask, or None for the rules alone.
         where: Where the model is, for the report and for the question whether to send anything there.
+        pause: How the model is left alone after each verdict.
         approve: Whether to ask a person first.
     """
 
     def __init__(
-        self, tree: Tree, model: Module[list[Message], Reply] | None, where: str, *, approve: bool = False
+        self, tree: Tree, model: Model | None, where: str, pause: BlockingDelay, *, approve: bool = False
     ) -> None:
-        self.tools = ReadSource(tree), FindCallers(tree)
-        self.model, self.where, self.approve = model, where, approve
+        self.tree, self.model, self.where, self.pause, self.approve = tree, model, where, pause, approve
 
     async def forward(self, risks: list[Risk]) -> Reviewed:
-        failures, chat, refused = Failures(), None, False
+        failures, by_model, refused = Failures(), None, False
         if self.model is not None and risks:
             refused = self.approve and not await ask(
                 f"Send the source of {len(risks)} functions to {self.where}?", bool
             )
             if not refused:
-                chat = Reviewer(self.model, *self.tools).with_(middleware=failures)
-        review = ReviewRisk(chat, Reviewer(RuleModel(), *self.tools))
+                by_model = reviewer(self.model, self.tree).with_(middleware=failures)
+        review = ReviewRisk(reviewer(rule_model(), self.tree), by_model, self.pause)
         opinions = await review.map(concurrency=1, progress=True).with_(name="risks")(risks)
-        reviewer = self._reviewer(opinions, failures.reasons)
+        who = self._who(opinions, failures.reasons)
         if refused:
-            reviewer = f"reviewed by rules, nobody approved that anything is sent to {self.where}"
-        return Reviewed(opinions=tuple(opinions), reviewer=reviewer)
+            who = f"reviewed by rules, nobody approved that anything is sent to {self.where}"
+        return Reviewed(opinions=tuple(opinions), reviewer=who)
 
-    def _reviewer(self, opinions: list[Opinion], failures: list[str]) -> str:
+    def _who(self, opinions: list[Opinion], failures: list[str]) -> str:
         """Who gave the verdicts, as a sentence."""
         if self.model is None:
             return "reviewed by rules, no model was asked"
@@ -190,38 +177,26 @@ class ReviewRisks(Module):
         return f"{share}, the others by rules because it failed: {why}"
 
 
-def connect(url: str, *, name: str, pause: float, patience: float) -> Module[list[Message], Reply]:
-    """Return the model at *url*, left alone for *pause* [s] after each answer.
-
-    *patience* bounds each attempt [s]. A throttled question is tried twice more, after the wait that the server wants,
-    unless that is longer than *patience*.
-    """
-
-    def is_worth_waiting(error: Exception) -> bool:
-        return isinstance(error, Throttled) and error.retry_after <= patience
-
-    chat = ChatModel(url, name=name, tools=tool_specs(), patience=patience)
-    return chat.with_(timeout=patience, retry=Retry(3, on=is_worth_waiting)) >> BlockingDelay(pause)
-
-
 def wants_details(findings: Findings) -> bool:
     """Return whether the report shall be a full one."""
     return findings.full
 
 
-class Review(Module):
+class Review(Module, flow=True):
     """Reviews the Python source in a directory.
 
     Args (of a call):
         directory: Where the source is.
         model: The address of an OpenAI-compatible endpoint, as in `http://localhost:8000/v1`; without it nothing is
-            sent anywhere. The key, if it needs one, is read from `OPENAI_API_KEY` when it is asked.
+            sent anywhere.
         full: Whether to report every file and name.
         top: How many of the riskiest functions to review, from 1.
         model_name: What the endpoint calls its model.
-        pause: The time that the model is left alone after each answer [s].
+        pause: The time that the model is left alone after each verdict [s].
         patience: The longest time to wait for one answer of the model [s].
         approve: Whether to ask a person before anything is sent to the model.
+        key_from: The variable that holds the key for the endpoint, if it needs one. It is read when the model is asked,
+            and is sent nowhere else.
 
     Raises:
         AskError: If *approve* is set, and there is nobody to ask.
@@ -244,10 +219,12 @@ class Review(Module):
         pause: float = 0.05,
         patience: float = 30.0,
         approve: bool = False,
+        key_from: str = "OPENAI_API_KEY",
     ) -> Report:
         if top < 1:
             raise ValueError(f"Cannot review the {top} riskiest functions: top must be 1 or more")
-        polite = None if model is None else connect(model, name=model_name, pause=pause, patience=patience)
+        asked = None if model is None else connect(model, name=model_name, patience=patience, key_from=key_from)
+        alone = BlockingDelay(pause)
         tree = await self.read(directory)
         size, complexity, cycles, gaps, risks = await (
             module(measure_size)
@@ -256,8 +233,12 @@ class Review(Module):
             & module(measure_gaps)
             & module(measure_risks).with_(top=top)
         )(tree)
-        where = "" if model is None else endpoint(model).partition("?")[0]
-        reviewed = await ReviewRisks(tree, polite, where, approve=approve)(risks)
+        where = "" if model is None else address(model)
+        try:
+            reviewed = await ReviewRisks(tree, asked, where, alone, approve=approve)(risks)
+        finally:
+            if asked is not None:
+                await asked.aclose()
         findings = Findings(str(directory), tree, size, complexity, cycles, gaps, reviewed, full)
         return await self.write(findings)
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import ast
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pydantic import ValidationError
 
-from mai import Module
+from mai.models import Model, Request, ScriptedModel, ToolCall, ToolReturn
 from review_facts import BLOCKS, Function, blocks, is_elif, parse, weigh
 from review_measures import Risk
-from review_messages import Callers, Message, Reply, Source, ToolCall, Verdict
+from review_messages import Callers, Source, Verdict
 from review_text import counted
 
 MANY_DECISIONS = 10
@@ -22,18 +21,25 @@ MANY_PARAMETERS = 7
 MANY_CALLS = 5
 
 
-class RuleModel(Module[list[Message], Reply]):
-    """Reads the source, looks for the callers, and then says what it found: the same words for the same facts."""
+def rule_model() -> Model:
+    """Return a model that reads the source, looks for the callers, and then says what it found.
 
-    def forward(self, messages: list[Message]) -> Reply:
-        risk = Risk.model_validate_json(next(message.content for message in messages if message.role == "user"))
-        answers = dict(_answers(messages))
-        if "read_source" not in answers:
-            return _use("read_source", path=risk.function.path, line=risk.function.line)
-        if "find_callers" not in answers:
-            return _use("find_callers", name=risk.function.name)
-        verdict = judge(risk.function, _source(answers["read_source"]), _callers(answers["find_callers"]))
-        return Reply(content=verdict.model_dump_json())
+    It says the same words for the same facts.
+    """
+    return ScriptedModel(by_rules, repeat=True).with_(name="RuleModel")
+
+
+def by_rules(request: Request) -> ToolCall | str:
+    """Return what the rules answer to *request*: a wish for a tool, or the verdict as JSON."""
+    risk = Risk.model_validate_json(next(message.text for message in request.messages if message.role == "user"))
+    parts = (part for message in request.messages for part in message.parts)
+    answers = {part.name: part.content for part in parts if isinstance(part, ToolReturn)}
+    if "read_source" not in answers:
+        return ToolCall.of("read_source", path=risk.function.path, line=risk.function.line)
+    if "find_callers" not in answers:
+        return ToolCall.of("find_callers", name=risk.function.name)
+    verdict = judge(risk.function, _source(answers["read_source"]), _callers(answers["find_callers"]))
+    return verdict.model_dump_json()
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,16 +226,6 @@ def _decisions(top: ast.AST) -> int:
             child for child in children if not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
         ]
     return total
-
-
-def _answers(messages: list[Message]) -> Iterator[tuple[str, str]]:
-    """What each tool answered, by the tool's name."""
-    names = {call.id: call.name for message in messages for call in message.tool_calls}
-    return ((names.get(message.tool_call_id, ""), message.content) for message in messages if message.role == "tool")
-
-
-def _use(tool: str, **arguments: str | int) -> Reply:
-    return Reply(tool_calls=(ToolCall(id=tool, name=tool, arguments=json.dumps(arguments)),))
 
 
 def _source(text: str) -> Source | None:

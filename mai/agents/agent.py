@@ -3,9 +3,9 @@
 import inspect
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from typing import Annotated, Any, Generic, TypeAlias, TypedDict, TypeVar, Unpack, overload
+from typing import Annotated, Any, Generic, TypeAlias, TypedDict, TypeVar, Unpack, cast, overload
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
 from mai.core.engine import current_run
 from mai.core.frame import current
@@ -120,7 +120,7 @@ class Agent(Module[Task, T], Generic[T]):
     _told: tuple[tuple[Tool[..., Any], ...], tuple[ToolDefinition, ...]] | None = None
 
     model: Model
-    tools: tuple[Tool[..., Any], ...]
+    tools: Annotated[tuple[Tool[..., Any], ...], BeforeValidator(lambda given: tools_of(given))]  # noqa: PLW0108 (defined below)
     description: str
     instructions: Instructions
     max_turns: Annotated[int, Field(ge=1, strict=True)]
@@ -169,7 +169,7 @@ class Agent(Module[Task, T], Generic[T]):
         given: dict[str, object] = {
             "model": model, "description": description, "instructions": instructions, "max_turns": max_turns,
             "max_usd": max_usd, "max_tokens": max_tokens, "parallel": parallel, "attempts": attempts,
-            "tools": as_tools(*[one.as_tool() if isinstance(one, Agent) else one for one in tools]),
+            "tools": tools_of(tools),
         }  # fmt: skip
         for key, value in sort_params(self, given)[1].items():
             setattr(self, key, value)
@@ -261,10 +261,11 @@ class Agent(Module[Task, T], Generic[T]):
             if callable(self.instructions):  # in a durable run what was said first stands: now it may be another text
                 path = f"{current().path}/instructions"
                 told = str(await current_run().value(path, lambda: told))
-            return await self._converse(self._asked(told, task, history))
+            return await self._converse(self._asked(told, task, history), 1 if told else 0)
 
-    async def _converse(self, request: Request) -> Talk[T]:
-        frame, instructions, unfit = current(), request.messages[0].role == "system", 0
+    async def _converse(self, request: Request, first: int) -> Talk[T]:
+        """Take turns until there is an answer; what is said before message *first* are the instructions."""
+        frame, unfit = current(), 0
         usage, costs = Usage(), list[float | None]()
         for turn in range(1, self.max_turns + 1):
             noted(frame, {names.AGENT_TURNS: turn})
@@ -284,7 +285,7 @@ class Agent(Module[Task, T], Generic[T]):
                 continue
             return Talk(
                 value=value,
-                messages=request.messages[1:] if instructions else request.messages,
+                messages=request.messages[first:],
                 turns=turn,
                 usage=usage,
                 cost_usd=None if None in costs else sum(cost for cost in costs if cost is not None),
@@ -293,7 +294,7 @@ class Agent(Module[Task, T], Generic[T]):
             f"{frame.path or name_of(self)}: no answer after {self.max_turns} turns; raise max_turns, or go on with "
             "the messages of this error as history",
             turns=self.max_turns,
-            messages=request.messages[1:] if instructions else request.messages,
+            messages=request.messages[first:],
         )
 
     def _read(self, reply: Reply) -> Any:
@@ -353,6 +354,12 @@ class _Delegate(Module[str, Any]):
     async def forward(self, task: str) -> Any:
         """Let the agent do the task."""
         return await self._agent(task)
+
+
+def tools_of(things: Any) -> tuple[Tool[..., Any], ...]:
+    """Return what an agent may call as Tools; another agent becomes one that takes a text."""
+    given = cast("Sequence[Any]", things) if isinstance(things, list | tuple) else (things,)  # of whatever it holds
+    return as_tools(*[one.as_tool() if isinstance(one, Agent) else one for one in given])
 
 
 def instructed(agent: Agent[Any]) -> str:

@@ -24,7 +24,7 @@ _RUN_HELP = (
     "Exit codes: 0 ok, 1 the run failed, 2 bad usage, 130 interrupted."
 )
 _FLAGS = ("--trace", "--json", "--traceback")
-_VALUED = ("--timeout", "--answer", "--durable", "--run-id", "--otlp", "--trace-html", "--trace-json")
+_VALUED = ("--timeout", "--answer", "--durable", "--restate", "--run-id", "--otlp", "--trace-html", "--trace-json")
 
 
 def options_first(words: Sequence[str]) -> list[str]:
@@ -96,6 +96,10 @@ def _run(
         str | None,
         typer.Option(metavar="FILE", help="Record the run in this journal, so that it can go on after a kill."),
     ] = None,
+    restate: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Run it on the Restate cluster whose ingress this is; mai worker serves it."),
+    ] = None,
     run_id: Annotated[
         str | None, typer.Option(metavar="ID", help="The id of a durable run: begin it, or go on with it.")
     ] = None,
@@ -123,6 +127,7 @@ def _run(
         traceback=traceback,
         answers=tuple(answer or ()),
         durable=durable,
+        restate=restate,
         run_id=run_id,
     )
     raise typer.Exit(run_target(target, words or [], options))
@@ -152,15 +157,34 @@ def _worker(
         typer.Argument(metavar="TARGET...", help="Modules whose runs to serve: file.py:name or package.module:name."),
     ],
     *,
-    db: Annotated[str, typer.Option(metavar="FILE", help="The journal.", show_default=False)],
+    db: Annotated[
+        str | None, typer.Option(metavar="FILE", help="The journal, if it is a file.", show_default=False)
+    ] = None,
     ttl: Annotated[
         float, typer.Option(metavar="SECONDS", help="After how long without a sign of it another may take over a run.")
     ] = 30.0,
+    restate: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL", help="The admin API of a Restate server, if that has the journal.", show_default=False
+        ),
+    ] = None,
+    ingress: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="The ingress of that server; the default is port 8080 of the same machine."),
+    ] = None,
+    host: Annotated[str, typer.Option(metavar="HOST", help="Where to listen for that server.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(metavar="PORT", help="The port; 0: any that is free.")] = 9080,
+    advertised: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Where that server reaches this worker, if it is another address."),
+    ] = None,
 ) -> None:
     """Carry on the durable runs of Modules, until SIGTERM or Ctrl-C; then let what runs end, or come to a wait."""
-    from mai.cli.durable import serve_runs  # noqa: PLC0415 (no other command needs the engine)
+    from mai.cli.durable import Restate, serve_runs  # noqa: PLC0415 (no other command needs the engine)
 
-    raise typer.Exit(serve_runs(targets, db, ttl))
+    server = None if restate is None else Restate(restate, ingress, host, port, advertised)
+    raise typer.Exit(serve_runs(targets, db, ttl, server))
 
 
 @app.command("serve-mcp")

@@ -2,9 +2,11 @@
 
 import asyncio
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext, suppress
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel
 
@@ -13,6 +15,8 @@ from mai.cli.target import import_paths, load
 from mai.cli.usage import BadUsage
 from mai.core.clock import clock
 from mai.durable import SQLiteEngine
+from mai.durable.restate import RestateEngine
+from mai.durable.restate.server import hear as hear_signal
 from mai.errors import ConfigError, JournalError, WiringError
 from mai.layers import Module
 from mai.types import Asked, Context, Payload, TraceHandle
@@ -44,14 +48,47 @@ async def _held(engine: SQLiteEngine, run_id: str) -> float | None:
     return None if left is None or left <= 0.0 else left
 
 
-def serve_runs(targets: Sequence[str], file: str, ttl: float) -> int:
-    """Serve the runs of the *targets* in the journal *file* until a signal comes, and return the exit code."""
+class Restate(NamedTuple):
+    """A Restate server, and where it reaches this worker.
+
+    Attributes:
+        admin: The address of its admin API.
+        ingress: That of its ingress; None: port 8080 of the same machine.
+        host: Where to listen.
+        port: The port.
+        advertised: Where the server reaches this; None: there.
+    """
+
+    admin: str
+    ingress: str | None
+    host: str
+    port: int
+    advertised: str | None
+
+    def engine(self, modules: Sequence[Module[Any, Any]]) -> RestateEngine:
+        """Return an engine that serves *modules*."""
+        parts = urlsplit(self.admin)
+        place = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+        return RestateEngine(
+            self.admin, ingress=self.ingress or f"{parts.scheme}://{place}:8080", modules=modules, host=self.host,
+            port=self.port, advertised=self.advertised,
+        )  # fmt: skip
+
+
+def serve_runs(targets: Sequence[str], file: str | None, ttl: float, server: Restate | None = None) -> int:
+    """Serve the runs of the *targets* until a signal comes, and return the exit code."""
     try:
+        if (file is None) is (server is None):
+            raise BadUsage("give either --db FILE or --restate URL, where the runs are kept")
         with ExitStack() as stack:
             for written in targets:
                 stack.enter_context(import_paths(written))
             modules = [load(written) for written in targets]
-            asyncio.run(_serve(modules, file, ttl))
+            engine: Any = (
+                server.engine(modules) if server is not None else SQLiteEngine(file or "", modules=modules, ttl=ttl)
+            )
+            where, listen = (file or "", _listen) if server is None else (server.admin, hear_signal)
+            asyncio.run(_serve(engine, modules, where, listen))
     except (BadUsage, ConfigError, WiringError) as problem:
         say(f"mai worker: {problem}")
         return 2
@@ -63,7 +100,13 @@ def serve_runs(targets: Sequence[str], file: str, ttl: float) -> int:
     return 0
 
 
-async def _serve(modules: Sequence[Module[Any, Any]], file: str, ttl: float) -> None:
+def _listen(signum: int, hook: Callable[[], object]) -> None:
+    asyncio.get_running_loop().add_signal_handler(signum, hook)
+
+
+async def _serve(
+    engine: Any, modules: Sequence[Module[Any, Any]], where: str, listen: Callable[[int, Callable[[], object]], object]
+) -> None:
     """Serve until the first signal; then let what runs come to its end, or to where it only waits."""
     stop, task = asyncio.Event(), asyncio.current_task()
 
@@ -75,11 +118,11 @@ async def _serve(modules: Sequence[Module[Any, Any]], file: str, ttl: float) -> 
 
     for one in (signal.SIGTERM, signal.SIGINT):
         with suppress(NotImplementedError):  # on Windows there are no such handlers; there Ctrl-C ends it at once
-            asyncio.get_running_loop().add_signal_handler(one, hear, one.name)
-    async with SQLiteEngine(file, modules=modules, ttl=ttl) as engine:
+            listen(one, partial(hear, one.name))
+    async with engine:
         engine.subscribe(_tell)
         names = ", ".join(str(module.settings.name or type(module).__name__) for module in modules)
-        say(f"mai worker: serving {names} from {file}")
+        say(f"mai worker: serving {names} from {where}")
         await stop.wait()
 
 

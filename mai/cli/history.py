@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from mai.durable import Record, RunInfo, Signal
+from mai.durable.segments import is_mark, traces
 
 __all__ = ["line", "lines"]
 
@@ -30,6 +31,8 @@ def lines(info: RunInfo, history: Sequence[Record], signals: Sequence[Signal], n
         yield f"  error {_short(info.error)}"
     root = _Node()
     for record in history:
+        if is_mark(record.path):
+            continue
         path, mark, rest = record.path.partition("!asked")
         if mark and not rest and record.output is not None:
             root.at(path).asks = json.loads(record.output)
@@ -38,6 +41,7 @@ def lines(info: RunInfo, history: Sequence[Record], signals: Sequence[Signal], n
     for path, name in info.waits.items():
         root.at(path).waits = name
     yield from root.lines("  ", now)
+    yield from (f"  trace {trace} of segment {number}" for number, trace in traces(history))
     for signal in signals:
         taken = f"taken at {signal.path}" if signal.path is not None else "waits to be taken"
         yield f"  signal {signal.name} {_short(signal.data)}  {_time(signal.sent)}, {taken}"

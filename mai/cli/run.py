@@ -46,6 +46,7 @@ class Options:
         traceback: Print Python's whole traceback where the run fails or the target cannot be imported.
         answers: The answers to the first questions of the run, in their order.
         durable: The journal that makes the run durable; ``None`` means none.
+        restate: The ingress of the Restate cluster that the run is to be on; ``None``: it runs here.
         run_id: The id of a durable run; ``None``: a fresh one.
     """
 
@@ -58,6 +59,7 @@ class Options:
     traceback: bool = False
     answers: tuple[str, ...] = ()
     durable: str | None = None
+    restate: str | None = None
     run_id: str | None = None
 
 
@@ -68,8 +70,7 @@ def run_target(written: str, tokens: Sequence[str], options: Options) -> int:
             raise BadUsage(f"--timeout {options.timeout:g}: give a positive number of seconds")
         check_file(options.trace_html, "--trace-html")
         check_file(options.trace_json, "--trace-json")
-        if options.run_id is not None and options.durable is None:
-            raise BadUsage("--run-id: only a durable run has one; give --durable FILE as well")
+        _check_place(options)
         _send_spans(options.otlp)
         with import_paths(written):
             module = load(written)
@@ -85,6 +86,16 @@ def run_target(written: str, tokens: Sequence[str], options: Options) -> int:
     except KeyboardInterrupt:
         say("mai run: interrupted")
         return INTERRUPTED
+
+
+def _check_place(options: Options) -> None:
+    """Raise BadUsage unless it is clear where the run is kept."""
+    if options.durable is not None and options.restate is not None:
+        raise BadUsage("--durable and --restate: a run has one journal; give one of them")
+    if options.run_id is not None and options.durable is None and options.restate is None:
+        raise BadUsage("--run-id: only a durable run has one; give --durable FILE or --restate URL as well")
+    if options.restate is not None and not options.restate.startswith(("http://", "https://")):
+        raise BadUsage(f"--restate {options.restate}: give the address of an ingress, such as http://127.0.0.1:8080")
 
 
 def _send_spans(endpoint: str | None) -> None:
@@ -124,7 +135,7 @@ def _run(module: Module[Any, Any], tokens: Sequence[str], options: Options) -> i
             code = INTERRUPTED if interrupt.heard else _failed(RuntimeError("a step cancelled the run"), options)
         except Exception as error:  # noqa: BLE001 - the boundary where a failure becomes an exit code
             code = _failed(error, options)
-    if code == INTERRUPTED and options.durable is not None:
+    if code == INTERRUPTED and (options.durable or options.restate) is not None:
         say(f"mai run: the run is kept; the same command with --run-id {run_id} goes on with it")
     if options.trace:
         print_trees(traced.runs, sys.stderr)
@@ -145,6 +156,10 @@ async def _call(module: Module[Any, Any], given: BaseModel, run_id: str, options
         from mai.cli.durable import carry  # noqa: PLC0415 (other runs need no journal)
 
         return await carry(module, given, options.durable, run_id, options.timeout)
+    if options.restate is not None:
+        from mai.cli.restate import carry as attend  # noqa: PLC0415 (other runs need no cluster)
+
+        return await attend(module, given, options.restate, run_id, options.timeout)
     args, kwargs = call_arguments(module, given)
     with Context.scope(timeout=options.timeout) if options.timeout is not None else nullcontext():
         return await module(*args, **kwargs)

@@ -11,7 +11,7 @@ import copy
 import types
 from asyncio import CancelledError, sleep
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from opentelemetry import context as otel
 
@@ -93,7 +93,7 @@ def begin(
     timed = p.deadline is not None or spec.limit is not None or spec.attempts
     overdue = _set_deadline(f, p, spec, armed) if timed else False
     records, traced = f.run.records, p.span is not None or (owner is ROOT and has_provider())
-    context = open_span(f, p, spec, attrs, handle) if traced and (spec.flow or not records) else None
+    context = open_span(f, p, spec, attrs, handle) if traced and not records else None
     live: Any = f.span
     sink, above, watched = f.env.sink, owner.handle, owner is ROOT and (f.run.engine.watchers or telemetry.watchers)
     if handle is not None or above is not None or sink is not None or watched or live:
@@ -105,8 +105,8 @@ def begin(
     heavy = records or telemetry.sizes or (live and (telemetry.light is None or telemetry.record))
     f.quiet = not (heavy or f.env.bus or f.env.doubles or (sink is not None and sink.sizes))
     if records:
-        opening = partial(open_span, f, p, spec, attrs, handle) if traced else lambda: None
-        body: Any = _asked(f, m, args, kwargs, spec, context, opening, overdue=overdue)
+        opening = partial(open_span, f, p, spec, attrs, handle) if traced else None
+        body: Any = _asked(f, m, args, kwargs, spec, opening, overdue=overdue)
     else:
         body = _whole(f, m, args, kwargs, spec, context, direct=direct, overdue=overdue)
     return start(f, body if f.depth & 63 else hopped(body, lambda cancel: _dropped(f, cancel)))
@@ -201,23 +201,21 @@ def _whole(f: Frame, m: Any, args: Any, kwargs: Any, spec: Spec, context: Any, *
 
 
 @types.coroutine
-def _asked(f: Frame, m: Any, args: Any, kwargs: Any, spec: Spec, context: Any, opening: Any, *, overdue: bool) -> Body:
+def _asked(f: Frame, m: Any, args: Any, kwargs: Any, spec: Spec, opening: Any, *, overdue: bool) -> Body:
     """The body of any call in a run that records."""
     set_current(f)
-    if context is not None:
+    h, run = f.handle, cast("Any", f.run)
+    if spec.flow and opening is not None and (context := run.spanned(f, opening)) is not None:
         otel.attach(context)
-    h = f.handle
     try:
         if h is not None:
             begun(h)
         bound = _prepared(f, args, kwargs, spec, overdue=False)
         given = args, kwargs
         if spec.flow:
-            _tell(f, h)
             body = StepCall(f, spec, bound, lambda: _answer(f, m, spec, given, bound))
         else:
             body = StepCall(f, spec, bound, lambda: _performed(f, m, spec, given, bound, opening, overdue=overdue))
-        run: Any = f.run
         asked: Body = run.step(f.path, body).__await__()
         out, _, replayed = yield from asked
         if f.started is not None:
@@ -244,11 +242,13 @@ async def _performed(f: Frame, m: Any, spec: Spec, given: Any, bound: Any, openi
     """Run the body of a step of which there is no record: only now its span opens, and nothing inside is recorded."""
     run: Any = f.run
     f.run = run.inside
-    h, context = f.handle, opening()
+    h, context = f.handle, opening and opening()
     if context is not None:
         otel.attach(context)
     if h is not None and f.span is not None:
         note_span(h, f.span)
+        if telemetry.record is not None:
+            telemetry.record(f.span, spec, "input", bound)
     _tell(f, h)
     if overdue:
         raise late(f)

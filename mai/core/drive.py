@@ -156,8 +156,9 @@ def failed(f: Frame, error: BaseException) -> None:
         raised = late(f) if timer.task.uncancel() <= timer.before else cancelled
     if isinstance(raised, Exception):
         _explain(f, raised)
-    elif isinstance(raised, Suspended):  # it goes on some other time: no outcome
+    elif isinstance(raised, Suspended):  # it goes on some other time
         if f.handle is not None:
+            ended(f.handle, "suspended")
             close_span(f, f.handle, None, innermost=False)
         return
     elif f.handle is not None:  # cancelled, dropped, or the interpreter is going down: no failure of the step

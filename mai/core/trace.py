@@ -40,7 +40,8 @@ class TraceHandle(Controlled[R_co], Viewed):
         end_ns: End [ns, monotonic]; None while it runs.
         outcome: ``"running"``; ``"ok"``; ``"error"``; ``"timeout"``, a deadline passed; ``"cancelled"``;
             ``"abandoned"``, what drove the call was dropped or closed; ``"skipped"``, a step of a graph that could not
-            begin, while the graph went on; ``"replayed"`` and ``"cached"``, the value was known already.
+            begin, while the graph went on; ``"suspended"``, it left memory under a durable engine; ``"replayed"`` and
+            ``"cached"``, the value was known already.
         input_size: JSON length of the input [bytes], exact, or None where it was not measured.
         output_size: The same of the value.
         items: ``len()`` of a value that has one and whose size was not measured.

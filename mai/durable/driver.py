@@ -21,8 +21,9 @@ from mai.core.recorded import Suspended
 from mai.core.trace import TraceHandle
 from mai.durable.code import Code
 from mai.durable.past import PATIENCE
-from mai.durable.records import ENDED, Lease, Record, RunInfo, Status, What
+from mai.durable.records import ENDED, Journal, Lease, Record, RunInfo, Status, What
 from mai.durable.run import DurableRun, Unloaded
+from mai.durable.segments import Segment, begun_anew
 from mai.errors import DeadlineExceeded, Fenced, NeedsAttention, PayloadError, ReplayMismatch
 from mai.types import Retry
 from mai.values.casts import written
@@ -89,7 +90,7 @@ class Driver:
         if found is None:
             return await self.drive(scope, h)
         info, made = found
-        held = (Lease(self.run_id, self.engine.owner, info.epoch), info, list[Record]())
+        held = (Lease(self.run_id, self.engine.owner, info.epoch), info, list[Record](), None)
         return await self.drive(scope, h, held if made and self._due is None else None)
 
     def _note_made(self) -> None:
@@ -137,7 +138,8 @@ class Driver:
             may = woken or info.cancelled or due or info.status != "waiting"
         if info.status in ENDED or info.status == "needs_attention" or not may:
             return info, None
-        return info, await self.engine.journal.claim(self.run_id, self.engine.owner, self.engine.ttl)
+        held = await self.engine.journal.claim(self.run_id, self.engine.owner, self.engine.ttl)
+        return info, None if held is None else (*held, info)
 
     async def _wait(self, info: RunInfo) -> None:
         """Wait until something has happened to a run that is not held here, or its time has come."""
@@ -162,14 +164,15 @@ class Driver:
                 timer.cancel()
 
     async def _carried(
-        self, scope: Scope, h: TraceHandle[Any], lease: Lease, info: RunInfo, records: list[Record]
-    ) -> Any:
+        self, scope: Scope, h: TraceHandle[Any], lease: Lease, info: RunInfo, records: list[Record],
+        before: RunInfo | None,
+    ) -> Any:  # fmt: skip
         """Let the run go on until it ends."""
         if info.claims > MAX_CLAIMS:
             await self.engine.journal.release(lease, status="needs_attention")
             raise attention(self.run_id, f"it was taken up {MAX_CLAIMS} times without getting a step further")
         run = self.run = DurableRun(
-            self.engine, lease, info, self.code.past(records), self.see,
+            self.engine, lease, info, self.code.past(records), Segment(info, records, before, h), self.see,
             patience=PATIENCE if info.fingerprint == self.code.fingerprint else 0.0,
         )  # fmt: skip
         try:
@@ -190,10 +193,11 @@ class Driver:
         metadata = MappingProxyType({**facts.get("metadata", {}), **scope.env.metadata})
         p = scoped(scope, deadline=until, armed=None, metadata=metadata)
         p.run = run
-        h.children, h.dropped, h.outcome, h._error, h.end_ns = (), 0, "running", None, None
+        begun_anew(h, {**module._mai_spec.facts, **run.segment.attributes})
         try:
             args, kwargs = module._mai_spec.signature.load(info.input)
-            return await outcome(begin(module, p, f"/{self.code.target}", 0, args, kwargs, None, h)), None
+            call = args, kwargs, run.segment.attributes, h
+            return await outcome(begin(module, p, f"/{self.code.target}", 0, *call)), None
         except BaseException as error:  # noqa: BLE001 (becomes the outcome of the run)
             return None, error
 
@@ -278,10 +282,17 @@ class Driver:
         dues = [rest.due for rest in run.waits if rest.due is not None]
         waits = {rest.path: rest.signal for rest in run.waits if rest.signal is not None}
         due = min(dues, default=None) if run.waits else clock.wall()
-        await through(self.engine, self.run_id, journal.release(run.lease, due=due, waits=waits))
+        await through(self.engine, self.run_id, _released(journal, run, due, waits))
         if why is None and error is not None:
             raise error
         return _LOST
+
+
+async def _released(journal: Journal, run: DurableRun, due: float | None, waits: Mapping[str, str]) -> None:
+    """Give the lease back, after the segment has left its mark."""
+    if (mark := run.segment.mark(leaving=True)) is not None:
+        await journal.append(run.lease, mark)
+    await journal.release(run.lease, due=due, waits=waits)
 
 
 async def through(engine: "DurableEngine", run_id: str, work: Coroutine[Any, Any, Any]) -> Any:

@@ -23,6 +23,7 @@ from mai.durable.code import Code, Codes
 from mai.durable.driver import LOOK, Driver, attention, through, uncancel
 from mai.durable.failures import Failures
 from mai.durable.records import ENDED, Journal, Record, RunInfo, Status, What
+from mai.durable.segments import is_mark
 from mai.errors import AskError, ConfigError, MaiError, UnknownRun
 from mai.types import Payload
 from mai.values.casts import caster
@@ -129,6 +130,7 @@ class DurableEngine(LocalEngine):
 
         Raises:
             RunExists: By the handle, if the run of that id has another module or another input.
+            CastError: If the value does not fit.
             PayloadError: If the value cannot be written as JSON.
             ConfigError: If it is called outside of ``async with``, or *delay* cannot be used.
         """
@@ -185,10 +187,10 @@ class DurableEngine(LocalEngine):
             outcome = "replayed"
             return value
         except asyncio.CancelledError:
-            outcome = "cancelled"
+            outcome = "suspended" if self.closing else "cancelled"
             raise
         finally:
-            if h.outcome == "running":  # nothing of it ran here
+            if h.outcome in ("running", "suspended") and h.outcome != outcome:  # nothing of it ran here, or not its end
                 ended(h, outcome)
             if self._drivers.get(driver.run_id) is driver:
                 del self._drivers[driver.run_id]
@@ -431,7 +433,7 @@ class DurableEngine(LocalEngine):
             UnknownRun: If there is no such run.
         """
         await self._made(run_id)
-        return await self.journal.history(run_id)
+        return [record for record in await self.journal.history(run_id) if not is_mark(record.path)]
 
     def outcome(self, info: RunInfo, code: Code | None) -> Any:
         """Return the value of a run that has ended, or raise its error."""

@@ -14,6 +14,7 @@ from mai.core.events import post
 from mai.core.frame import Frame, current
 from mai.core.gather import Group, Work
 from mai.core.recorded import Recorded, StepCall, Suspended
+from mai.core.trace import noted
 from mai.durable.calls import arm, around, check_middleware, check_named, expired, has_deadline, shown
 from mai.durable.choices import Choice, strands
 from mai.durable.failures import Failures
@@ -22,8 +23,10 @@ from mai.durable.past import PATIENCE, Past
 from mai.durable.questions import about, about_path, is_asked, refuse, refused_path
 from mai.durable.records import Kind, Lease, Record, RunInfo
 from mai.durable.rests import LATE, Rest, Rests
+from mai.durable.segments import Opening, Segment
 from mai.errors import AlreadyRecorded, DeadlineExceeded, MaiError, PayloadError
 from mai.types import Question
+from mai.values import names
 from mai.values.casts import caster, written
 from mai.values.events import Asked
 
@@ -48,13 +51,14 @@ class DurableRun(Run):
         undos: What takes back the steps that were done: seq, path, module, value.
         waits: What it waited for when it was unloaded.
         dues: When the flows that go on are out of time [s, wall-clock].
+        segment: What is told of it since it was claimed.
     """
 
     records = durable = True
 
     def __init__(
         self, engine: "DurableEngine", lease: Lease, info: RunInfo, records: list[Record],
-        unloads: Callable[[], object], *, patience: float = PATIENCE,
+        segment: Segment, unloads: Callable[[], object], *, patience: float = PATIENCE,
     ) -> None:  # fmt: skip
         self.engine: LocalEngine = engine
         self.lease = lease
@@ -66,6 +70,7 @@ class DurableRun(Run):
         self.undos: list[tuple[int, str, Any, Any]] = []
         self.waits: list[Rest] = []
         self.dues: dict[str, float] = {}
+        self.segment: Segment = segment
         self._unloads = unloads
         self._journal = engine.journal
         self._failures: Failures = engine.failures
@@ -80,6 +85,10 @@ class DurableRun(Run):
         """Why every verb ends with Suspended; None while the run goes on."""
         return self.past.stopped
 
+    def spanned(self, f: Frame, opening: Opening) -> Any:
+        """Open the span of the flow *f*, or put off to open it until something new begins in it."""
+        return self.segment.spanned(f, opening, replaying=self.replaying)
+
     # ---------------------------------------------------------------- the verbs
 
     async def step(self, path: str, call: StepCall) -> Recorded:
@@ -90,7 +99,12 @@ class DurableRun(Run):
         check_named(path, call)
         if (record := self.past.records.get(path)) is not None:
             return self._repeated(path, call, record)
-        await self.past.turn(path)
+        try:
+            await self.past.turn(path)
+        except BaseException:
+            noted(call.frame, {names.REPLAYED: True})  # it never began
+            raise
+        self.segment.live(call.frame.parent)
         self.rests.move(1)
         try:
             return await self._performed(path, call)
@@ -101,8 +115,15 @@ class DurableRun(Run):
 
     async def _flow(self, path: str, call: StepCall) -> Recorded:
         """Run the body of a flow, with what is left of its time."""
-        check_middleware(path, call)
         f, mark = call.frame, path + ("#1" if call.frame.n == -1 else "")
+        with self.segment.flow(f, replaying=self.replaying) as is_still:
+            check_middleware(path, call)
+            value = await self._flowed(mark, call)
+            return Recorded(value, 0, replayed=is_still())
+
+    async def _flowed(self, mark: str, call: StepCall) -> Any:
+        """Return what the body of a flow gives in its time."""
+        f = call.frame
         in_time = await self._begin_deadline(mark, f) if has_deadline(f) else True
         try:
             value = await call.run()
@@ -116,12 +137,14 @@ class DurableRun(Run):
             raise late(f)
         if has_deadline(f):
             await self._note(f"{mark}!done")
-        return Recorded(value, 0, replayed=False)
+        return value
 
     async def sleep(self, path: str, seconds: float) -> None:
         """Wait for a time that is recorded once."""
         if seconds > 0:
             due = await self._due(path, seconds)
+            if due > self.segment.left:
+                self.segment.live(current())
             await self.rests.wait(min(seconds, due - clock.wall()), Rest(path, due, None))
 
     async def value(self, path: str, make: Callable[[], Any]) -> Any:
@@ -154,6 +177,7 @@ class DurableRun(Run):
         if asked and (env.answers is None or about_path(path) in self.past.records):
             await self.value(about_path(path), lambda: about(signal))
         await self.past.turn(path)
+        self.segment.live(current())
         if env.answers is not None:
             data = signal.data(await outcome(apart(env.answers, signal)))
             await self._write(path, "wait", started, output=data)
@@ -232,6 +256,7 @@ class DurableRun(Run):
             raise past.mismatch(path, _text(record.input), _text(now))
         if record.version != call.spec.version:
             raise past.mismatch(path, f"version {record.version!r}", f"version {call.spec.version!r}")
+        self.segment.repeats += 1
         failed = value = None
         try:
             if record.error is not None:
@@ -241,8 +266,11 @@ class DurableRun(Run):
         except PayloadError as error:
             raise past.mismatch(path, _text(record.error or record.output or b""), str(error)) from error
         if failed is not None:
+            noted(call.frame, {names.REPLAYED: True})
             raise failed
         self._remember(record.seq, path, call, value)
+        if (hear := getattr(call.frame.mod, "_mai_replayed", None)) is not None:  # as a model, whose cost still counts
+            hear(value)
         return Recorded(value, record.seq, replayed=True)
 
     def _remember(self, seq: int, path: str, call: StepCall, value: Any) -> None:
@@ -313,8 +341,12 @@ class DurableRun(Run):
     async def _write(self, path: str, kind: Kind, started: float, **facts: Any) -> int:
         """Append a record, and return its place in the order of completion."""
         self.past.enter()
+        self.segment.live(current())
         record = Record(path, kind, started=started, ended=clock.wall(), **facts)
-        return await self._made(self._journal.append(self.lease, record))  # type: ignore[no-any-return]
+        mark, write = self.segment.mark(), self._journal.append(self.lease, record)
+        if mark is None:
+            return await self._made(write)  # type: ignore[no-any-return]
+        return (await self._made(asyncio.gather(write, self._journal.append(self.lease, mark))))[0]  # type: ignore[no-any-return]
 
     async def _made(self, write: Awaitable[Any]) -> Any:
         """Return what a write gives, once it is made: a cancel that comes meanwhile waits for it."""

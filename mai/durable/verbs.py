@@ -7,8 +7,10 @@ All paths are lexical: the same call has the same path in every replay.
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+from opentelemetry.context import Context
 from pydantic import JsonValue
 
+from mai.core.frame import Frame
 from mai.core.gather import Work
 from mai.core.recorded import Recorded, StepCall
 from mai.types import Question, TraceHandle
@@ -34,6 +36,14 @@ class Run(Protocol):
     records: bool
     durable: bool
     replaying: bool
+
+    def spanned(self, f: Frame, opening: Callable[[], Context | None]) -> Context | None:
+        """Open the span of the flow *f*, and return the context in which its body is to run; None: as it is.
+
+        It is called only where calls are traced, before the flow is a `step`. A flow that is only repeated should have
+        no span.
+        """
+        ...
 
     async def step(self, path: str, call: StepCall) -> Recorded:
         """Return what the record at *path* says, or run the step, record what it gave, and return that.

@@ -1,7 +1,7 @@
 """Limits on what models may cost, and what they have cost: before a call, and after a run."""
 
 import threading
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Iterable
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -10,6 +10,7 @@ from typing import Any, Self
 from pydantic import TypeAdapter
 
 from mai import capture
+from mai.core.frame import current
 from mai.errors import ConfigError
 from mai.types import Call, TraceHandle
 from mai.values import names
@@ -34,7 +35,8 @@ class Budget:
     limit; none follows it.
 
     It can also stand as a middleware: ``agent.with_(middleware=Budget(usd=1.0))``. One object is one budget, wherever
-    it is used; it may be shared by tasks and threads. What is replayed from a journal costs nothing.
+    it is used; it may be shared by tasks and threads. In a durable run that goes on after a crash, what its recorded
+    calls cost counts as well, each once; what a call cost that was under way in the crash is known to nobody.
 
     Args:
         usd: The limit [USD], above 0; None: none.
@@ -56,7 +58,7 @@ class Budget:
         scripted:model: the call needs at least 12 tokens, but of 13 only 10 are left, with 3 spent
     """
 
-    replay_safe = True  # as a middleware of a flow under a durable engine: what is replayed does not count
+    replay_safe = True  # as a middleware of a flow under a durable engine: what is replayed counts once
 
     def __init__(self, *, usd: float | None = None, tokens: int | None = None) -> None:
         if usd is None and tokens is None:
@@ -66,6 +68,7 @@ class Budget:
         self.spent_usd: float = 0.0
         self.spent_tokens: int = 0
         self._held_usd, self._held_tokens = 0.0, 0
+        self._counted: set[int] = set()  # the recorded steps whose calls have counted
         self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
@@ -104,12 +107,24 @@ class Budget:
                 model=model, limit=limit, spent=spent, needed=needed, unit=unit,
             )  # fmt: skip
 
-    def _settle(self, held: Usage, held_usd: float | None, used: Usage, usd: float | None) -> None:
+    def _settle(self, held: Usage, held_usd: float | None, charge: "Charge", step: int | None) -> None:
         with self._lock:
+            if step is not None:
+                self._counted.add(step)
             self._held_tokens -= held.total_tokens
             self._held_usd -= held_usd or 0.0
-            self.spent_tokens += used.total_tokens
-            self.spent_usd += usd or 0.0
+            self._add(charge.used, charge.usd)
+
+    def _count(self, step: int, used: Usage, usd: float | None) -> None:
+        """Count a call that was made before, unless it has been counted."""
+        with self._lock:
+            if step not in self._counted:
+                self._counted.add(step)
+                self._add(used, usd)
+
+    def _add(self, used: Usage, usd: float | None) -> None:
+        self.spent_tokens += used.total_tokens
+        self.spent_usd += usd or 0.0
 
     def __repr__(self) -> str:
         limits = [f"{self.spent_usd:g} of {self.usd:g} USD"] if self.usd is not None else []
@@ -149,7 +164,27 @@ def charged(model: str, request: Request, cost: Cost) -> Generator[Charge]:
         yield charge
     finally:
         for budget in holding:
-            budget._settle(least, usd, charge.used, charge.usd)
+            budget._settle(least, usd, charge, _step())
+
+
+def replayed(used: Usage, usd: float | None, around: Iterable[object]) -> None:
+    """Count a call that was made before the process ended, in every budget around it and in its middleware."""
+    frame = current()
+    assert frame.run is not None
+    for budget in (*_budgets.get(), *around):
+        if isinstance(budget, Budget):
+            budget._count(hash((frame.run.run_id, frame.path)), used, usd)
+
+
+def _step() -> int | None:
+    """Return by what the recorded step is known that this call is made in; None outside of a durable run."""
+    frame = current()
+    run = frame.run
+    if run is None or not run.durable:
+        return None
+    while frame.parent.run is run:
+        frame = frame.parent
+    return hash((run.run_id, frame.path))
 
 
 @contextmanager

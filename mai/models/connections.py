@@ -14,7 +14,7 @@ from mai.core.threads import offload
 from mai.middleware import Redactor
 
 from .provider import Client
-from .vendors import key_of, split, url_of
+from .vendors import key_of, split, unsent, url_of
 
 Connect = Callable[[str, str, str | None, str | None], Client]
 _SHORTEST_KEY = 8  # characters; what is shorter is a word such as "none", and no secret
@@ -35,15 +35,15 @@ class Connections:
         self._connect = connect
         self._loops: WeakKeyDictionary[asyncio.AbstractEventLoop, _Here] = WeakKeyDictionary()
 
-    async def client(self, model: str, url: str | None, key: SecretStr | None) -> tuple[Any, Redactor]:
-        """Return the client to ask *model* with, and what knows the key that it uses.
+    async def client(self, model: str, url: str | None, key: SecretStr | None) -> tuple[Any, Redactor, str]:
+        """Return the client to ask *model* with, what knows the key that it uses, and what to add if that is refused.
 
         Raises:
             AuthError: If there is no key.
             ConfigError: If the extra is not installed, or the vendor cannot be reached so.
         """
         vendor, name = split(model, url)
-        secret = key_of(vendor, key, model)
+        secret = key_of(vendor, key, model, url)
         facts = vendor.kind, name, secret, url_of(vendor, url)
         here = self._loops.setdefault(asyncio.get_running_loop(), _Here())
         if facts not in here.clients:
@@ -54,7 +54,8 @@ class Connections:
         client = here.clients[facts]
         # A vendor that is not known here has read a variable of its own.
         used: Any = secret or getattr(getattr(client.provider, "client", None), "api_key", None)
-        return client.asked, Redactor(*([used] if isinstance(used, str) and len(used) >= _SHORTEST_KEY else []))
+        redactor = Redactor(*([used] if isinstance(used, str) and len(used) >= _SHORTEST_KEY else []))
+        return client.asked, redactor, unsent(vendor, key, url)
 
     async def aclose(self) -> None:
         """Close the clients of this event loop."""

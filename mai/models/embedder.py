@@ -10,7 +10,7 @@ from mai.core.trace import noted
 from mai.layers import Module
 from mai.values import names
 
-from .budget import charged, check_online
+from .budget import charged, check_online, replayed
 from .connections import Connections
 from .messages import Message, _Said
 from .model import server_of
@@ -42,7 +42,7 @@ class Embedder(Module[list[str], Embeddings]):
     Attributes:
         model: ``"vendor:name"``, as of a `Model`; with a *url* the name alone will do.
         url: Where the vendor is; None: where it always is.
-        key: The key; None: the vendor's variable, which is read when a call is made.
+        key: The key; None: the vendor's variable, which is read when a call is made, as of a `Model`.
         prices: What it costs; None: what the list of ``genai-prices`` says, and nothing with a *url*.
 
     Raises:
@@ -106,10 +106,14 @@ class Embedder(Module[list[str], Embeddings]):
         noted(current(), {key: value for key, value in facts.items() if value is not None})
         return found.model_copy(update={"cost_usd": usd})
 
+    def _mai_replayed(self, found: Embeddings) -> None:
+        """Let what the call cost before the process ended count."""
+        replayed(found.usage, found.cost_usd, self._mai_settings.middleware)
+
     async def _embed(self, texts: list[str]) -> Embeddings:
         check_online(self.model)
-        client, redactor = await self._connections.client(self.model, self.url, self.key)
-        vectors, usage, answered = await embed(client, texts, self.model, redactor)
+        client, redactor, hint = await self._connections.client(self.model, self.url, self.key)
+        vectors, usage, answered = await embed(client, texts, self.model, redactor, hint)
         return Embeddings(vectors=vectors, usage=usage, model=answered)
 
     async def aclose(self) -> None:

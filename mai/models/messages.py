@@ -85,8 +85,8 @@ class ToolCall(_Said, frozen=True):
     details: dict[str, JsonValue] | None = Field(default=None, repr=False)
 
     @classmethod
-    def of(cls, name: str, *, id: str = "", **arguments: JsonValue) -> "ToolCall":  # noqa: A002 (as the field)
-        """Return a call with its arguments written as JSON; its id is the name unless given."""
+    def of(cls, name: str, /, *, id: str = "", **arguments: JsonValue) -> "ToolCall":  # noqa: A002 (as the field)
+        """Return a call of the tool *name* with its arguments written as JSON; its id is the name unless given."""
         return cls(id=id or name, name=name, arguments=json.dumps(arguments))
 
 

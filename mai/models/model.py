@@ -15,7 +15,7 @@ from mai.layers import Module
 from mai.layers.checks import sort_params
 from mai.values import names
 
-from .budget import charged, check_online
+from .budget import charged, check_online, replayed
 from .connections import Connections
 from .messages import Message
 from .prices import ModelInfo, Prices, listed_cost, listed_info
@@ -44,8 +44,9 @@ class Model(Module[Prompt, Reply]):
     Attributes:
         model: ``"vendor:name"``; with a *url* the name alone will do.
         url: Where the vendor is; None: where it always is.
-        key: The key; None: the vendor's variable (``OPENAI_API_KEY``, ...), which is read when a call is made. It is in
-            no repr, plan, trace or message.
+        key: The key; None: the vendor's variable (``OPENAI_API_KEY``, ...), which is read when a call is made, and is
+            sent to no *url* but the vendor's own and that of its variable (``OPENAI_BASE_URL``, ...). It is in no repr,
+            plan, trace or message.
         temperature: How much chance there is in the answer, from 0; None: as the vendor does.
         top_p: The share of likely words to choose from, above 0, at most 1; None: as the vendor does.
         max_tokens: Longest answer [tokens]; None: as the vendor does.
@@ -154,6 +155,10 @@ class Model(Module[Prompt, Reply]):
         noted(current(), _facts_of(reply))
         return reply
 
+    def _mai_replayed(self, reply: Reply) -> None:
+        """Let what the call cost before the process ended count."""
+        replayed(reply.usage, reply.cost_usd, self._mai_settings.middleware)
+
     async def answer(self, request: Request, say: Say | None) -> Reply:
         """Return the reply to *request*: what a subclass writes instead that answers in another way.
 
@@ -165,8 +170,8 @@ class Model(Module[Prompt, Reply]):
             ModelError: If the vendor gives none; NoRequests: inside `no_requests`.
         """
         check_online(self.model)
-        client, redactor = await self._connections.client(self.model, self.url, self.key)
-        return await ask_vendor(client, request, self.model, redactor, say)
+        client, redactor, hint = await self._connections.client(self.model, self.url, self.key)
+        return await ask_vendor(client, request, self.model, redactor, say, hint)
 
     def request(self, prompt: Prompt) -> Request:
         """Return exactly what will be sent for *prompt*: its messages, with the settings of this model.

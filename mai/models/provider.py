@@ -20,6 +20,7 @@ from .translate import incoming, outgoing, parameters, settings
 _STRICT = {"openai_chat_streaming_requires_finish_reason": True}  # a stream that broke off is no short answer
 _SHORTEST = 4  # characters of what can be redacted
 Say = Callable[[str], Awaitable[None]]
+_NO_KEY = "api-key-not-set"  # else the SDK would look for one, and send it to whatever url
 _EXTRA = "mai.models needs the extra 'llm': pip install 'mai-kernel[llm]'"
 _ERRORS: tuple[tuple[str, type[errors.ModelError]], ...] = (  # the first that fits, by the name in pydantic_ai
     ("ModelContextWindowExceededError", errors.ContextTooLong),
@@ -63,12 +64,38 @@ def connect(kind: str, name: str, key: str | None, url: str | None) -> Client:
 def connect_embedder(kind: str, name: str, key: str | None, url: str | None) -> Client:
     """Return a model for embeddings, with connections of its own; errors as of `connect`."""
     kind = "openai" if kind == "openai-chat" else kind
-    return _connected("Embedder", "pydantic_ai.embeddings", "infer_embedding_model", (kind, name, key, url))
+    made = _connected("Embedder", "pydantic_ai.embeddings", "infer_embedding_model", (kind, name, key, url))
+    of_openai: Any = getattr(getattr(made.provider, "client", None), "embeddings", None)
+    if of_openai is not None:  # pydantic-ai takes the vectors as they come; they say themselves whose they are
+        create = of_openai.create
+
+        async def created(**asked: Any) -> Any:
+            answer = await create(**asked)
+            answer.data = in_order(f"{kind}:{name}", answer.data)
+            return answer
+
+        of_openai.create = created
+    return made
+
+
+def in_order(label: str, found: list[Any]) -> list[Any]:
+    """Return the vectors of an answer in the order of their texts; where none has a number, as they are.
+
+    Raises:
+        InvalidReply: If their numbers are not one for each text.
+    """
+    numbers = [getattr(one, "index", None) for one in found]
+    if len(set(numbers)) == 1:  # all of them None, or 0: the vendor does not count
+        return found
+    if any(not isinstance(number, int) for number in numbers) or set(numbers) != set(range(len(found))):
+        raise errors.InvalidReply(f"{label}: vectors came for the texts {numbers}", model=label)
+    return sorted(found, key=lambda one: one.index)
 
 
 def _connected(owner: str, room: str, function: str, facts: tuple[str, str, str | None, str | None]) -> Client:
     kind, name, key, url = facts
-    given = {option: value for option, value in {"api_key": key, "base_url": url}.items() if value is not None}
+    sent = _NO_KEY if key is None and url is not None else key
+    given = {option: value for option, value in {"api_key": sent, "base_url": url}.items() if value is not None}
     try:
         from pydantic_ai.providers import infer_provider_class  # noqa: PLC0415 (an extra, and slow to import)
 
@@ -92,11 +119,14 @@ def _profile(provider: Any, name: str) -> dict[str, Any]:
     return {**(provider.model_profile(name) or {}), **_STRICT}
 
 
-async def ask_vendor(client: Any, request: Request, label: str, redactor: Redactor, say: Say | None) -> Reply:
+async def ask_vendor(
+    client: Any, request: Request, label: str, redactor: Redactor, say: Say | None, hint: str = ""
+) -> Reply:
     """Send *request* and return the reply; with *say*, read it as a stream and hand on its text as it comes.
 
     Raises:
         ModelError: If it fails; no secret that *redactor* knows is in it, and nothing of the vendor's error but facts.
+            If it wants a key, *hint* is added.
     """
     from pydantic_ai import direct  # noqa: PLC0415 (an extra)
 
@@ -115,12 +145,12 @@ async def ask_vendor(client: Any, request: Request, label: str, redactor: Redact
                 response = stream.get()
         return incoming(response, redactor)
     except Exception as error:  # noqa: BLE001 (each becomes a ModelError; raised below, so that it drags no secret along)
-        failure = failure_of(error, label, redactor)
+        failure = failure_of(error, label, redactor, hint)
     raise failure
 
 
 async def embed(
-    client: Any, texts: list[str], label: str, redactor: Redactor
+    client: Any, texts: list[str], label: str, redactor: Redactor, hint: str = ""
 ) -> tuple[tuple[tuple[float, ...], ...], Usage, str]:
     """Return the vectors of *texts*, the tokens used, and the model that answered; errors as of `ask_vendor`."""
     try:
@@ -130,7 +160,7 @@ async def embed(
             raise errors.InvalidReply(f"{label}: {len(vectors)} vectors came for {len(texts)} texts", model=label)
         return vectors, Usage(input_tokens=found.usage.input_tokens), redactor.text(found.model_name)
     except Exception as error:  # noqa: BLE001 (as in `ask_vendor`)
-        failure = failure_of(error, label, redactor)
+        failure = failure_of(error, label, redactor, hint)
     raise failure
 
 
@@ -147,7 +177,7 @@ async def _tell(stream: Any, redactor: Redactor, say: Say) -> None:
         await say(text)
 
 
-def failure_of(error: Exception, label: str, redactor: Redactor) -> Exception:
+def failure_of(error: Exception, label: str, redactor: Redactor, hint: str = "") -> Exception:
     """Return what *error* means, with its facts and without its chain, in which secrets may be."""
     if isinstance(error, MaiError):
         return error
@@ -160,7 +190,7 @@ def failure_of(error: Exception, label: str, redactor: Redactor) -> Exception:
     if kind is errors.BadRequest and any(hint in text.lower() for hint in _TOO_LONG):
         kind = errors.ContextTooLong
     return _BY_STATUS.get(status, kind)(
-        f"{label}: {text[:500]}",
+        f"{label}: {text[:500]}{hint if kind is errors.AuthError else ''}",
         model=label,
         status=status,
         code=redactor.text(str(code or "")),
@@ -183,4 +213,7 @@ def _reason(error: Exception) -> str:
         if type(found) is str:
             status = getattr(error, "status_code", None)
             return f"{found} (HTTP {status})" if status else found
-    return str(error)
+    root: BaseException = error
+    while type(error).__name__ == "ModelConnectionError" and (deeper := root.__cause__ or root.__context__) is not None:
+        root = deeper  # "Connection error." alone helps nobody
+    return str(error) if root is error else f"{str(error).rstrip('.')}: {type(root).__name__}: {root}"

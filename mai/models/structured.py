@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .model import Model
 
 T = TypeVar("T")
-_FENCED = re.compile(r"\s*```[a-z]*\s*\n(.*?)\n?\s*```\s*", re.DOTALL)
+_FENCED = re.compile(r"```[a-z]*\s*\n(.*?)\n?\s*```", re.DOTALL)
 _VALUE = "value"  # the one field of the object that a type is wrapped in that is none
 ATTEMPTS = "mai.output.attempts"
 
@@ -59,8 +59,7 @@ class Output:
         Raises:
             ValidationError: If it does not fit.
         """
-        fenced = _FENCED.fullmatch(text)
-        plain = text if fenced is None else fenced[1]
+        plain = json_in(text)
         if not self.wrapped:
             return self.adapter.validate_json(plain)
         try:
@@ -74,6 +73,18 @@ _WRAPPED: TypeAdapter[dict[str, Any]] = TypeAdapter(dict[str, Any])
 _ANY: TypeAdapter[Any] = TypeAdapter(Any)
 
 
+def json_in(text: str) -> str:
+    """Return the JSON in *text*: models that nobody holds to a schema put it between fences, and words around it."""
+    fenced = _FENCED.search(text)
+    for found in (text, fenced[1] if fenced else "", text[text.find("{") : text.rfind("}") + 1]):
+        try:
+            _ANY.validate_json(found)
+        except ValidationError:
+            continue
+        return found
+    return text
+
+
 def problem_of(error: ValidationError, reply: Reply) -> str:
     """Return what is wrong with an answer, as the model is told of it."""
     listed = error.errors(include_url=False, include_context=False, include_input=False)[:5]
@@ -84,13 +95,15 @@ def problem_of(error: ValidationError, reply: Reply) -> str:
 class Returning(Module[Prompt, T], Generic[T]):
     """A model that answers with a value of a type; ``model.returning(...)`` makes it.
 
-    Each time that the model is asked is a call of its own in the trace.
+    Each time that the model is asked is a call of its own in the trace, and a recorded step in a durable run.
 
     Raises:
         Refused: In a call, if the model declines to answer.
         ContentFiltered: In a call, if the vendor withholds the answer.
         InvalidOutput: In a call, if the last answer does not fit either; it has the text.
     """
+
+    _mai_flow = True
 
     def __init__(self, model: "Model", type: Any, *, attempts: int = 3) -> None:  # noqa: A002 (as in `returning`)
         self.model: Model = model

@@ -2,15 +2,12 @@
 
 import copy
 import inspect
-import json
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextvars import ContextVar
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Generic, Literal, ParamSpec, Protocol, TypedDict, TypeVar, Unpack, cast, overload
 
-from pydantic import ConfigDict, TypeAdapter
 from pydantic.errors import PydanticInvalidForJsonSchema, PydanticUserError
 
 from mai.core.engine import current_run
@@ -28,6 +25,7 @@ from mai.values.signature import Signature
 
 from .describe import described
 from .errors import ApprovalRefused, ArgumentsRefused
+from .written import Unreadable, as_text, call_id_of, parsed_arguments, told
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
@@ -38,10 +36,6 @@ Approve = bool | Callable[[Mapping[str, Any]], bool | Awaitable[bool]]
 OnError = Literal["return", "raise"]
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _SHOWN = 2000  # characters of one argument that a person is shown
-_JSON: TypeAdapter[Any] = TypeAdapter(
-    Any, config=ConfigDict(ser_json_inf_nan="constants", ser_json_bytes="base64", defer_build=True)
-)
-_call_id: ContextVar[str] = ContextVar("mai.tool.call_id", default="")
 
 
 class _Has(Protocol[Y_co]):
@@ -218,7 +212,7 @@ class Tool(Module[Any, Any], Generic[P, R]):
 
     async def forward(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Ask for approval where it is needed, then call the module."""
-        if call_id := _call_id.get():
+        if call_id := call_id_of.get():
             noted(current(), {names.TOOL_CALL_ID: call_id})
         if self.approve is not False:
             await self._approved(args, kwargs)
@@ -257,9 +251,9 @@ class Tool(Module[Any, Any], Generic[P, R]):
             AskError: If approval is needed and there is nobody to ask, whatever ``on_error`` says.
             Exception: Whatever goes wrong, if ``on_error`` is ``"raise"``.
         """
-        token, this, value = _call_id.set(call_id), cast("Any", self), cast("Any", None)  # of whatever type it gives
+        token, this, value = call_id_of.set(call_id), cast("Any", self), cast("Any", None)  # of whatever type it gives
         try:
-            args, kwargs = self._sorted(arguments)
+            args, kwargs = self._sorted(await self._parsed(arguments))
             value = await this(*args, **kwargs)
         except AskError:
             raise
@@ -268,12 +262,18 @@ class Tool(Module[Any, Any], Generic[P, R]):
                 raise
             return ToolResult(self.name, None, self._cut(f"error: {told(error)}"), error)
         finally:
-            _call_id.reset(token)
+            call_id_of.reset(token)
         return ToolResult(self.name, value, self._cut(as_text(value)))
 
-    def _sorted(self, arguments: Mapping[str, object] | str) -> tuple[list[Any], dict[str, Any]]:
-        """Return *arguments* by position, as far as they can be given only so, and the others by name."""
-        left = parsed_arguments(self.name, arguments)
+    async def _parsed(self, arguments: Mapping[str, object] | str) -> dict[str, Any]:
+        """Return *arguments* by name; if they are none, the trace has a call that failed."""
+        try:
+            return parsed_arguments(self.name, arguments)
+        except ArgumentsRefused:
+            return await Unreadable(self.name, self._mai_facts)(arguments)
+
+    def _sorted(self, left: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+        """Return the arguments by position, as far as they can be given only so, and the others by name."""
         places = list[Any]()
         params = list(signature_of(self).params.values())
         rest = next((p for p in params if p.kind is p.VAR_POSITIONAL and left.get(p.name)), None)
@@ -323,42 +323,6 @@ def as_tools(*things: Any) -> tuple[Tool[..., Any], ...]:
         if sum(other.name == tool.name for other in found) > 1:
             raise ConfigError(f"two tools are called {tool.name!r}; give one of them another name with name=")
     return tuple(found)
-
-
-def parsed_arguments(tool: str, arguments: Any) -> dict[str, Any]:
-    """Return what a model wrote as the arguments of *tool* as a dict of its own.
-
-    Raises:
-        ArgumentsRefused: If it is no JSON object.
-    """
-    given = arguments
-    if isinstance(given, str):
-        try:
-            given = json.loads(given or "{}")  # models write nothing at all for no arguments
-        except (ValueError, RecursionError) as error:
-            raise ArgumentsRefused(f"the arguments of {tool} are no JSON: {error}", tool=tool) from error
-    if not isinstance(given, Mapping):
-        raise ArgumentsRefused(f"the arguments of {tool} must be a JSON object, not {given!r:.60}", tool=tool)
-    return {str(key): value for key, value in cast("Mapping[object, Any]", given).items()}  # of JSON nothing is known
-
-
-def as_text(value: object) -> str:
-    """Return *value* as a model is told of it: a str as it is, anything else as JSON."""
-    if isinstance(value, str):
-        return value
-    try:
-        return _JSON.dump_json(value, fallback=str).decode()
-    except ValueError:  # it contains itself, or text that is no Unicode
-        return repr(value)
-
-
-def told(error: Exception) -> str:
-    """Return what a model is told of *error*."""
-    if isinstance(error, ExceptionGroup):
-        inner = "; ".join(told(one) for one in cast("ExceptionGroup[Exception]", error).exceptions)  # not known which
-        return f"{error.message}: {inner}"
-    text = str(error)
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def _valid_name(name: Any) -> str:

@@ -9,7 +9,9 @@ from pydantic import PydanticInvalidForJsonSchema
 from ..errors import PayloadError
 from .casts import caster, show
 
-Outcome = Literal["running", "ok", "error", "timeout", "cancelled", "abandoned", "skipped", "replayed", "cached"]
+Outcome = Literal[
+    "running", "ok", "error", "timeout", "cancelled", "abandoned", "skipped", "suspended", "replayed", "cached"
+]
 
 
 @dataclass(frozen=True, slots=True)

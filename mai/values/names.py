@@ -8,6 +8,9 @@ Source:
 # calls
 STEP_ID = "mai.step.id"
 RUN_ID = "mai.run.id"
+RUN_SEGMENT = "mai.run.segment"
+REPLAYED = "mai.replayed"
+REPLAY_STEPS = "mai.replay.steps"
 OUTCOME = "mai.outcome"
 INPUT_SIZE = "mai.input.size"
 OUTPUT_SIZE = "mai.output.size"

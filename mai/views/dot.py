@@ -8,7 +8,7 @@ __all__ = ["dot"]
 
 _COLOURS = {
     "error": "#ffe3e3", "timeout": "#fff3bf", "cancelled": "#f1f3f5", "skipped": "#ffffff", "running": "#e7f5ff",
-    "ok": "#ebfbee", "abandoned": "#f1f3f5", "replayed": "#e3fafc", "cached": "#e3fafc",
+    "ok": "#ebfbee", "abandoned": "#f1f3f5", "suspended": "#e7f5ff", "replayed": "#e3fafc", "cached": "#e3fafc",
 }  # fmt: skip
 _SHAPES = {
     "cast": "hexagon",

@@ -11,7 +11,7 @@ _STYLES = {
     "cancelled": "fill:#f1f3f5,stroke:#868e96", "skipped": "fill:#ffffff,stroke:#ced4da,stroke-dasharray:4",
     "running": "fill:#e7f5ff,stroke:#1971c2", "ok": "fill:#ebfbee,stroke:#2f9e44",
     "abandoned": "fill:#f1f3f5,stroke:#868e96", "replayed": "fill:#e3fafc,stroke:#0c8599",
-    "cached": "fill:#e3fafc,stroke:#0c8599",
+    "cached": "fill:#e3fafc,stroke:#0c8599", "suspended": "fill:#e7f5ff,stroke:#1971c2",
 }  # fmt: skip
 _SHAPES = {"cast": "{{{{{}}}}}", "part": "[/{}/]", "pack": "[/{}/]", "conditional": "{{{}}}", "switch": "{{{}}}"}
 

@@ -9,13 +9,13 @@ __all__ = ["COLOURS", "GLYPHS", "glyph", "name_of"]
 
 GLYPHS: Mapping[str, str] = {
     "running": "•", "ok": "✓", "error": "✗", "timeout": "◷", "cancelled": "⊘", "abandoned": "◌", "skipped": "-",
-    "replayed": "↻", "cached": "◆",
+    "suspended": "‖", "replayed": "↻", "cached": "◆",
 }  # fmt: skip
 
 # Of a terminal, as rich calls them.
 COLOURS: Mapping[str, str] = {
     "running": "blue", "ok": "green", "error": "red", "timeout": "yellow", "cancelled": "magenta",
-    "abandoned": "magenta", "skipped": "bright_black", "replayed": "cyan", "cached": "cyan",
+    "abandoned": "magenta", "skipped": "bright_black", "suspended": "blue", "replayed": "cyan", "cached": "cyan",
 }  # fmt: skip
 
 

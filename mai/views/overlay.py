@@ -9,7 +9,7 @@ from mai.views.text import seconds_text
 
 __all__ = ["Mark", "Overlay"]
 
-_WORST = ("error", "timeout", "cancelled", "abandoned", "running", "ok", "cached", "replayed", "skipped")
+_WORST = ("error", "timeout", "cancelled", "abandoned", "running", "suspended", "ok", "cached", "replayed", "skipped")
 
 
 class Mark(NamedTuple):

@@ -17,6 +17,7 @@ from mai import (
     Module,
     Payload,
     Retry,
+    WiringError,
     answers,
     capture,
     module,
@@ -253,6 +254,19 @@ async def test_a_conversation_goes_on_with_the_messages_of_its_answer() -> None:
     assert crossed == second
 
 
+@pytest.mark.parametrize("instructions", ["", "Be kind.", lambda: ""])
+async def test_a_system_message_of_the_history_stays_in_the_conversation(instructions: Any) -> None:
+    history = (Message.system("Ann is a vet."), Message.user("Hello."), Message.assistant("Hello!"))
+    model = ScriptedModel("one", ToolCall.of("add", a=1, b=2))
+    agent = Agent(model, [add], instructions=instructions, max_turns=1)
+    talk = await agent.talk("Who is Ann?", history=history)
+    assert talk.messages == (*history, Message.user("Who is Ann?"), Message.assistant("one"))
+    with pytest.raises(TurnsExhausted) as caught:
+        await agent("And?", history=talk.messages)
+    assert caught.value.messages[: len(talk.messages)] == talk.messages
+    assert [message.text for message in model.requests[1].messages].count("Ann is a vet.") == 1
+
+
 async def test_what_a_talk_cost_is_not_known_where_one_turn_has_no_price() -> None:
     class Unpriced(ScriptedModel):
         def cost(self, usage: Usage) -> float | None:
@@ -288,6 +302,23 @@ def test_a_copy_may_have_other_settings() -> None:
     assert (agent.settings.name, other.settings.name) == ("first", "second")
     assert (len(agent.tools), len(other.tools)) == (1, 0)
     assert other.messages("x")[0] == Message.system("Else.")
+
+
+def test_a_copy_may_have_other_tools_of_any_kind() -> None:
+    async def double(n: int) -> int:
+        """Double a number."""
+        return 2 * n
+
+    sub = Agent(ScriptedModel("x"), name="expert", description="Knows it.")
+    agent = Agent(ScriptedModel(ToolCall.of("double", n=2), "4")).with_(tools=[double, sub, Tool(add, name="plus")])
+    assert [tool.name for tool in agent.tools] == ["double", "expert", "plus"]
+    assert [tool.name for tool in agent.with_(tools=(double,)).request("go").tools] == ["double"]
+    assert [tool.name for tool in agent.with_(tools=double).tools] == ["double"]
+    assert agent.run("go") == "4"
+    with pytest.raises(ConfigError, match="two tools are called 'double'"):
+        agent.with_(tools=[double, double])
+    with pytest.raises(WiringError):
+        agent.with_(tools=[3])
 
 
 def test_what_cannot_be_used_is_refused_when_it_is_made() -> None:

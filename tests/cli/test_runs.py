@@ -174,3 +174,13 @@ def test_the_state_of_a_run_in_words() -> None:
     shown = [*lines(run, [long], [Signal(1, "go", "i", b"1", 5.0, "p")], 100.0)]
     assert shown[-2] == "  p  [1] step  -> " + "x" * 59 + "…"
     assert shown[-1] == "  signal go 1  1970-01-01 00:00:05Z, taken at p"
+
+
+def test_a_run_that_was_traced_tells_the_ids_of_its_traces() -> None:
+    from mai.cli.history import lines
+
+    run = RunInfo("r", "t", "", "", b"", status="ok")
+    carrier = {"traceparent": f"00-{'ab' * 16}-{'cd' * 8}-01"}
+    mark = Record("!segment/r/2", "flow", 2, output=json.dumps(carrier).encode())
+    shown = [*lines(run, [Record("p", "step", 1), mark], [], 100.0)]
+    assert shown[-2:] == ["  p  [1] step", f"  trace {'ab' * 16} of segment 2"]

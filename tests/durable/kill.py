@@ -7,7 +7,7 @@ begins, and each worker which records it knows to be safe. So it can be seen tha
 
 - each run ends as one that nobody disturbs: the same value or error, the same steps;
 - no record is lost that was acknowledged, and none is there twice;
-- no body runs again but those that were under way in a worker that was killed.
+- no body runs again but those that were under way in a worker that was killed, or so slow that its lease was over.
 """
 
 import argparse
@@ -20,6 +20,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -28,152 +29,16 @@ from typing import Any
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-import mai
-from mai import BlockingDelay, Context, Graph, Loop, Map, Module, NonBlockingDelay, Parallel, Retry, Sequential, module
 from mai.durable import DurableEngine, MemoryJournal, Record, SQLiteJournal
 from mai.errors import Fenced
+from tests.durable.shapes import LOG, SENT, answer, named, said, shapes, write_down
 
-LOG = "KILL_LOG"  # the environment variable that names the file in which workers say what they do
-TTL = 0.5  # seconds
+TTL = 1.0  # seconds
 HEAD_START = 1.0  # seconds after which the first run begins
 SPREAD = 0.1  # seconds on average between the beginnings of two runs
 PATIENCE = 120.0  # seconds that the runs of a round may take
 PACE = 0.25  # seconds at most between two kills
-SENT = {"waits": "go", "asks": "asks/ask"}  # the signal that the runs of a shape need
-
-
-def said(what: str, run_id: str, path: str, detail: object = "") -> None:
-    """Write a line down, whole or not at all."""
-    file = os.open(os.environ[LOG], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    os.write(file, (json.dumps([what, os.getpid(), run_id, path, detail]) + "\n").encode())
-    os.close(file)
-
-
-def begins() -> None:
-    """Write down that the body of a step begins."""
-    if LOG in os.environ:
-        context = Context.get()
-        said("begins", context.run_id or "", context.step_id, context.retry_count)
-
-
-# ---------------------------------------------------------------- what is run
-
-
-@module
-async def split(n: int) -> list[int]:
-    begins()
-    return list(range(n, n + 4))
-
-
-@module
-async def square(n: int) -> int:
-    begins()
-    await asyncio.sleep(0.02)
-    return n * n
-
-
-@module
-def slow(n: int) -> int:
-    begins()
-    time.sleep(0.03)
-    return n + 1
-
-
-@module
-async def total(numbers: list[int]) -> int:
-    begins()
-    return sum(numbers)
-
-
-@module
-async def halve(n: int) -> int:
-    begins()
-    await asyncio.sleep(0.005)
-    return n // 2
-
-
-@module
-async def plus(n: int) -> int:
-    begins()
-    await asyncio.sleep(0.01)
-    return n + 1
-
-
-@module
-async def most(numbers: tuple[int, int]) -> int:
-    begins()
-    return max(numbers)
-
-
-@module
-async def more(left: int, right: int) -> int:
-    begins()
-    return left + right
-
-
-@module
-async def gathered(numbers: tuple[int, int, int]) -> int:
-    begins()
-    return sum(numbers)
-
-
-@module(retry=Retry(3, base=0.001))
-async def shaky(n: int) -> int:
-    begins()
-    await asyncio.sleep(0.01)
-    if Context.get().retry_count == 0:
-        raise ConnectionError("the first attempt fails")
-    return n
-
-
-@module
-async def refuse(n: int) -> int:
-    begins()
-    raise LookupError(f"nothing for {n}")
-
-
-@module
-async def take_back(n: int) -> None:
-    begins()
-    await asyncio.sleep(0.01)
-
-
-@module(flow=True)
-async def waits(n: int) -> int:
-    before = await plus(n)
-    return await slow(before + await mai.wait_for("go", int))
-
-
-@module(flow=True)
-async def asks(n: int) -> int:
-    before = await slow(n)
-    return await plus(before) if await mai.ask(f"Go on with {before}?", bool) else 0
-
-
-def diamonds() -> Module[Any, Any]:
-    g = Graph("graph")
-    n = g.input("n", int)
-    left, right = g.add(plus, n), g.add(slow, n)
-    return g.output((g.add(more, left, g.add(square, right)), left))
-
-
-def shapes() -> list[Module[Any, Any]]:
-    """Return what is run: the modules by whose names workers know them."""
-    halved = Loop(halve, until=lambda n: n < 10, max_iters=30)
-    both = Parallel(halved >> BlockingDelay(0.05), slow) >> most
-    nested = Loop(Parallel(plus, Parallel(slow, plus >> square) >> most) >> most, max_iters=3)
-    parked = Parallel(NonBlockingDelay(0.2) >> plus, slow, NonBlockingDelay(0.1) >> slow, limit=1)
-    undone = plus.with_(undo=take_back) >> Parallel(slow.with_(undo=take_back), plus.with_(undo=take_back)) >> most
-    return [
-        Sequential(split, Map(square, concurrency=2), total, both).with_(name="row"),
-        nested.with_(name="nested"),
-        diamonds(),
-        (parked >> gathered).with_(name="delays"),
-        (undone >> shaky >> refuse).with_(name="fails"),
-        (Parallel(refuse >> plus, slow) >> most).with_(name="recovers", fallback=plus >> shaky),
-        waits,
-        asks,
-    ]
+Key = tuple[str, str]  # a run and a path in it
 
 
 # ---------------------------------------------------------------- workers
@@ -218,9 +83,8 @@ class Nursery:
     """A process that makes workers, and those of them that live."""
 
     def __init__(self, process: asyncio.subprocess.Process, db: str, log: str) -> None:
-        self.process, self.line = process, json.dumps([db, log]).encode() + b"\n"
+        self.process, self.log, self.line = process, log, json.dumps([db, log]).encode() + b"\n"
         self.living: list[int] = []
-        self.killed: list[int] = []
 
     @classmethod
     async def open(cls, db: str, log: str) -> "Nursery":
@@ -242,7 +106,7 @@ class Nursery:
         """Kill a worker; one that has ended by itself is an error."""
         pid = self.living.pop(which)
         os.kill(pid, signal.SIGKILL)
-        self.killed.append(pid)
+        write_down(self.log, "killed", pid)
 
     async def close(self) -> None:
         """Kill all that live, and the process itself."""
@@ -266,8 +130,8 @@ class Facts:
     runs: int = 0
     records: int = 0
     bodies: int = 0  # that began, attempts counted
-    again: int = 0  # bodies that began again because their worker was killed
-    fenced: int = 0  # records of workers that had lost their lease, which were refused
+    again: int = 0  # bodies that began again
+    late: int = 0  # bodies of workers that were slower than their lease; their records were refused
     resumed: int = 0  # runs that needed attention: taken up ten times without getting further
 
     def add(self, other: "Facts") -> None:
@@ -300,14 +164,6 @@ async def straight(m: Any, n: int) -> Straight:
         return Straight(outcome, steps(await engine.history("r")))
 
 
-def named(m: Module[Any, Any]) -> str:
-    return m.plan().name
-
-
-def answer(shape: str) -> object:
-    return 7 if shape == "waits" else True
-
-
 def steps(history: Any) -> list[str]:
     """Return the paths of steps, but of branches that may be cut off by a failure beside them."""
     paths = [record.path for record in history if record.kind in ("step", "undo")]
@@ -338,7 +194,7 @@ class Round:
                 await nursery.close()
                 sending.cancel()
             await self.verify(journal, wanted)
-            self.read(nursery.killed, {run_id: await journal.history(run_id) for run_id in self.runs})
+            self.read({run_id: await journal.history(run_id) for run_id in self.runs})
         return self.facts
 
     async def prepare(self) -> None:
@@ -397,35 +253,35 @@ class Round:
                 assert steps(history) == wanted[run_id].steps, f"{run_id} has other steps: {steps(history)}"
                 self.facts.records += len(history)
 
-    def read(self, killed: list[int], histories: dict[str, Any]) -> None:
-        """Read what the workers wrote down, and see that none is lost and only what was under way was done again."""
+    def read(self, histories: dict[str, Any]) -> None:
+        """Read what was written down, and see that none is lost and only what was under way was done again."""
         lines = [json.loads(line) for line in Path(self.log).read_text(encoding="utf-8").splitlines()]
         kept = {(run_id, record.path) for run_id, history in histories.items() for record in history}
-        safe, begun = set[tuple[str, str]](), dict[tuple[str, str], list[int]]()
-        under_way = dict[int, set[tuple[str, str]]]()
-        for what, pid, run_id, path, detail in lines:
-            key = run_id, path
+        late = {(pid, (run_id, path)) for what, pid, run_id, path, _ in lines if what == "fenced"}
+        safe, killed, begun = set[Key](), set[int](), dict[Key, int]()
+        under_way = defaultdict[int, set[Key]](set)
+        for what, pid, run_id, path, attempt in lines:
+            key, before = (run_id, path), begun.get((run_id, path))
             if what == "safe":
                 safe.add(key)
-                under_way.get(pid, set[tuple[str, str]]()).discard(key)
-            elif what == "fenced":
-                self.facts.fenced += 1
-            else:
+                under_way[pid].discard(key)
+            elif what == "killed":
+                killed.add(pid)
+                self.facts.in_bodies += bool(under_way[pid])
+            elif what == "begins":
                 self.facts.bodies += 1
-                before = begun.setdefault(key, [])
-                if key in safe or (detail == 0 and before and (pid in before or before[-1] not in killed)):
-                    story = "\n".join(map(str, [line for line in lines if line[2] == run_id]))
-                    raise AssertionError(
-                        f"{key} was done again in {pid}, which was not to be; killed: {killed}\n{story}"
-                    )
-                if detail == 0:
-                    self.facts.again += bool(before)
-                    before.append(pid)
-                under_way.setdefault(pid, set()).add(key)
+                again = attempt == 0 and before is not None
+                owed = not again or before in killed or (before != pid and (before, key) in late)
+                if not owed or (key in safe and (pid, key) not in late):
+                    story = "\n".join(str(line) for line in lines if line[2] in (run_id, ""))
+                    raise AssertionError(f"{key} was done again in {pid}, which was not to be\n{story}")
+                self.facts.again += again
+                begun[key] = pid
+                under_way[pid].add(key)
+        self.facts.late = len(late)
         assert safe <= kept, f"acknowledged and lost: {sorted(safe - kept)}"
         bodies = {(run_id, path) for run_id, history in histories.items() for path in steps(history)}
         assert bodies <= begun.keys(), f"recorded and never begun: {sorted(bodies - begun.keys())}"
-        self.facts.in_bodies = sum(bool(under_way.get(pid)) for pid in killed)
 
 
 class _Begun(Exception):
@@ -469,8 +325,8 @@ def main(argv: list[str] | None = None) -> int:
     print(
         f"{facts.kills} kills ({facts.in_bodies} inside of a body), {facts.runs} runs, {facts.records} records; "
         f"0 lost, 0 recorded twice, all as undisturbed; bodies run again: {facts.again} of {facts.bodies}, all of them "
-        f"under way in a worker that was killed; {facts.fenced} late records refused; {facts.resumed} runs resumed; "
-        f"{time.monotonic() - began:.0f} s"
+        f"under way in a worker that was killed, or slower than its lease ({facts.late}); "
+        f"{facts.resumed} runs resumed; {time.monotonic() - began:.0f} s"
     )
     return 0
 

@@ -46,8 +46,9 @@ async def main(work: Path, url: str, answer: str | None) -> None:
     sys.addaudithook(opened)
     telemetry.configure(exporter=Spans(work / f"spans.{os.getpid()}"), batch=False)
     asked = agent.research.payload(
-        question="Are deadlines inherited?", folder=notes, model="local", url=url, save=work / "report.md"
-    )
+        question="Are deadlines inherited?", folder=notes, model="local", url=url, key_from="OPENAI_API_KEY",
+        save=work / "report.md",
+    )  # fmt: skip
     async with SQLiteEngine(work / "runs.db", ttl=0.5, linger=60.0, modules=[agent.research]) as engine:
         handle = engine.start(agent.research, asked, run_id="research-1")
         async for _ in handle:

@@ -99,7 +99,10 @@ class FakeModelServer:
 
 
 def completion(message: Json) -> bytes:
-    return json.dumps({"object": "chat.completion", "choices": [{"index": 0, "message": message}]}).encode()
+    choice = {"index": 0, "finish_reason": "tool_calls" if message.get("tool_calls") else "stop", "message": message}
+    facts = {"id": "c", "object": "chat.completion", "created": 1, "model": "fake", "choices": [choice]}
+    usage = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
+    return json.dumps({**facts, "usage": usage}).encode()
 
 
 def say(content: str) -> Behaviour:
@@ -111,7 +114,9 @@ def call(tool: str, arguments: object, call_id: str = "call-x") -> Behaviour:
     """Wish for a tool; *arguments* that are no str are written as JSON."""
     text = arguments if isinstance(arguments, str) else json.dumps(arguments)
     wish = {"id": call_id, "type": "function", "function": {"name": tool, "arguments": text}}
-    return lambda connection, request: connection.send(200, completion({"content": None, "tool_calls": [wish]}))
+    return lambda connection, request: connection.send(
+        200, completion({"role": "assistant", "content": None, "tool_calls": [wish]})
+    )
 
 
 def send(body: bytes, *, status: int = 200, **headers: str) -> Behaviour:

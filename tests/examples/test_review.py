@@ -13,14 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import review
-from mai import CastError, ConfigError, DeadlineExceeded, Module, capture
+from mai import CastError, ConfigError, DeadlineExceeded, capture
+from mai.models import Message, ToolReturn
 from review_agent import FindCallers, ReadSource
 from review_facts import FileFacts, Function
 from review_files import read_facts
 from review_measures import Risk, Tree
-from review_messages import Callers, Message, Reply, Source
+from review_messages import Callers, Source
 from review_report import WIDTH, Report
-from review_rules import RuleModel, judge, read_signs
+from review_rules import judge, read_signs, rule_model
 
 HERE = Path(__file__).parent
 RULES = "reviewed by rules, no model was asked"
@@ -146,7 +147,15 @@ async def test_a_directory_without_source_is_refused(
 
 
 @pytest.mark.parametrize(
-    "url", ["ftp://host/v1", "localhost:8000", "http://", "http://ann:secret@host/v1", "http://hö/"]
+    "url",
+    [
+        "ftp://host/v1",
+        "localhost:8000",
+        "http://",
+        "http://ann:secret@host/v1",
+        "http://host/v1?key=secret",
+        "http://hö/",
+    ],
 )
 async def test_a_wrong_address_of_a_model_is_refused_before_any_work(tree: Path, url: str) -> None:
     with capture() as tr, pytest.raises(ValueError, match="Cannot ask a model at") as raised:
@@ -282,19 +291,19 @@ def test_the_part_to_lift_out_is_no_elif_and_nothing_nested_in_another_function(
 
 async def test_the_rules_use_both_tools_before_they_decide() -> None:
     risk = Risk(function=function(), risk=1.0)
-    messages = [Message(role="system"), Message(role="user", content=risk.model_dump_json())]
+    messages = [Message.system("Be brief."), Message.user(risk.model_dump_json())]
     used: list[str] = []
     answers = {"read_source": Source(path="a.py", first=1, text="def f(): pass"), "find_callers": callers(2)}
-    model: Module[list[Message], Reply] = RuleModel()
+    model = rule_model()
     reply = await model(messages)
     while reply.tool_calls:
         [wish] = reply.tool_calls
         used.append(wish.name)
-        answer = Message(role="tool", content=answers[wish.name].model_dump_json(), tool_call_id=wish.id)
-        messages = [*messages, Message(role="assistant", tool_calls=reply.tool_calls), answer]
+        answer = ToolReturn(id=wish.id, name=wish.name, content=answers[wish.name].model_dump_json())
+        messages = [*messages, reply.message, Message.tool(answer)]
         reply = await model(messages)
     assert used == ["read_source", "find_callers"]
-    assert "called as 'f' at 2 places" in json.loads(reply.content)["reason"]
+    assert "called as 'f' at 2 places" in json.loads(reply.text)["reason"]
 
 
 # The page

@@ -467,6 +467,6 @@ def test_the_facts_agree_with_the_standard_librarys_own_walk() -> None:
         assert sum(map(len, found.calls.values())) == len(named)
 
 
-@pytest.mark.parametrize("name", ["review_chat", "review_facts", "review_imports", "review_text"])
+@pytest.mark.parametrize("name", ["review_facts", "review_imports", "review_model", "review_text"])
 def test_the_examples_in_docstrings_show_what_they_say(name: str) -> None:
     assert doctest.testmod(importlib.import_module(name)).failed == 0

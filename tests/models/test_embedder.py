@@ -1,7 +1,10 @@
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mai import ConfigError, capture
 from mai.models import (
@@ -15,6 +18,7 @@ from mai.models import (
     RateLimited,
     no_requests,
 )
+from mai.models.provider import in_order
 from tests.examples.fake_model_server import Connection, Request
 from tests.models.support import KEY, FakeModelServer, error, send
 
@@ -65,6 +69,48 @@ async def test_vectors_that_are_not_one_for_each_text_are_refused(count: int) ->
         embedder = Embedder("tiny", url=server.url, key=KEY)
         with pytest.raises(InvalidReply, match=f"{count} vectors came for 2 texts"):
             await embedder(["a", "b"])
+        await embedder.aclose()
+
+
+def numbered(numbers: list[Any]) -> Any:
+    """Answer with vectors that say so whose they are; each is [10], [11], ... as it comes."""
+    data = [
+        {"object": "embedding", "embedding": [10.0 + at], **({} if number is None else {"index": number})}
+        for at, number in enumerate(numbers)
+    ]
+    return send(json.dumps({"object": "list", "model": "t", "data": data}).encode())
+
+
+@given(st.permutations(range(4)))
+@settings(max_examples=10, deadline=None)
+def test_each_text_has_the_vector_that_says_so_in_whatever_order_they_come(numbers: list[int]) -> None:
+    found = in_order("t", [SimpleNamespace(index=number) for number in numbers])
+    assert [one.index for one in found] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "vectors"),
+    [
+        ([2, 0, 1], [11.0, 12.0, 10.0]),
+        ([0, 1, 2], [10.0, 11.0, 12.0]),
+        ([0, 0, 0], [10.0, 11.0, 12.0]),  # a vendor that does not count
+        ([None, None, None], [10.0, 11.0, 12.0]),
+    ],
+)
+async def test_vectors_are_sorted_by_what_the_vendor_says(numbers: list[Any], vectors: list[float]) -> None:
+    with FakeModelServer([numbered(numbers)]) as server:
+        embedder = Embedder("tiny", url=server.url, key=KEY)
+        found = await embedder(["a", "b", "c"])
+        await embedder.aclose()
+    assert [vector[0] for vector in found.vectors] == vectors
+
+
+@pytest.mark.parametrize("numbers", [[0, 1, 1], [0, 1, 7], [0, None, 1], [-1, 0, 1]])
+async def test_vectors_of_which_nobody_knows_whose_they_are_are_refused(numbers: list[Any]) -> None:
+    with FakeModelServer([numbered(numbers)]) as server:
+        embedder = Embedder("tiny", url=server.url, key=KEY)
+        with pytest.raises(InvalidReply, match="vectors came for the texts"):
+            await embedder(["a", "b", "c"])
         await embedder.aclose()
 
 

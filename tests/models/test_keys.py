@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mai import Payload, capture
-from mai.models import Embedder, Model, ModelError, ReplayModel, Reply
+from mai.models import AuthError, Embedder, Model, ModelError, ReplayModel, Reply, Unreachable
 from tests.examples.fake_model_server import Behaviour, Connection, Request, echo_key
 from tests.models.support import KEY, FakeModelServer, answer, error, events, send, stream
 from tests.support import recorded_spans
@@ -144,8 +144,85 @@ async def test_a_key_that_comes_from_the_environment_is_kept_as_well(
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     with FakeModelServer([quote_headers]) as server, watched(caplog) as seen:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
         model = Model("tiny", url=server.url)
         with pytest.raises(ModelError) as caught:
             await model("hi")
         await model.aclose()
     assert not [text for text in [*seen, told(caught.value)] if KEY in text]
+
+
+VARIABLES = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GOOGLE_API_KEY", "GEMINI_API_KEY", "HF_TOKEN", "OLLAMA_API_KEY")
+
+
+@pytest.mark.parametrize("model", ["tiny", "openai:tiny", "ollama:tiny"])
+async def test_the_key_of_a_vendor_is_sent_to_no_other_address(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in VARIABLES:
+        monkeypatch.setenv(name, KEY)
+    monkeypatch.setenv("OPENAI_BASE_URL", "https://example.com/v1")
+    with FakeModelServer([answer(), error(401, "who are you?")]) as server:
+        asked, embedder = Model(model, url=server.url), Embedder(model, url=server.url)
+        assert (await asked("hi")).text == "hello"
+        for failing in (asked("hi"), embedder(["hi"])):
+            with pytest.raises(AuthError, match="API_KEY is not sent to this url, so give key=") as caught:
+                await failing
+            assert KEY not in told(caught.value)
+        await asked.aclose()
+        await embedder.aclose()
+        assert len(server.requests) == 3
+        for request in server.requests:
+            assert KEY not in json.dumps([dict(request.headers), request.body])
+
+
+@pytest.mark.parametrize("model", ["anthropic:tiny", "google:tiny", "huggingface:tiny"])
+async def test_a_vendor_that_wants_a_key_is_not_asked_elsewhere_without_one(
+    model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in VARIABLES:
+        monkeypatch.setenv(name, KEY)
+    with FakeModelServer([answer()]) as server:
+        with pytest.raises(AuthError, match=r"there is no key; [A-Z_ or]+ is not sent to this url; give key="):
+            await Model(model, url=server.url)("hi")
+        assert server.requests == []
+
+
+@pytest.mark.parametrize("given", ["", "another-key-0815"])
+async def test_a_key_that_is_given_or_is_of_the_vendors_own_address_is_sent(
+    given: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with FakeModelServer([answer()]) as server:
+        monkeypatch.setenv("OPENAI_API_KEY", KEY)
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url if not given else "https://example.com/v1")
+        model = Model("tiny", url=f"{server.url}/", key=given or None)
+        await model("hi")
+        await model.aclose()
+    assert server.requests[0].headers["authorization"] == f"Bearer {given or KEY}"
+
+
+@pytest.mark.parametrize("bad", ["sk-1\r\nX-Other: 1", "sk-ключ-0123456789", "sk-\x7f-0123456789"])
+async def test_a_key_that_no_header_can_carry_is_refused_without_being_shown(
+    bad: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", bad)
+    with FakeModelServer([answer()]) as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        for model in (Model("tiny", url=server.url, key=bad), Model("openai:tiny")):
+            with pytest.raises(AuthError, match="the key holds characters that no HTTP header can carry") as caught:
+                await model("hi")
+            assert "sk-" not in told(caught.value)
+        assert server.requests == []
+
+
+async def test_white_space_around_a_key_is_not_sent() -> None:
+    with FakeModelServer([answer()]) as server:
+        model = Model("tiny", url=server.url, key=f" {KEY}\n")
+        await model("hi")
+        await model.aclose()
+    assert server.requests[0].headers["authorization"] == f"Bearer {KEY}"
+
+
+async def test_what_went_wrong_with_a_connection_is_said() -> None:
+    model = Model("tiny", url="http://127.0.0.1:9/v1")
+    with pytest.raises(Unreachable, match="tiny: Connection error: ConnectionRefusedError: "):
+        await model("hi")
+    await model.aclose()

@@ -271,6 +271,7 @@ async def test_each_event_loop_has_connections_of_its_own_and_a_new_key_opens_ne
             await model.aclose()
             return text
 
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
         monkeypatch.setenv("OPENAI_API_KEY", "first-key-0123")
         await ask()
         monkeypatch.setenv("OPENAI_API_KEY", "second-key-0123")

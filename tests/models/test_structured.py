@@ -5,7 +5,7 @@ from typing import Any, Literal, NewType
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from mai import ConfigError, capture
 from mai.models import ContentFiltered, InvalidOutput, Message, Refused, Reply, ScriptedModel
@@ -51,6 +51,27 @@ def test_a_value_of_each_type_comes_back_from_what_the_schema_asks_for(
     plain = output.adapter.dump_python(value, mode="json")
     text = json.dumps({"value": plain} if output.wrapped and not bare else plain)
     assert output.read(f"```json\n{text}\n```" if fenced else text) == value
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "So: {}.",
+        "Here it is:\n```json\n{}\n```\nDo you want more?",
+        "```\n{}\n```",
+        "  {}\n",
+        "I thought of {{a set}}.\n```json\n{}\n```",
+    ],
+)
+def test_words_around_an_answer_do_no_harm(text: str) -> None:
+    assert Output(City).read(text.format(BERN)) == City(name="Bern", people=134000)
+
+
+def test_a_text_that_is_json_itself_is_the_answer() -> None:
+    text = json.dumps({"value": "```json\n{}\n``` and {braces}"})
+    assert Output(str).read(text) == "```json\n{}\n``` and {braces}"
+    with pytest.raises(ValidationError, match="Field required"):
+        Output(City).read('{"text": "{\\"name\\": \\"Bern\\"}"}')
 
 
 def test_a_schema_is_always_that_of_an_object() -> None:

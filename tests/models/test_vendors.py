@@ -3,7 +3,7 @@ from pydantic import SecretStr
 
 from mai import ConfigError
 from mai.models import AuthError
-from mai.models.vendors import VENDORS, key_of, split, url_of
+from mai.models.vendors import VENDORS, key_of, split, unsent, url_of
 from tests.support import refused
 
 
@@ -42,13 +42,50 @@ def test_a_model_without_a_vendor_is_refused(model: str, hint: str) -> None:
 def test_the_key_is_the_one_given_else_the_vendors_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     google = VENDORS["google"]
     with refused(AuthError, "google:g: there is no key; set GOOGLE_API_KEY or GEMINI_API_KEY, or give key="):
-        key_of(google, None, "google:g")
+        key_of(google, None, "google:g", None)
     monkeypatch.setenv("GEMINI_API_KEY", "from-environment")
-    assert key_of(google, None, "google:g") == "from-environment"
+    assert key_of(google, None, "google:g", None) == "from-environment"
     monkeypatch.setenv("GOOGLE_API_KEY", "first")
-    assert key_of(google, None, "google:g") == "first"
-    assert key_of(google, SecretStr("given"), "google:g") == "given"
-    assert key_of(split("x", "http://here")[0], None, "x") is None
+    assert key_of(google, None, "google:g", None) == "first"
+    assert key_of(google, SecretStr("given"), "google:g", None) == "given"
+    assert key_of(split("x", "http://here")[0], None, "x", "http://here") is None
+
+
+@pytest.mark.parametrize(
+    ("vendor", "url", "sent"),
+    [
+        ("openai", "https://api.openai.com/v1", True),
+        ("openai", "https://API.openai.com:443/other", True),
+        ("openai", "http://api.openai.com/v1", False),
+        ("openai", "https://api.openai.com.example.com/v1", False),
+        ("openai", "https://api.openai.com@example.com/v1", False),
+        ("openai", "https://openai.com/v1", False),
+        ("openai", "http://localhost:8000/v1", False),
+        ("openai", "https://gateway.example.com/v1", True),  # as its variable says
+        ("openai", "https://gateway.example.com:8443/v1", False),
+        ("anthropic", "https://api.anthropic.com", True),
+        ("anthropic", "https://api.openai.com", False),
+        ("google", "https://generativelanguage.googleapis.com", True),
+        ("huggingface", "https://router.huggingface.co/v1", True),
+        ("huggingface", "https://mine.endpoints.huggingface.cloud/v1", False),
+        ("ollama", "http://localhost:11434/v1", True),
+        ("ollama", "http://localhost:8000/v1", False),
+    ],
+)
+def test_the_vendors_variable_is_for_its_own_address(
+    vendor: str, url: str, sent: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in VENDORS[vendor].keys:
+        monkeypatch.setenv(name, "from-environment")
+    monkeypatch.setenv("OPENAI_BASE_URL", "https://gateway.example.com/v1")
+    found, _ = split(f"{vendor}:x", url)
+    try:
+        assert (key_of(found, None, "x", url) is not None) == sent
+    except AuthError:
+        assert not sent
+        assert not found.keyless
+    assert bool(unsent(found, None, url)) != sent
+    assert key_of(found, SecretStr("given"), "x", url) == "given"
 
 
 def test_the_address_is_the_one_given_else_the_variable_else_the_usual_one(monkeypatch: pytest.MonkeyPatch) -> None:

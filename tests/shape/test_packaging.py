@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 HARD = {"anyio", "opentelemetry-api", "opentelemetry-sdk", "pydantic"}
-EXTRAS = {"cli", "dev", "docs", "llm", "mcp", "otlp", "phoenix", "test", "testing"}
+EXTRAS = {"cli", "dev", "docs", "llm", "mcp", "otlp", "phoenix", "restate", "test", "testing"}
 
 
 def names(requirements: list[str]) -> set[str]:

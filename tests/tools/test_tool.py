@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from opentelemetry.trace import StatusCode
 from pydantic import BaseModel
 
 from mai import AskError, CastError, ConfigError, DeadlineExceeded, Module, WiringError, answers, capture, module
@@ -387,6 +388,21 @@ async def test_its_span_says_which_tool_and_which_call() -> None:
     assert facts["openinference.span.kind"] == "TOOL"
     assert facts["gen_ai.tool.call.id"] == "call_7"
     assert "gen_ai.tool.call.id" not in dict(tools[1].attributes or {})
+
+
+@simulated
+@pytest.mark.parametrize("wrong", ["{", "[1]", '"a"', "{'a': 1}"])
+async def test_a_call_with_arguments_that_are_none_is_a_failed_span_of_the_tool(wrong: str) -> None:
+    with recorded_spans() as spans, capture() as trace:
+        assert isinstance((await adding.use(wrong, call_id="call_7")).error, ArgumentsRefused)
+        assert (await adding.use('{"a": 1}')).ok
+    failed = trace.runs[0]
+    assert (failed.name, failed.kind, failed.outcome, failed.children) == ("add", "tool", "error", ())
+    span = next(span for span in spans.get_finished_spans() if span.name == "execute_tool add")
+    facts = dict(span.attributes or {})
+    assert (span.status.status_code, facts["error.type"]) == (StatusCode.ERROR, "ArgumentsRefused")
+    assert (facts["gen_ai.tool.name"], facts["gen_ai.tool.call.id"]) == ("add", "call_7")
+    assert facts["openinference.span.kind"] == "TOOL"
 
 
 @simulated

@@ -26,7 +26,8 @@ from mai.layers import Module
 from mai.values.checked import SECONDS, checked, near
 
 from ..errors import ArgumentsRefused, ServerGone, ToolChanged, ToolError
-from ..tool import Tool, ToolPolicy, as_text, as_tools
+from ..tool import Tool, ToolPolicy, as_tools
+from ..written import as_text
 from .connection import Connection
 
 if TYPE_CHECKING:
@@ -57,8 +58,6 @@ class MCPProgress:
 class MCPCall(Module[Any, Any]):
     """Calls one tool of an MCP server."""
 
-    _mai_span_kind = SpanKind.CLIENT
-
     def __init__(self, server: "MCPTools", definition: "Definition") -> None:
         self._server, self._definition = server, definition
         self.description: str = definition.description or definition.title or definition.name
@@ -86,6 +85,12 @@ class MCPCall(Module[Any, Any]):
         missing = [key for key in self.input_schema.get("required", ()) if key not in arguments]
         if missing:
             raise ArgumentsRefused(f"{name} is missing its argument {missing[0]!r}", tool=name)
+
+
+class MCPTool(Tool[..., Any]):
+    """A tool that another process executes: its span is the one of the call that leaves this process."""
+
+    _mai_span_kind = SpanKind.CLIENT
 
 
 class MCPTools:
@@ -249,7 +254,7 @@ class MCPTools:
                 self.refused[name] = why
             else:
                 call = MCPCall(self, definition).with_(timeout=self._limit)
-                allowed.append(Tool(call, name=_name(self._prefix + name), **self._policy))
+                allowed.append(MCPTool(call, name=_name(self._prefix + name), **self._policy))
         self.tools = as_tools(allowed)
 
     def _objection(self, definition: "Definition") -> str:

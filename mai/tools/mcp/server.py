@@ -19,7 +19,8 @@ from mai.layers.ask import answers
 from mai.middleware.redact import Redactor
 from mai.types import Progress, Question, TraceHandle
 
-from ..tool import Tool, ToolResult, as_tools, told
+from ..tool import Tool, ToolResult, as_tools
+from ..written import told
 from .connection import secrets_of
 from .stdin import lines_of
 

@@ -14,7 +14,7 @@ import pytest
 from mai import ConfigError, capture
 from mai.tools import ArgumentsRefused, MCPProgress, MCPTools, ServerGone, Tool, ToolChanged, ToolError
 from mai.types import Emitted
-from tests.support import refused_value
+from tests.support import recorded_spans, refused_value
 
 pytest.importorskip("mcp", reason="the extra mcp is not installed")
 from tests.tools.mcp.hostile import Hostile, listening
@@ -75,6 +75,17 @@ async def test_what_a_server_offers_are_tools() -> None:
         assert repr(server).startswith("<MCPTools http://127.0.0.1:")
     assert list(server) == []
     assert isinstance((await tools["h_echo"].use({"text": "x"})).error, ServerGone)
+
+
+async def test_the_span_of_a_tool_of_a_server_is_the_one_that_leaves_the_process() -> None:
+    async with connected() as (server, _):
+        with recorded_spans() as spans:
+            assert (await named(server)["echo"].use('{"text": "hi"}')).ok
+            assert not (await named(server)["echo"].use("{")).ok
+    found = [
+        (span.name, span.kind.name) for span in spans.get_finished_spans() if "mai" in span.instrumentation_scope.name
+    ]
+    assert found == [("MCPCall", "INTERNAL"), ("execute_tool echo", "CLIENT"), ("execute_tool echo", "INTERNAL")]
 
 
 async def test_arguments_are_checked_before_the_server_hears_of_them() -> None:

@@ -1,0 +1,504 @@
+"""The engine whose journal is a Restate server or cluster.
+
+Size: what a run can be asked from outside is one list.
+"""
+
+import asyncio
+import json
+import logging
+from collections import Counter
+from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from contextvars import Context
+from typing import Any, Self
+
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from mai.core.clock import clock
+from mai.core.drive import DONE, framed
+from mai.core.engine import LocalEngine, start_run
+from mai.core.frame import ROOT, Env, Frame, Scope, current, scoped
+from mai.core.ids import new_id as fresh_id
+from mai.core.trace import TraceHandle, ended
+from mai.durable.code import Code, Codes
+from mai.durable.driver import uncancel
+from mai.durable.engine import _awaited, _given
+from mai.durable.failures import Failures
+from mai.durable.records import Record
+from mai.durable.restate.body import Busy
+from mai.durable.restate.carry import digest
+from mai.durable.restate.client import End, RestateClient
+from mai.durable.restate.commands import ContextCommands
+from mai.durable.restate.history import records_of
+from mai.durable.restate.server import Server
+from mai.durable.restate.service import FACTS, service_of
+from mai.durable.restate.turns import Commands
+from mai.errors import AskError, ConfigError, NeedsAttention, RunExists, StepFailed, UnknownRun
+from mai.types import Payload
+from mai.values.casts import caster, written
+from mai.values.checked import PAUSE, SECONDS, checked
+from mai.values.events import Outcome
+
+__all__ = ["RestateEngine"]
+
+_LOOK = 0.05  # seconds between two looks at what still goes on when the block is left
+_KILLED = "killed"  # what the server says of a run that it was told to give up
+
+
+class RestateEngine(LocalEngine):
+    """Runs calls so that they survive processes and machines: what was done is in the journal of a Restate server.
+
+    ``async with`` chooses it for the calls inside, as any engine, listens for the server, and registers the modules
+    with it: each is a Restate workflow of its name, whose key is the id of the run. The server hands the runs to
+    whichever worker it reaches, and to another one where a worker dies. A call outside of a run (``await m(x)``,
+    ``m.start(x)``) becomes a run with a fresh id; `start` takes one of yours.
+
+    The code of flows runs on an event loop that knows nothing but the journal: it may wait for modules, for the verbs,
+    and for timers, and for nothing that reads or writes.
+
+    Size: what a run can be asked from outside is one list.
+
+    Args:
+        admin: The address of the server's admin API, or one for each node of a cluster.
+        ingress: The address of its ingress, or one for each node.
+        modules: Code for runs that are begun elsewhere, as by `serve`.
+        host: Where to listen for the server.
+        port: The port; 0: any that is free.
+        advertised: The address at which the server reaches this worker, if it is another one, as
+            ``"http://worker-7:9080"``.
+        prefix: What the names of the workflows begin with, so that several applications can share a server.
+        inactivity: How long a run may wait before it leaves memory [s]; None: as the server has it (a minute). A step
+            that takes longer is not cancelled before it ends.
+        longest: How long a step may take then [s], before the server gives it up and lets it begin anew.
+        errors: Exception classes that replays may raise beside those that steps and flows themselves can name.
+        auth: The ``auth`` of the runs: it is in no journal.
+        max_threads: As of `mai.LocalEngine`.
+        max_abandoned: As of `mai.LocalEngine`.
+
+    Raises:
+        ConfigError: If an argument cannot be used, or the extra ``restate`` is not installed.
+
+    Example:
+        >>> from mai import module
+        >>> from mai.durable.restate import RestateEngine
+        >>> @module
+        ... async def double(n: int) -> int:
+        ...     return 2 * n
+        >>> async def main() -> int:  # with a server on this machine
+        ...     async with RestateEngine() as engine:
+        ...         return await engine.start(double, 21, run_id="order-42")
+    """
+
+    durable = True
+    commands: Callable[[Any], Commands] = ContextCommands  # what the verbs of a run are given to
+
+    def __init__(
+        self,
+        admin: str | Sequence[str] = "http://127.0.0.1:9070",
+        *,
+        ingress: str | Sequence[str] = "http://127.0.0.1:8080",
+        modules: Iterable[Any] = (),
+        host: str = "127.0.0.1",
+        port: int = 9080,
+        advertised: str | None = None,
+        prefix: str = "",
+        inactivity: float | None = None,
+        longest: float = 86_400.0,
+        errors: Iterable[type[Exception]] = (),
+        auth: Any = None,
+        max_threads: int = 64,
+        max_abandoned: int = 64,
+    ) -> None:
+        super().__init__(max_threads=max_threads, max_abandoned=max_abandoned)
+        self.failures: Failures = Failures(errors)
+        self.auth: Any = auth
+        self.prefix: str = prefix
+        self.closing: bool = False
+        self.busy: Busy = Busy()
+        limit = None if inactivity is None else checked("RestateEngine", "inactivity", inactivity, PAUSE)
+        self._limits = limit, checked("RestateEngine", "longest", longest, SECONDS)
+        self._where = admin, ingress, host, port, advertised
+        self._client: RestateClient | None = None
+        self._codes = Codes()
+        self._served: dict[str, Code] = {}  # by the name of the service
+        self._registered = ""  # the address that the server knows
+        self._lock = asyncio.Lock()
+        self._begun: dict[str, str] = {}  # the services of the runs that were begun here, and have not ended
+        self._seen: dict[str, tuple[Env, TraceHandle[Any]]] = {}  # the runs that somebody here looks at
+        self._active = Counter[str]()
+        self._work = set[asyncio.Task[Any]]()
+        for module in modules:
+            self.serve(module)
+
+    # ---------------------------------------------------------------- starting
+
+    def serve(self, module: Any, /) -> None:
+        """Hand over the code of runs, which are found by the module's name; of two of one name, the last one serves.
+
+        Args:
+            module: The module.
+        """
+        self._add(module)
+        if self._client is not None:
+            self.soon(self._register())
+
+    def _add(self, module: Any) -> Code:
+        code = self._codes.add(module)
+        self._served[self.prefix + code.target] = code
+        return code
+
+    async def _register(self) -> None:
+        """Let the server know of all that is served; a set of plans that it does not know is a new deployment."""
+        async with self._lock:
+            plans = {name: code.fingerprint for name, code in sorted(self._served.items())}
+            version = digest(written([plans, *self._limits]).encode())[:16]
+            uri = f"{self._uri}/{version}"
+            if plans and uri != self._registered:
+                served = [service_of(self, code, name, *self._limits) for name, code in self._served.items()]
+                self._server.offer(served)
+                await self.client.register(uri)
+                self._registered = uri
+
+    def start(self, module: Any, value: Any, /, *, run_id: str | None = None, delay: float = 0.0) -> TraceHandle[Any]:
+        """Start a run, or attach to the one of that module that has this id, and return its handle.
+
+        A cancelled ``await`` of the handle does not cancel the run; ``handle.cancel()`` does.
+
+        Args:
+            module: The module.
+            value: The one value that it is called with, or a Payload of ``module.payload(...)``.
+            run_id: The id; None: a fresh one.
+            delay: When it is to begin [s from now].
+
+        Raises:
+            RunExists: By the handle, if the run of that id has another input.
+            PayloadError: If the value cannot be written as JSON.
+            ConfigError: If it is called outside of ``async with``, or *delay* cannot be used.
+        """
+        spec = module._mai_spec or module._mai_compile()
+        payload: Any = value
+        args, named = _given(spec.signature, payload.value) if isinstance(value, Payload) else ((value,), {})
+        bound = spec.signature.bind(args, named, spec.params, None)
+        return self._start(module, bound, run_id, checked("start", "delay", delay, PAUSE))
+
+    def submit(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> TraceHandle[Any]:
+        """Start a run for a call that is made outside of one."""
+        spec = module._mai_spec or module._mai_compile()
+        return self._start(module, spec.signature.bind(args, kwargs, spec.params, None, spec.settings), None, 0.0)
+
+    def called(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Frame:
+        """Make a call that is made outside of a run; a detached one gives its handle."""
+        handle = self.submit(module, args, kwargs)
+        if not module._mai_spec.detached:
+            return framed(_awaited(handle))
+        f = Frame()
+        f.handle, f.y, f.out = None, DONE, handle
+        return f
+
+    def _start(self, module: Any, bound: Any, run_id: str | None, delay: float) -> TraceHandle[Any]:
+        if self._client is None or self.closing:
+            raise ConfigError("RestateEngine: runs are started inside of 'async with engine:'")
+        code, data = self._add(module), module._mai_spec.signature.dump(*bound)
+        p, scope = current(), scoped(ROOT)
+        scope.env = p.env._replace(engine=self, bus=None, slot=None, door=None)
+        call = code, run_id or fresh_id(), data, _headers(p), delay
+        self._begun[call[1]] = self.prefix + code.target
+        return start_run(self._framed, module, scope, f"/{code.target}", 0, call, None)
+
+    def _framed(self, m: Any, scope: Scope, key: str, n: int, call: Any, _: Any, h: TraceHandle[Any]) -> Frame:
+        return framed(self._watched(scope, h, *call))
+
+    async def _watched(
+        self, scope: Scope, h: TraceHandle[Any], code: Code, run_id: str, data: bytes, headers: Any, delay: float
+    ) -> Any:
+        """Return the value of a run, and be seen to look at it meanwhile."""
+        own = self._seen.setdefault(run_id, (scope.env, h))[1] is h
+        found: Outcome = "error"
+        try:
+            value = await self._driven(code, run_id, data, headers, delay)
+            found = "replayed"
+            return value
+        except asyncio.CancelledError:
+            found = "cancelled"
+            raise
+        finally:
+            if h.outcome == "running":  # nothing of it ran here
+                ended(h, found)
+            if own:
+                del self._seen[run_id]
+                self._begun.pop(run_id, None)
+
+    async def _driven(self, code: Code, run_id: str, data: bytes, headers: Mapping[str, str], delay: float) -> Any:
+        """Begin the run, or find it, and wait for its end."""
+        service, begun, asked = self.prefix + code.target, False, False
+        end: End | None = None
+        while end is None:
+            try:
+                if not asked:
+                    await self._register()
+                    _, begun = await self.client.submit(service, run_id, data, delay=delay, headers=headers)
+                    asked = True
+                end = await self.client.attach(service, run_id)
+            except asyncio.CancelledError:
+                if self.closing or not uncancel():  # else by its handle
+                    raise
+                await self._cancelled(service, run_id)
+        if not begun:
+            await self._check_same(service, run_id, data)
+        return await self._outcome(end, service, run_id, code)
+
+    async def _check_same(self, service: str, run_id: str, data: bytes) -> None:
+        about = await self._about(service, run_id)
+        if about is not None and about.get("input", "") not in ("", digest(data)):
+            raise RunExists(f"There is a run {run_id!r} of {service!r} with another input", run_id=run_id)
+
+    async def _cancelled(self, service: str, run_id: str) -> None:
+        found = await self.client.invocation(service, run_id)
+        if found is not None:
+            await self.client.cancel(found["id"])
+
+    async def _outcome(self, end: End, service: str, run_id: str, code: Code | None) -> Any:
+        """Return the value of a run that has ended, or raise its error."""
+        if end.data is not None:
+            return json.loads(end.data) if code is None else code.load(end.data)
+        modules, facts = () if code is None else code.modules, end.metadata.get(FACTS)
+        if facts is not None:
+            raise self.failures.load(facts.encode(), modules)
+        text = end.message
+        about = await self._about(service, run_id) if text == _KILLED else None
+        if about is not None and "error" in about:
+            raise self.failures.load(written(about["error"]).encode(), modules)
+        if text == "canceled" or text == "cancelled":
+            raise asyncio.CancelledError
+        raise StepFailed(f"The server ended run {run_id!r}: {text}", type="TerminalError", module="restate")
+
+    # ---------------------------------------------------------------- while runs are carried on here
+
+    def onlooker(self, run_id: str) -> tuple[Env, TraceHandle[Any]] | None:
+        """Return the environment and the handle of whoever looks at a run, if somebody here does."""
+        return self._seen.get(run_id)
+
+    @contextmanager
+    def active(self, run_id: str) -> Generator[None]:
+        """Note that a run is carried on here."""
+        self._active[run_id] += 1
+        try:
+            yield
+        finally:
+            self._active[run_id] -= 1
+
+    async def give_up(self, service: str, run_id: str, invocation_id: str, error: NeedsAttention) -> None:
+        """End a run that would fail in each attempt in the same way; those who wait for it are told why."""
+        try:
+            await self.client.tell(service, run_id, "end", self.failures.crossed(error, ())[0])
+            await self.client.kill(invocation_id)
+        except OSError as failure:
+            logging.getLogger("mai").warning("run %r cannot be ended: %s", run_id, failure)
+
+    def turn_of(self, run_id: str, name: str) -> "Turn":
+        """Return what stands in the place of the future of a question."""
+        return Turn(self, run_id, name)
+
+    def soon(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Do *work* in the loop of the engine; from any thread."""
+
+        def begun() -> None:
+            task = self.loop.create_task(work, context=Context())
+            self._work.add(task)
+            task.add_done_callback(self._work.discard)
+
+        self.loop.call_soon_threadsafe(begun)
+
+    # ---------------------------------------------------------------- controlling runs
+
+    @property
+    def client(self) -> RestateClient:
+        """What the server is asked with."""
+        if self._client is None:
+            raise ConfigError("RestateEngine: use it inside of 'async with engine:'")
+        return self._client
+
+    async def result(self, run_id: str) -> Any:
+        """Wait for the end of a run and return its value, or raise its error.
+
+        Of a module that is not served here the value is what its JSON says.
+
+        Raises:
+            UnknownRun: If there is no such run.
+        """
+        service = await self._service(run_id)
+        return await self._outcome(
+            await self.client.attach(service, run_id), service, run_id, self._served.get(service)
+        )
+
+    async def signal(self, run_id: str, name: str, value: object = None, *, id: str | None = None) -> bool:  # noqa: A002
+        """Send a signal, whether the run waits for it already or not; ``wait_for(name)`` takes it.
+
+        Args:
+            run_id: The run.
+            name: Name of the signal.
+            value: What it carries: a value that pydantic can write, or a Payload.
+            id: By which a second sending of the same signal is known, and not kept again.
+
+        Returns:
+            False if the run has ended.
+
+        Raises:
+            UnknownRun: If there is no such run.
+            PayloadError: If *value* cannot be written as JSON.
+        """
+        data = value.json() if isinstance(value, Payload) else caster(type(value)).dump(value)
+        return await self.send(run_id, name, data, key=id)
+
+    async def send(self, run_id: str, name: str, data: bytes, *, key: str | None = None) -> bool:
+        """Send a signal that carries this JSON."""
+        letter = {"name": name, "value": json.loads(data), "id": key}
+        answer = await self.client.tell(await self._service(run_id), run_id, "signal", written(letter).encode())
+        return bool(json.loads(answer))
+
+    async def answer(self, run_id: str, value: object, *, question: str | None = None) -> None:
+        """Answer a question of a run.
+
+        Args:
+            run_id: The run.
+            value: The answer. It is checked by the step that asks.
+            question: The id of the question: the path of its ``ask``. Needed where several are open.
+
+        Raises:
+            AskError: If no question is open, several are and *question* is not given, or the run has ended.
+            UnknownRun: If there is no such run.
+        """
+        about = await self._about(await self._service(run_id), run_id)
+        names: list[str] = [] if about is None else [*about["questions"]]
+        chosen = names if question is None else [question]
+        if len(chosen) != 1:
+            hint = "; say which with question=" if chosen else ""
+            raise AskError(f"answer({value!r}) belongs to no single open question of {run_id!r}; open: {names}{hint}")
+        if not await self.signal(run_id, chosen[0], value):
+            raise AskError(f"answer({value!r}): run {run_id!r} has ended")
+
+    async def cancel(self, run_id: str) -> bool:
+        """Ask for the end of a run; False: it has ended already.
+
+        Raises:
+            UnknownRun: If there is no such run.
+        """
+        row = await self._row(run_id)
+        return row["status"] != "completed" and await self.client.cancel(row["id"])
+
+    async def resume(self, run_id: str) -> bool:
+        """Let a run go on that the server has paused; False: it does not.
+
+        Raises:
+            UnknownRun: If there is no such run.
+        """
+        return await self.client.resume((await self._row(run_id))["id"])
+
+    # ---------------------------------------------------------------- looking
+
+    async def history(self, run_id: str) -> Sequence[Record]:
+        """Return what the journal of a run has, in the order of completion.
+
+        Raises:
+            UnknownRun: If there is no such run.
+        """
+        found = (await self._row(run_id))["id"]
+        sql = f"select index, entry_json from sys_journal where id = '{found}' order by index"
+        return records_of(json.loads(row["entry_json"]) for row in await self.client.query(sql))
+
+    async def _about(self, service: str, run_id: str) -> Any:
+        return json.loads(await self.client.tell(service, run_id, "about", b"{}"))
+
+    async def _service(self, run_id: str) -> str:
+        known = self._begun.get(run_id)  # the server may not know of the run yet
+        return known or str((await self._row(run_id))["target_service_name"])
+
+    async def _row(self, run_id: str) -> Mapping[str, Any]:
+        """Return what the server knows of a run."""
+        wanted = "'" + run_id.replace("'", "''") + "'"
+        sql = f"select * from sys_invocation where target_service_key = {wanted} and target_handler_name = 'run'"
+        for row in await self.client.query(sql):
+            if row["target_service_name"].startswith(self.prefix):
+                return row
+        raise UnknownRun(f"There is no run {run_id!r}", run_id=run_id)
+
+    # ---------------------------------------------------------------- the block
+
+    async def __aenter__(self) -> Self:
+        if self._client is None:
+            admin, ingress, host, port, advertised = self._where
+            self._server = Server(host, port)
+            self._uri = (advertised or self._server.uri).rstrip("/")
+            self._client = RestateClient(ingress, admin)
+            self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
+            self.closing, self._registered = False, ""
+            await self._server.open()
+            await self._register()
+        await super().__aenter__()
+        return self
+
+    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if not self._leaves_last():
+            await super().__aexit__(kind, error, trace)
+            return
+        self.closing = True
+        watch = asyncio.ensure_future(self._let_go(at_once=error is not None))
+        try:
+            await super().__aexit__(kind, error, trace)
+        finally:
+            watch.cancel()
+            await asyncio.wait([watch])
+            await self._closed(at_once=error is not None)
+
+    async def _let_go(self, *, at_once: bool) -> None:
+        """Leave runs that do nothing here, or, *at_once*, all of them, to the server."""
+        quiet: dict[str, int] = {}
+        while True:
+            for run_id, (_, handle) in list(self._seen.items()):
+                busy = self.busy.counts[run_id] > 0
+                quiet[run_id] = 0 if busy else quiet.get(run_id, 0) + 1
+                if at_once or quiet[run_id] > 4:
+                    handle._started().cancel()
+            await asyncio.sleep(_LOOK)
+
+    async def _closed(self, *, at_once: bool) -> None:
+        """Let the steps end that run here, and listen no more."""
+        if not at_once:
+            await self.busy.bell.heard(self.busy.is_over)
+        if self._work:
+            await asyncio.wait(self._work)
+        await self._server.close()
+        await self.client.close()
+        self._client = None
+
+
+class Turn:
+    """In the place of the future of a question: the answer goes through the server, as every signal does."""
+
+    def __init__(self, engine: RestateEngine, run_id: str, name: str) -> None:
+        self._engine, self._run_id, self._name = engine, run_id, name
+
+    def get_loop(self) -> asyncio.AbstractEventLoop:
+        """Return the loop of the engine."""
+        return self._engine.loop
+
+    def done(self) -> bool:
+        """Say that an answer is welcome."""
+        return False
+
+    def set_result(self, data: bytes) -> None:
+        """Send the answer."""
+        self._engine.soon(self._engine.send(self._run_id, self._name, data))
+
+
+def _headers(p: Frame) -> dict[str, str]:
+    """Return what a run is begun with: what of the metadata JSON can hold, the time it has, the span around."""
+    kept: dict[str, Any] = {}
+    for key, value in p.env.metadata.items():
+        with suppress(TypeError, ValueError):
+            kept[key] = json.loads(written(value))
+    headers = {"x-mai-metadata": json.dumps(kept)} if kept else {}
+    if p.deadline is not None:
+        headers["x-mai-timeout"] = repr(max(0.0, p.deadline - clock.now()))
+    TraceContextTextMapPropagator().inject(headers)
+    return headers

@@ -1,0 +1,133 @@
+"""What a worker registers for a module: one Restate workflow, whose key is the id of the run.
+
+Its handlers are ``run``, and those that others may call while it runs: ``signal`` sends one, ``about`` tells what is
+known, ``end`` takes down why it could not go on.
+"""
+
+import json
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from mai.durable.code import Code
+from mai.durable.records import ENDED
+from mai.durable.restate.carry import ABOUT, Carried, Ended
+from mai.durable.restate.commands import ContextCommands, needed
+from mai.durable.restate.mail import letter, opened, promise_of
+from mai.errors import ReplayMismatch
+from mai.values.casts import written
+
+if TYPE_CHECKING:
+    from mai.durable.restate.engine import RestateEngine
+
+__all__ = ["FACTS", "service_of"]
+
+FACTS = "mai"  # where a failed run's TerminalError has the failure as data
+_CODES = {"cancelled": 409, "timeout": 408}
+_AGAIN = timedelta(seconds=30)
+_END = "end"  # promise of why a run could not go on
+_Handler = Callable[[Any, bytes], Awaitable[bytes]]
+
+
+def service_of(engine: "RestateEngine", code: Code, name: str, inactivity: float | None, longest: float) -> Any:
+    """Return the `restate.Workflow` of a module.
+
+    Args:
+        engine: The engine that carries its runs on.
+        code: The module.
+        name: The name of the service.
+        inactivity: How long a run may wait before it leaves memory [s]; None: as the server has it.
+        longest: How long a step may go on then [s].
+    """
+    limits = {"abort_timeout": timedelta(seconds=longest)}
+    if inactivity is not None:
+        limits["inactivity_timeout"] = timedelta(seconds=inactivity)
+    title = (code.module.__doc__ or "").strip().partition("\n")[0]
+    workflow = needed("restate").Workflow(name, description=title or None, **limits)
+    data = {"input_serde": needed("restate.serde").BytesSerde(), "output_serde": needed("restate.serde").BytesSerde()}
+
+    async def run(context: Any, given: bytes) -> bytes:
+        return await _run(engine, code, name, context, given)
+
+    for add, handler in (
+        (workflow.main, run),
+        (workflow.handler, _signal),
+        (workflow.handler, _about),
+        (workflow.handler, _end),
+    ):
+        add(handler.__name__.removeprefix("_"), **data)(_bare(handler))
+    return workflow
+
+
+def _bare(handler: _Handler) -> _Handler:
+    """Return *handler* without the annotations from which the SDK would make JSON schemas."""
+
+    async def called(context: Any, given: Any) -> Any:
+        return await handler(context, given)
+
+    called.__annotations__ = {}
+    return called
+
+
+async def _run(engine: "RestateEngine", code: Code, name: str, context: Any, given: bytes) -> bytes:
+    """Carry a run on, and give or raise what came of it."""
+    run_id, request = context.key(), context.request()
+    carried = Carried(engine, code, run_id, given or b"{}", request.headers, engine.onlooker(run_id))
+    with engine.active(run_id):
+        try:
+            ended = await carried.out(engine.commands(context))
+        except ReplayMismatch as error:
+            logging.getLogger("mai").error("%s", error)
+            await engine.give_up(name, run_id, request.id, error)
+            again = needed("restate.exceptions").RetryableError  # what is told if it could not be ended
+            raise again(str(error), retry_after=_AGAIN) from error
+    if ended.status == "ok":
+        return ended.output
+    raise _terminal(ended)
+
+
+def _terminal(ended: Ended) -> Exception:
+    metadata = {FACTS: ended.facts.decode()}
+    code = _CODES.get(ended.status, 500)
+    return needed("restate").TerminalError(ended.message, code, metadata)  # type: ignore[no-any-return]
+
+
+async def _signal(context: Any, given: bytes) -> bytes:
+    """Keep the first promise of that name that is open; say whether the run may still take it."""
+    facts, commands = json.loads(given), ContextCommands(context)
+    about = await _state(context)
+    if about is not None and about["status"] in ENDED:
+        return b"false"
+    key, number, failed = facts.get("id"), 0, needed("restate").TerminalError
+    while True:
+        promise = context.promise(promise_of(facts["name"], number), serde=commands.bytes)
+        if (known := await promise.peek()) is None:
+            with suppress(failed):  # somebody else was first
+                await promise.resolve(letter(facts.get("value"), key))
+                return b"true"
+        elif key is not None and opened(known)[1] == key:
+            return b"true"
+        number += 1
+
+
+async def _about(context: Any, given: bytes) -> bytes:
+    """Return what is known of the run."""
+    about: Any = await _state(context)
+    why = await context.promise(_END, serde=ContextCommands(context).bytes).peek()
+    if why is not None:
+        about = dict(about or {}, status="error", error=json.loads(why))
+    return written(about).encode()
+
+
+async def _end(context: Any, given: bytes) -> bytes:
+    """Take down why a run could not go on."""
+    with suppress(needed("restate").TerminalError):  # that is known
+        await context.promise(_END, serde=ContextCommands(context).bytes).resolve(given)
+    return b"true"
+
+
+async def _state(context: Any) -> Any:
+    data = await context.get(ABOUT, serde=ContextCommands(context).bytes)
+    return None if data is None else json.loads(data)
