@@ -231,11 +231,10 @@ def _asked(f: Frame, m: Any, args: Any, kwargs: Any, spec: Spec, opening: Any, *
 
 async def _ended(f: Frame, error: BaseException) -> None:
     """End a call that has failed, when what it has started has ended."""
-    try:
-        if f.started is not None:
-            await join(f.started, error)
-    finally:
-        failed(f, error)
+    cut = await join(f.started or [], error)
+    failed(f, error)
+    if cut is not None and isinstance(error, Exception):  # else who catches the failure would go on
+        raise cut
 
 
 async def _performed(f: Frame, m: Any, spec: Spec, given: Any, bound: Any, opening: Any, *, overdue: bool) -> Any:

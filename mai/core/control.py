@@ -72,13 +72,13 @@ class Control(Bus):
             logging.getLogger("mai").error("run %s failed and nobody asked", self.step_id, exc_info=self.error)
 
 
-async def join(runs: list[Control], error: BaseException | None = None) -> None:
-    """Wait until all *runs* have ended; after an *error* cancel them first, and raise a cancel only at the end."""
+async def join(runs: list[Control], error: BaseException | None = None) -> asyncio.CancelledError | None:
+    """Wait until all *runs* have ended; after an *error* cancel them first, and return a cancel that came meanwhile."""
     cut = None
     for run in runs if error is not None else ():
         run.cancel()
     if isinstance(error, GeneratorExit):  # the coroutine was dropped: nothing can be awaited
-        return
+        return None
     for run in runs:
         while not run.has_ended():
             try:
@@ -91,8 +91,7 @@ async def join(runs: list[Control], error: BaseException | None = None) -> None:
     for run in runs:
         if error is None and not run.heard and isinstance(run.error, KeyboardInterrupt | SystemExit):
             run.outcome()  # raises it: the program is to end
-    if cut is not None and isinstance(error, Exception):  # else who catches the failure would go on
-        raise cut
+    return cut
 
 
 def _blocked(bell: Bell, ready: Callable[[], bool], timeout: float | None = None) -> bool:

@@ -411,7 +411,7 @@ MUTANTS = (
     ),
     Mutant(
         "a cancel that comes while what a failed call has started is joined is not lost",
-        "mai/core/control.py",
+        "mai/core/call.py",
         "    if cut is not None and isinstance(error, Exception):",
         "    if False:",
         (CORE + "test_control.py",),
