@@ -96,7 +96,7 @@ def begin(
     context = open_span(f, p, spec, attrs, handle) if traced and not records else None
     live: Any = f.span
     sink, above, watched = f.env.sink, owner.handle, owner is ROOT and (f.run.engine.watchers or telemetry.watchers)
-    if handle is not None or above is not None or sink is not None or watched or live:
+    if handle is not None or above is not None or sink is not None or watched or live or (records and traced):
         h = f.handle = handle or open_handle(f, above, spec, attrs)
         if live:
             note_span(h, live)

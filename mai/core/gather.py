@@ -208,7 +208,7 @@ class Group:
                 slot.end()
                 self.place.ring()
             count += 1
-            # Let the loop run about every millisecond; in a run that records, at places that each replay has, too.
+            # Let the loop run about every millisecond; in a run that records, at the same places in each replay.
             if not count & 15 and (getattr(current().run, "records", False) or clock.ticks() - mark > 1_000_000):
                 await breathe()
                 mark = clock.ticks()

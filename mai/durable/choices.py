@@ -68,10 +68,12 @@ class Choice:
         """Say whether the branch has ended that is to end the others, or did."""
         return bool(self._stops) if self._past is None else self._past["stops"][0] in self._held
 
-    def stop(self) -> None:
-        """Cut the others off."""
+    def stop(self) -> bool:
+        """Cut the others off; False: they have been already."""
         assert self.group is not None
+        first = not self.group.stopped
         self.group.stop()
+        return first
 
     def repeat(self) -> None:
         """Hand on what was held back, in the order in which it came."""

@@ -23,6 +23,7 @@ from mai.errors import ReplayMismatch
 __all__ = ["Past"]
 
 TURNS = 64  # of the event loop without any move, after which nothing is still on its way
+CLEANING = 0.01  # seconds until a past is looked at again in which branches that were cut off clean up
 PATIENCE = 5.0  # seconds without any move, after which what is on record is not asked for any more
 
 _Future = asyncio.Future[Any]
@@ -195,10 +196,14 @@ class Past:
         if self.cancelled and not self.delivered:
             ends.append((math.inf, self._deliver))
         if ends:
-            min(ends, key=lambda end: end[0])[1]()
-            self._moves += 1
-            self._watch()
-        elif not self.left:
+            if min(ends, key=lambda end: end[0])[1]() is not False:
+                self._moves += 1
+                self._watch()
+                return
+            self._loop.call_later(CLEANING, self._watch)
+            if self.left or not self._held:  # else what was cut off has something new to do
+                return
+        if not self.left:
             self.live = True
             for future in list(self._held):
                 settle(future)

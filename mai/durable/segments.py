@@ -33,7 +33,7 @@ from mai.types import Started, TraceLink
 from mai.values import names
 from mai.values.casts import written
 
-__all__ = ["Deferred", "Opening", "Segment", "begun_anew", "is_mark", "traces"]
+__all__ = ["Deferred", "Opening", "Segment", "begun_anew", "is_mark", "opened", "tell_begin", "traces"]
 
 Opening = Callable[[], otel.Context | None]
 _MARK = "!segment/"
@@ -45,7 +45,8 @@ def is_mark(path: str) -> bool:
     return path.startswith(_MARK)
 
 
-def _tell(f: Frame) -> None:
+def tell_begin(f: Frame) -> None:
+    """Tell those who watch the run that the flow *f* has begun."""
     if f.handle is not None and f.n >= 0:  # of an attempt only the outcome is told
         post(Started, f.handle.name, f.handle.kind, frame=f)
 
@@ -66,6 +67,14 @@ def traces(records: Sequence[Record]) -> Iterator[tuple[int, str]]:
 def _carried(mark: Record) -> otel.Context:
     """Return a context in which the root span of that segment is current."""
     return _CARRIER.extract(json.loads(mark.output or b"{}"), context=otel.Context())
+
+
+def opened(f: Frame, opening: Opening) -> otel.Context | None:
+    """Open the span of the flow *f*, and let its handle know the ids."""
+    context = opening()
+    if f.span is not None:
+        _note(f.handle, f.span)
+    return context
 
 
 class Segment:
@@ -106,10 +115,7 @@ class Segment:
         if replaying:
             f.span = Deferred(f, opening, self.live)
             return set_span_in_context(f.span)
-        context = opening()
-        if f.span is not None:
-            _note(f.handle, f.span)
-        return context
+        return opened(f, opening)
 
     @contextmanager
     def flow(self, f: Frame, *, replaying: bool) -> Generator[Callable[[], bool]]:
@@ -117,7 +123,7 @@ class Segment:
         if replaying and f.handle is not self.handle:
             self._still.add(f)
         else:
-            _tell(f)
+            tell_begin(f)
         try:
             yield lambda: f in self._still
         except BaseException:
@@ -138,7 +144,7 @@ class Segment:
         for one in reversed(chain):
             if one in self._still:
                 self._still.discard(one)
-                _tell(one)
+                tell_begin(one)
                 if isinstance(one.span, Deferred):
                     one.span.open()
 

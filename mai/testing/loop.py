@@ -18,6 +18,7 @@ from .seeds import Rng, generator
 Ts = TypeVarTuple("Ts")
 START = 1000.0  # where virtual time begins [s]
 TAIL = 40  # steps of a schedule that are shown
+LAST_PATIENCE = 30.0  # real seconds until what threads were waited for with patience is taken for a deadlock
 WIDE = 60  # characters of a path that are shown
 _futures: Any = asyncio.futures
 _arrives: Any = _futures._set_result_unless_cancelled  # what ends a sleep
@@ -181,10 +182,11 @@ class SimulationLoop(asyncio.BaseEventLoop):
                 self.crew.wake()
 
     def _listen(self) -> None:
-        """Wait a little for threads that are not simulated, which may make something ready."""
+        """Wait for threads that are not simulated, which may make something ready: long if nothing else can."""
         self._called.clear()
         if not self._ready:
-            self._called.wait(self.patience)
+            timed = any(not timer._cancelled for timer in self._scheduled)
+            self._called.wait(self.patience if timed else max(self.patience, LAST_PATIENCE))
 
     def _pick(self) -> asyncio.Handle:
         """Take the next callback out of those that are ready."""

@@ -111,7 +111,8 @@ class Simulation:
         max_threads: Worker threads of the engine.
         allow_leaks: Say nothing about what is left behind.
         patience: Real seconds to wait, whenever nothing is ready, for threads that are not simulated (a journal's
-            writer, say); what depends on them is not repeatable.
+            writer, say), before time jumps to the next timer; if there is none, half a minute. What depends on such
+            threads is not repeatable.
         record: Take down the schedule.
 
     Raises:

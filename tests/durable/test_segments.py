@@ -297,3 +297,15 @@ async def test_a_run_that_is_one_step_tells_its_segment(bench: MemoryBench) -> N
         async with bench.engine() as engine:
             assert await engine.start(add, 1, run_id="r") == 2
     assert (root_of(found.get_finished_spans()).attributes or {})["mai.run.segment"] == 1
+
+
+@simulated
+async def test_what_takes_a_step_back_is_a_trace_of_its_own_with_the_id_of_the_run(bench: MemoryBench) -> None:
+    with recorded_spans() as found:
+        async with bench.engine() as engine:
+            with pytest.raises(LookupError):
+                await engine.start(add.with_(undo=double) >> broken, 1, run_id="r")
+    (undone,) = [span for span in found.get_finished_spans() if span.name == "double"]
+    assert undone.parent is None
+    assert (undone.attributes or {})["mai.step.id"] == "Sequential/add!undo"
+    assert (undone.attributes or {})["mai.run.id"] == "r"

@@ -8,13 +8,10 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from contextvars import Context
 from typing import Any, Self
 
-from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
-
-from mai.core.clock import clock
 from mai.core.drive import DONE, framed
 from mai.core.engine import LocalEngine, start_run
 from mai.core.frame import ROOT, Env, Frame, Scope, current, scoped
@@ -30,8 +27,9 @@ from mai.durable.restate.carry import digest
 from mai.durable.restate.client import End, RestateClient
 from mai.durable.restate.commands import ContextCommands
 from mai.durable.restate.history import records_of
+from mai.durable.restate.runner import sent_along
 from mai.durable.restate.server import Server
-from mai.durable.restate.service import FACTS, service_of
+from mai.durable.restate.service import FACTS, Limits, service_of
 from mai.durable.restate.turns import Commands
 from mai.errors import AskError, ConfigError, NeedsAttention, RunExists, StepFailed, UnknownRun
 from mai.types import Payload
@@ -70,6 +68,7 @@ class RestateEngine(LocalEngine):
         inactivity: How long a run may wait before it leaves memory [s]; None: as the server has it (a minute). A step
             that takes longer is not cancelled before it ends.
         longest: How long a step may take then [s], before the server gives it up and lets it begin anew.
+        retention: How long what came of a run is kept after its end [s]; then its id may begin another one.
         errors: Exception classes that replays may raise beside those that steps and flows themselves can name.
         auth: The ``auth`` of the runs: it is in no journal.
         max_threads: As of `mai.LocalEngine`.
@@ -104,6 +103,7 @@ class RestateEngine(LocalEngine):
         prefix: str = "",
         inactivity: float | None = None,
         longest: float = 86_400.0,
+        retention: float = 604_800.0,
         errors: Iterable[type[Exception]] = (),
         auth: Any = None,
         max_threads: int = 64,
@@ -116,7 +116,8 @@ class RestateEngine(LocalEngine):
         self.closing: bool = False
         self.busy: Busy = Busy()
         limit = None if inactivity is None else checked("RestateEngine", "inactivity", inactivity, PAUSE)
-        self._limits = limit, checked("RestateEngine", "longest", longest, SECONDS)
+        kept = checked("RestateEngine", "retention", retention, SECONDS)
+        self._limits = Limits(limit, checked("RestateEngine", "longest", longest, SECONDS), kept)
         self._where = admin, ingress, host, port, advertised
         self._client: RestateClient | None = None
         self._codes = Codes()
@@ -154,7 +155,7 @@ class RestateEngine(LocalEngine):
             version = digest(written([plans, *self._limits]).encode())[:16]
             uri = f"{self._uri}/{version}"
             if plans and uri != self._registered:
-                served = [service_of(self, code, name, *self._limits) for name, code in self._served.items()]
+                served = [service_of(self, code, name, self._limits) for name, code in self._served.items()]
                 self._server.offer(served)
                 await self.client.register(uri)
                 self._registered = uri
@@ -201,7 +202,7 @@ class RestateEngine(LocalEngine):
         code, data = self._add(module), module._mai_spec.signature.dump(*bound)
         p, scope = current(), scoped(ROOT)
         scope.env = p.env._replace(engine=self, bus=None, slot=None, door=None)
-        call = code, run_id or fresh_id(), data, _headers(p), delay
+        call = code, run_id or fresh_id(), data, sent_along(), delay
         self._begun[call[1]] = self.prefix + code.target
         return start_run(self._framed, module, scope, f"/{code.target}", 0, call, None)
 
@@ -410,8 +411,10 @@ class RestateEngine(LocalEngine):
         return json.loads(await self.client.tell(service, run_id, "about", b"{}"))
 
     async def _service(self, run_id: str) -> str:
-        known = self._begun.get(run_id)  # the server may not know of the run yet
-        return known or str((await self._row(run_id))["target_service_name"])
+        if run_id in self._begun:  # the server may not know of the run yet
+            await self._register()
+            return self._begun[run_id]
+        return str((await self._row(run_id))["target_service_name"])
 
     async def _row(self, run_id: str) -> Mapping[str, Any]:
         """Return what the server knows of a run."""
@@ -489,16 +492,3 @@ class Turn:
     def set_result(self, data: bytes) -> None:
         """Send the answer."""
         self._engine.soon(self._engine.send(self._run_id, self._name, data))
-
-
-def _headers(p: Frame) -> dict[str, str]:
-    """Return what a run is begun with: what of the metadata JSON can hold, the time it has, the span around."""
-    kept: dict[str, Any] = {}
-    for key, value in p.env.metadata.items():
-        with suppress(TypeError, ValueError):
-            kept[key] = json.loads(written(value))
-    headers = {"x-mai-metadata": json.dumps(kept)} if kept else {}
-    if p.deadline is not None:
-        headers["x-mai-timeout"] = repr(max(0.0, p.deadline - clock.now()))
-    TraceContextTextMapPropagator().inject(headers)
-    return headers

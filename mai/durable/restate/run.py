@@ -14,12 +14,13 @@ from mai.core.engine import LocalEngine, Run
 from mai.core.events import post
 from mai.core.frame import PENDING, Frame, Timer, current
 from mai.core.recorded import Recorded, StepCall, Suspended
-from mai.durable.calls import arm, around, check_middleware, check_named
+from mai.durable.calls import arm, around, check_middleware
 from mai.durable.inside import Inside
 from mai.durable.questions import about, is_asked
 from mai.durable.restate.body import Body, Entry
 from mai.durable.restate.mail import Mail
 from mai.durable.restate.turns import Turns
+from mai.durable.segments import Opening, opened, tell_begin
 from mai.errors import DeadlineExceeded, PayloadError, ReplayMismatch
 from mai.types import Question
 from mai.values.casts import caster, written
@@ -55,13 +56,16 @@ class RestateRun(Run):
         self._busy = engine.busy
         self._count = 0
 
+    def spanned(self, f: Frame, opening: Opening) -> Any:
+        """Open the span of a flow, each time that it is run."""
+        return opened(f, opening)
+
     # ---------------------------------------------------------------- steps and flows
 
     async def step(self, path: str, call: StepCall) -> Recorded:
         """Return what the journal has, or run the step and return what it gave; a flow runs each time."""
         if call.spec.flow:
             return await self._flow(path, call)
-        check_named(path, call)
         body = Body(self._failures, call, self._busy, self.run_id)
         entry, cancel = await self._entry(path, body)
         self._count += 1
@@ -105,8 +109,9 @@ class RestateRun(Run):
 
     async def _flow(self, path: str, call: StepCall) -> Recorded:
         """Run the body of a flow; its deadline is a timer of the journal."""
-        check_middleware(path, call)
         f = call.frame
+        tell_begin(f)
+        check_middleware(path, call)
         timer = await self._begin_deadline(path, f) if call.spec.limit is not None or f.timer is PENDING else None
         try:
             return Recorded(await call.run(), 0, replayed=False)

@@ -11,6 +11,9 @@ from mai.errors import ConfigError
 __all__ = ["Server", "hear"]
 
 
+_LOOK = 0.05  # [s]
+
+
 class Server:
     """Serves Restate workflows; they may change while it does.
 
@@ -28,6 +31,7 @@ class Server:
         self._app: Any = None
         self._server: Any = None
         self._task: asyncio.Task[None] | None = None
+        self._answers: set[asyncio.Task[Any]] = set()
 
     @property
     def uri(self) -> str:
@@ -59,13 +63,23 @@ class Server:
                 return
 
     async def close(self) -> None:
-        """Listen no more."""
+        """Listen no more, and break off what goes on."""
+        while self._answers:  # what has a result waits for the server to take it, and must be told twice
+            for task in self._answers:
+                task.cancel()
+            await asyncio.wait(self._answers, timeout=_LOOK)
         if self._server is not None and self._task is not None:
             self._server.stop()
             await asyncio.wait([self._task])
 
     async def _answer(self, scope: Any, receive: Any, send: Any) -> None:
-        await self._app(scope, receive, send)
+        task = asyncio.current_task()
+        assert task is not None
+        self._answers.add(task)
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._answers.discard(task)
 
 
 def hear(signum: int, hook: Callable[[], object]) -> None:

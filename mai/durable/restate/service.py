@@ -9,7 +9,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mai.durable.code import Code
 from mai.durable.records import ENDED
@@ -22,7 +22,7 @@ from mai.values.casts import written
 if TYPE_CHECKING:
     from mai.durable.restate.engine import RestateEngine
 
-__all__ = ["FACTS", "service_of"]
+__all__ = ["FACTS", "Limits", "service_of"]
 
 FACTS = "mai"  # where a failed run's TerminalError has the failure as data
 _CODES = {"cancelled": 409, "timeout": 408}
@@ -31,33 +31,42 @@ _END = "end"  # promise of why a run could not go on
 _Handler = Callable[[Any, bytes], Awaitable[bytes]]
 
 
-def service_of(engine: "RestateEngine", code: Code, name: str, inactivity: float | None, longest: float) -> Any:
+class Limits(NamedTuple):
+    """How long what may take.
+
+    Attributes:
+        inactivity: How long a run may wait before it leaves memory [s]; None: as the server has it.
+        longest: How long a step may go on then [s].
+        retention: How long what came of a run is kept [s].
+    """
+
+    inactivity: float | None
+    longest: float
+    retention: float
+
+
+def service_of(engine: "RestateEngine", code: Code, name: str, limits: Limits) -> Any:
     """Return the `restate.Workflow` of a module.
 
     Args:
         engine: The engine that carries its runs on.
         code: The module.
         name: The name of the service.
-        inactivity: How long a run may wait before it leaves memory [s]; None: as the server has it.
-        longest: How long a step may go on then [s].
+        limits: How long what may take.
     """
-    limits = {"abort_timeout": timedelta(seconds=longest)}
-    if inactivity is not None:
-        limits["inactivity_timeout"] = timedelta(seconds=inactivity)
+    waits = None if limits.inactivity is None else timedelta(seconds=limits.inactivity)
+    times = {"abort_timeout": timedelta(seconds=limits.longest), "inactivity_timeout": waits}
     title = (code.module.__doc__ or "").strip().partition("\n")[0]
-    workflow = needed("restate").Workflow(name, description=title or None, **limits)
+    workflow = needed("restate").Workflow(name, description=title or None, **times)
     data = {"input_serde": needed("restate.serde").BytesSerde(), "output_serde": needed("restate.serde").BytesSerde()}
 
     async def run(context: Any, given: bytes) -> bytes:
         return await _run(engine, code, name, context, given)
 
-    for add, handler in (
-        (workflow.main, run),
-        (workflow.handler, _signal),
-        (workflow.handler, _about),
-        (workflow.handler, _end),
-    ):
-        add(handler.__name__.removeprefix("_"), **data)(_bare(handler))
+    kept = timedelta(seconds=limits.retention)
+    workflow.main("run", workflow_retention=kept, journal_retention=kept, **data)(_bare(run))
+    for name_of, handler in (("signal", _signal), ("about", _about), ("end", _end)):
+        workflow.handler(name_of, journal_retention=timedelta(0), **data)(_bare(handler))
     return workflow
 
 

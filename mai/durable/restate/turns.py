@@ -144,7 +144,6 @@ class Turns:
 
     async def _found(self) -> list[tuple[Durable, Any]]:
         """Return what the journal has; nothing if something has come from outside instead."""
-        self._outside.clear()
         if not self._waits:
             await self._outside.wait()
             return []
@@ -170,6 +169,7 @@ class Turns:
         await turn
 
     def _run(self, turn: "asyncio.Future[None]") -> None:
+        self._outside.clear()
         try:
             self.loop.run()
         except BaseException as error:  # noqa: BLE001 (whatever ends the program is raised where it can be)

@@ -98,7 +98,9 @@ class Connection:
             if ready.done():
                 raise
             text = self.redactor.text(_reason(error))
-            ready.set_exception(ServerGone(f"cannot connect to the MCP server {self!r}: {text}"))
+            silent = isinstance(self._target, list) and self._stderr is None
+            hint = "; stderr=sys.stderr shows what it complains of" if silent else ""
+            ready.set_exception(ServerGone(f"cannot connect to the MCP server {self!r}: {text}{hint}"))
         finally:
             self._opening = False
 

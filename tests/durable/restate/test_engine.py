@@ -1,0 +1,220 @@
+"""RestateEngine against a real server: what comes from outside, what ends a run, and what a worker leaves behind."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+import mai
+from mai import AskError, Context, DeadlineExceeded, Parallel, module
+from mai.core.ids import new_id
+from mai.durable.restate import RestateEngine
+from mai.errors import ConfigError, ReplayMismatch, RunExists, StepFailed, UnknownRun
+from tests.durable.conformance import DONE, Approve, Boom, add, boom, did, parcel, put_back, slow
+from tests.durable.restate_servers import Servers, free_port
+
+pytestmark = pytest.mark.slow
+
+Given = Callable[..., RestateEngine]
+
+
+@pytest.fixture
+def engine(server: Servers) -> Given:
+    """Makes engines that share workflows which no other test has."""
+    DONE.clear()
+    prefix = f"t{new_id()[:12]}."
+
+    def make(**settings: Any) -> RestateEngine:
+        return RestateEngine(server.admin, **{"ingress": server.ingress, "port": 0, "prefix": prefix, **settings})
+
+    return make
+
+
+async def until(ready: Callable[[], Awaitable[object]]) -> None:
+    """Wait until *ready*."""
+    for _ in range(500):
+        if await ready():
+            return
+        await asyncio.sleep(0.02)
+    raise AssertionError("it does not come to that")
+
+
+async def asked(engine: RestateEngine, run_id: str) -> Any:
+    """Return what a run asks."""
+    return await engine._about(await engine._service(run_id), run_id)
+
+
+@module
+async def held(n: int) -> int:
+    try:
+        await asyncio.sleep(60)
+    finally:
+        did("cleaned up")
+    return n
+
+
+async def test_a_question_is_answered_by_the_handle(engine: Given) -> None:
+    async with engine() as here:
+        handle = here.start(Approve(), 3, run_id="one")
+        async for _ in handle:
+            if handle.questions:
+                handle.answer(True)
+        assert await handle == "4 yes 5"
+        assert [step.name for step in handle.children] == ["add", "add"]
+
+
+async def test_a_question_is_answered_through_the_server_and_one_that_does_not_fit_stays_open(engine: Given) -> None:
+    async with engine(inactivity=0.1) as here:
+        handle = here.start(Approve(), 3, run_id="one")
+
+        async def is_asked() -> bool:
+            return bool(((await asked(here, "one")) or {}).get("questions"))
+
+        await until(is_asked)
+        await here.answer("one", "nonsense")
+        await here.answer("one", False, question="Approve/ask")
+        assert await handle == "4 no 5"
+        with pytest.raises(AskError):
+            await here.answer("one", True)
+        with pytest.raises(AskError, match="has ended"):
+            await here.answer("one", True, question="Approve/ask")
+
+
+async def test_a_signal_is_kept_once_however_often_it_is_sent_and_refused_after_the_end(engine: Given) -> None:
+    @module(flow=True)
+    async def two(n: int) -> list[float]:
+        return [await mai.wait_for("paid", float), await mai.wait_for("paid", float)]
+
+    async with engine() as here:
+        handle = here.start(two, 3, run_id="one")
+        assert await here.signal("one", "paid", 1.5, id="x")
+        assert await here.signal("one", "paid", 1.5, id="x")
+        assert await here.signal("one", "paid", two.payload(n=1)) is True  # which is no number
+        with pytest.raises(Exception, match="float"):
+            await handle
+        assert await here.signal("one", "paid", 2.5) is False
+
+
+@pytest.mark.parametrize("by_handle", [True, False])
+async def test_a_cancelled_run_is_cleaned_up_and_taken_back(engine: Given, by_handle: bool) -> None:
+    async with engine() as here:
+        handle = here.start(add.with_(undo=put_back) >> held, 1, run_id="one")
+        await until(lambda: asyncio.sleep(0, here.busy.counts["one"]))
+        await asyncio.sleep(0.1)
+        if by_handle:
+            handle.cancel()
+        else:
+            assert await here.cancel("one")
+        with pytest.raises(asyncio.CancelledError):
+            await handle
+        with pytest.raises(asyncio.CancelledError):
+            await here.result("one")
+        assert await here.cancel("one") is False
+    assert DONE == ["add 1", "held cleaned up", "add!undo 2"]
+
+
+async def test_a_run_has_one_input_and_those_there_are_not_are_told(engine: Given) -> None:
+    async with engine() as here:
+        assert await here.start(add, 1, run_id="one") == 2
+        with pytest.raises(RunExists, match="another input"):
+            await here.start(add, 2, run_id="one")
+        assert await here.start(add, 1, run_id="one") == await here.result("one") == 2
+        for asking in (here.result("none"), here.signal("none", "x"), here.cancel("none"), here.history("none")):
+            with pytest.raises(UnknownRun):
+                await asking
+    with pytest.raises(ConfigError, match="inside of 'async with"):
+        here.start(add, 1)
+
+
+async def test_a_call_outside_of_a_run_is_one_with_its_metadata_and_what_is_left_of_its_time(engine: Given) -> None:
+    @module
+    async def tell(n: int) -> str:
+        return f"{Context.get().metadata['user']} {Context.get().auth}"
+
+    async with engine(auth="key") as here:
+        with Context.scope(user="ann", timeout=30):
+            assert await tell(1) == "ann key"
+        with pytest.raises(DeadlineExceeded), Context.scope(timeout=0.2):
+            await (add >> held)(1)
+        assert await here.start(add, 1, delay=0.3) == 2
+
+
+async def test_a_failure_has_its_class_and_facts_also_for_another_process(engine: Given) -> None:
+    async with engine() as here:
+        with pytest.raises(Boom) as caught:
+            await here.start(add >> boom, 1, run_id="one")
+        assert caught.value.code == 2
+    async with engine(errors=[Boom]) as other:
+        with pytest.raises(Boom) as caught:
+            await other.result("one")
+        assert caught.value.code == 2
+    async with engine() as other:
+        with pytest.raises(StepFailed, match="Boom: 2"):
+            await other.result("one")
+
+
+async def test_a_run_whose_code_has_changed_fails_at_once_and_says_why(engine: Given) -> None:
+    steps = [add, slow]
+
+    @module(flow=True)
+    async def turned(n: int) -> int:
+        found = await steps[0](n)
+        await mai.wait_for("go", int)
+        return found
+
+    async with engine(inactivity=0.1) as here:
+        handle = here.start(turned, 1, run_id="one")
+        await until(lambda: asyncio.sleep(0, "add 1" in DONE))
+        await asyncio.sleep(0.5)  # it leaves memory
+        steps.reverse()
+        await here.signal("one", "go", 1)
+        for asking in (handle, here.result("one")):
+            with pytest.raises(ReplayMismatch) as caught:
+                await asking
+            assert (caught.value.recorded, caught.value.found) == ("turned/add", "turned/slow")
+
+
+async def test_a_step_that_takes_longer_than_a_run_may_wait_is_not_begun_anew(engine: Given) -> None:
+    async with engine(inactivity=0.1) as here:
+        assert await here.start(Parallel(slow, module(_long)), 1) == (101, 1)
+    assert DONE.count("_long 1") == 1
+
+
+async def _long(n: int) -> int:
+    did(n)
+    await asyncio.sleep(2.5)
+    return n
+
+
+async def test_who_leaves_waits_for_runs_that_do_something_and_leaves_the_others(engine: Given) -> None:
+    port = free_port()  # a run goes on with the deployment that it began with
+    async with engine(inactivity=60, port=port) as here:
+        busy, waiting = here.start(slow >> slow, 1), here.start(parcel, 1, run_id="two")
+        await until(lambda: asyncio.sleep(0, here.busy.counts.total()))
+        await asyncio.sleep(0.1)
+    assert await busy == 201
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    async with engine(modules=[parcel], port=port) as other:
+        await other.signal("two", "paid", 2.0)
+        assert await other.result("two") == "1 paid 2.0 2"
+        assert [record.path for record in await other.history("two") if record.kind == "step"] == ["parcel/add"]
+
+
+async def test_an_error_in_the_block_leaves_all_runs_to_the_next_worker(engine: Given) -> None:
+    port = free_port()
+
+    async def fails() -> None:
+        async with engine(port=port) as here:
+            here.start(add >> held, 1, run_id="one")
+            await until(lambda: asyncio.sleep(0, here.busy.counts["one"]))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await fails()
+    async with engine(modules=[add >> held], port=port) as other:
+        await until(lambda: asyncio.sleep(0, other.busy.counts["one"]))
+        await other.cancel("one")
+        with pytest.raises(asyncio.CancelledError):
+            await other.result("one")
