@@ -279,10 +279,11 @@ async def _performed(f: Frame, m: Any, spec: Spec, given: Any, bound: Any, openi
 
 @types.coroutine
 def _ended(f: Frame, error: BaseException) -> Body:
-    """End the call *f* with *error*, which the caller raises."""
-    if f.started is not None:
-        yield from join(f.started, error).__await__()
+    """End the call *f* with *error*, which the caller raises, when what it has started has ended."""
+    cut: Any = None if f.started is None else (yield from join(f.started, error).__await__())
     failed(f, error)
+    if cut is not None and isinstance(error, Exception):  # else who catches the failure would go on
+        raise cut
 
 
 def _dropped(f: Frame, cancel: BaseException) -> None:

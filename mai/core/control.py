@@ -72,24 +72,26 @@ class Control(Bus):
             logging.getLogger("mai").error("run %s failed and nobody asked", self.step_id, exc_info=self.error)
 
 
-async def join(runs: list[Control], error: BaseException | None = None) -> None:
-    """Wait until all *runs* have ended; after an *error* cancel them first, and wait through any cancel."""
-    for run in runs:
-        if error is not None and not run.has_ended():
-            run.cancel()
+async def join(runs: list[Control], error: BaseException | None = None) -> asyncio.CancelledError | None:
+    """Wait until all *runs* have ended; after an *error* cancel them first, and return a cancel that came meanwhile."""
+    cut = None
+    for run in runs if error is not None else ():
+        run.cancel()
     if isinstance(error, GeneratorExit):  # the coroutine was dropped: nothing can be awaited
-        return
+        return None
     for run in runs:
         while not run.has_ended():
             try:
                 with anyio.CancelScope(shield=error is not None):  # anyio repeats its cancels
                     await run.over.heard(run.has_ended)
-            except asyncio.CancelledError:
+            except asyncio.CancelledError as cancel:
                 if error is None:
                     raise
+                cut = cancel
     for run in runs:
         if error is None and not run.heard and isinstance(run.error, KeyboardInterrupt | SystemExit):
             run.outcome()  # raises it: the program is to end
+    return cut
 
 
 def _blocked(bell: Bell, ready: Callable[[], bool], timeout: float | None = None) -> bool:

@@ -5,6 +5,7 @@ import gc
 import logging
 import threading
 import warnings
+from contextlib import suppress
 from contextvars import ContextVar, copy_context
 from typing import Any
 
@@ -753,3 +754,34 @@ save.run(1)
 """
     )
     assert (done.stdout, done.stderr, done.returncode) == ("saved 1\n", "", 0)
+
+
+@simulated
+async def test_a_cancel_that_comes_while_what_a_failed_call_has_started_is_joined_is_not_lost() -> None:
+    went_on: list[str] = []
+
+    @module
+    async def cleans(x: int) -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.sleep(1)
+
+    @module
+    async def leaves(x: int) -> None:
+        cleans.start(x)
+        await asyncio.sleep(1)
+        raise ValueError(x)
+
+    @module
+    async def catches(x: int) -> None:
+        with suppress(ValueError):
+            await leaves(x)
+        went_on.append("past the failure")
+
+    task = asyncio.ensure_future(catches(1))
+    await asyncio.sleep(1.5)
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()
+    assert went_on == []

@@ -733,7 +733,7 @@ def test_a_ring_that_comes_before_its_time_ends_no_wait() -> None:
     waiting.start()
     looked[2].wait()  # from here on it would hear
     bell.ring()
-    looked[4].wait()
+    assert looked[4].wait(10)
     over.append(True)
     bell.ring()
     waiting.join()

@@ -173,8 +173,22 @@ def failing(world: World) -> Run:
     x = g.input("x", int)
     g.output((g.add(world.step("g", 0.01, fails=9), x), g.add(world.step("h", 0.02), x)))
 
+    started, before = world.step("started", 1.0, cleanup=0.0), world.step("before", 0.001)
+
+    class Leaves(Module[Any, Any]):
+        async def forward(self, x: int) -> int:
+            started.start(x)
+            await before(x)
+            raise world.failure("leaves")
+
+    leaves: Any = Leaves()
+
     class Guard(Module[Any, Any]):
         async def forward(self, x: int) -> int:
+            try:
+                await leaves(x)
+            except ValueError:
+                pass
             try:
                 await g(x)
             except ExceptionGroup:
@@ -235,6 +249,34 @@ def streaming(world: World) -> Run:
                 return sorted([chunk async for chunk in chunks])
 
     made: Any = Talk()
+    return lambda: made(0)
+
+
+def flooding(world: World) -> Run:
+    """Generators that are ahead of a slow reader as far as they may, and wait for it."""
+    flood, plain = Streaming(world, "flood", ()), Chunks(world, "plain", ())
+    flood.count = plain.count = 18
+    fan: Any = Parallel(flood.with_(name="flood"), plain.with_(name="plain"))
+
+    class Slow(Module[Any, Any]):
+        async def forward(self, x: int) -> Any:
+            run = fan.start(x)
+            reader = asyncio.create_task(self.read(run))
+            try:
+                return [len(chunks) for chunks in await run], await reader
+            finally:
+                reader.cancel()
+                await joined(reader)
+
+        async def read(self, run: Any) -> int:
+            count = 0
+            async with aclosing(aiter(run.chunks())) as chunks:
+                async for _ in chunks:
+                    count += 1
+                    await asyncio.sleep(0.001)
+            return count
+
+    made: Any = Slow()
     return lambda: made(0)
 
 
@@ -376,6 +418,7 @@ SHAPES = (
     ),
     Shape("retrying", retrying, (1, 0, 1, [1, 1, 1]), guards=True, within=0.16),
     Shape("streaming", streaming, (([0, 1, 2], 3, 1), 1, [0, 0, 1, 1, 2, 2]), guards=True, within=0.03),
+    Shape("flooding", flooding, ([18, 18], 36), guards=True, within=0.06),
     Shape("cancelling", cancelling, (1, "late", "cancelled True", "no success"), guards=True, within=0.03),
     Shape("expiring", expiring, errors=(DeadlineExceeded,), within=0.05),
     Shape("threaded", threaded, (3, 3, 3, 3, 1, [0, 1, 2]), max_threads=2, within=0.1),

@@ -31,7 +31,7 @@ class ContextCommands(Commands):
     def __init__(self, context: Any) -> None:
         self._context = context
         self._restate, self._vm = needed("restate"), needed("restate.vm")
-        self.bytes = needed("restate.serde").BytesSerde()
+        self.bytes: Any = needed("restate.serde").BytesSerde()
         self._options = self._restate.RunOptions(serde=self.bytes)
 
     def run(self, name: str, action: Callable[[], Awaitable[bytes]]) -> Durable:
