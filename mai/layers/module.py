@@ -152,6 +152,9 @@ class Module(Generic[In, Out]):
             """Refuse a class that has no forward."""
             if cls.forward is Module.forward:
                 raise ConfigError(f"{cls.__name__} has no forward; write one, it is what a module does")
+            if (args or kwargs) and cls.__init__ is object.__init__:
+                given = ", ".join([*map(repr, args), *(f"{key}={value!r}" for key, value in kwargs.items())])
+                raise TypeError(f"{cls.__name__}({given}) takes no arguments: it has no __init__")
             made = super().__new__(cls)
             object.__setattr__(made, "_mai_identity", _Identity())
             return made

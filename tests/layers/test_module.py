@@ -239,6 +239,15 @@ async def test_the_plain_forward_may_be_called_untraced() -> None:
         Module.forward(Search(), 1)
 
 
+def test_a_class_without_an_init_takes_no_arguments() -> None:
+    class Shout(Module):
+        async def forward(self, text: str) -> str:
+            return text.upper()
+
+    with pytest.raises(TypeError, match=r"Shout\('hello', loud=True\) takes no arguments: it has no __init__"):
+        Shout("hello", loud=True)
+
+
 def test_brackets_that_agree_with_forward_are_fine() -> None:
     class Agree(Module[str, list[Doc]]):
         async def forward(self, x: str) -> list[Doc]:
