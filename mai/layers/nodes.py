@@ -61,7 +61,7 @@ class Nodes:
     def _batch(self, p: Frame, most: int) -> tuple[int, Frame | None, BaseException | None]:
         """Run the next nodes in *p*, until one waits or fails, or none is ready, or more than *most* are."""
         wiring, ready, waiting, need, settle = self._wiring, self._ready, self._args, self._need, self.settle
-        of, rank, heads, special, after = wiring.of, wiring.rank, wiring.heads, wiring.special, wiring.after
+        of, rank, heads, special, lines = wiring.of, wiring.rank, wiring.heads, wiring.special, wiring.lines
         left = _BATCH
         while True:
             i = ready.popleft()
@@ -72,10 +72,13 @@ class Nodes:
                     f = begin(m, p, key, rank[i], *_bound(special[i], args))
                 else:
                     f = launch(m, p, key, args[0], rank[i], None, args if len(args) > 1 else ())
-                while f.y is DONE and (k := after[i]) >= 0 and left:  # a chain: the next node takes the value at once
-                    i, left, need[k] = k, left - 1, 0
-                    m, key = heads[of[i]]
-                    f = launch(m, p, key, f.out, rank[i], None, ())
+                if lines and i in lines and f.y is DONE:  # a chain: the next node takes the value at once
+                    left -= len(lines[i])
+                    for k, m, key, n in lines[i]:
+                        i, need[k] = k, 0
+                        f = launch(m, p, key, f.out, n, None, ())
+                        if f.y is not DONE:
+                            break
             except BaseException as error:  # noqa: BLE001 (becomes the outcome of the node)
                 return i, None, error
             if f.y is not DONE:

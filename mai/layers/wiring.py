@@ -22,6 +22,7 @@ from .module import Module, lift
 from .ref import Pack, Part, Ref, fields_of
 
 _INPUT = -1  # in the place of a module
+_LINE = 15  # nodes behind the first one of a chain that are run without a look at anything else
 
 
 class Input(NamedTuple):
@@ -75,6 +76,9 @@ class Shape:
         self.most: int = len(self.accepts)
         if settled or any(p.kind is p.KEYWORD_ONLY for p in needed):
             self.least = self.most + 1  # no node of it is plain
+
+
+_Next = tuple[int, Module[Any, Any], str, int]  # a node: its module, its key, and which one of its name it is
 
 
 class Wiring:
@@ -259,13 +263,16 @@ class Wiring:
                 place[source] = at + 1
         self.targets[place[output]] = n
         self.need.append(2)
-        self.after: list[int] = [-1] * n
+        self.lines: dict[int, list[_Next]] = {}  # by the first node of a chain: those that follow
+        last: dict[int, list[_Next]] = {}  # by the last one so far
         for i in range(n):
             at = self.offsets[i]
-            if self.offsets[i + 1] - at == 1:
-                k = self.targets[at]
-                if self.need[k] == 1 and k not in self.special:
-                    self.after[i] = k
+            k = self.targets[at] if self.offsets[i + 1] - at == 1 and self.of[i] != _INPUT else n
+            if self.need[k] == 1 and k not in self.special:
+                line, shape = last.pop(i, None) or self.lines.setdefault(i, []), self.shapes[self.of[k]]
+                if len(line) < _LINE:
+                    line.append((k, shape.module, shape.key, self.rank[k]))
+                    last[k] = line
         self.heads: list[tuple[Module[Any, Any], str]] = [(shape.module, shape.key) for shape in self.shapes]
         self.ready: array[int] = array(
             "i", [i for i, count in enumerate(self.need) if not count and self.of[i] != _INPUT]
