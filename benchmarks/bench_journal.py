@@ -11,8 +11,8 @@ Row 20: a run with 100,000 recorded steps is opened, claimed, read with every ch
 new engine, in microseconds a step; the journal alone, which reads them, for comparison.
 
 With ``pip install dbos``, DBOS on SQLite is a peer in the same run: whole runs of steps that do nothing are begun,
-recorded and ended on either engine. With ``RESTATE_ADMIN`` and ``RESTATE_INGRESS``, the addresses of a Restate server,
-our engine on that is one.
+recorded and ended on either engine; with ``DBOS_POSTGRES``, the address of an empty database, DBOS on PostgreSQL is
+one, too. With ``RESTATE_ADMIN`` and ``RESTATE_INGRESS``, the addresses of a Restate server, our engine on that is one.
 """
 
 import asyncio
@@ -241,13 +241,13 @@ def replayed(steps: int, *, engine: bool) -> Fresh:
     return Fresh(work, steps)
 
 
-def dbos(runs: int, steps: int) -> Fresh:
-    """Return the sample of DBOS, each of whose steps is recorded in SQLite."""
+def dbos(runs: int, steps: int, server: str | None = None) -> Fresh:
+    """Return the sample of DBOS, each of whose steps is recorded in SQLite, or on a *server*."""
 
     async def work(path: Path) -> int:
         from dbos import DBOS  # noqa: PLC0415 (a peer that need not be there)
 
-        DBOS(config={"name": "bench", "system_database_url": f"sqlite:///{path}", "log_level": "ERROR"})
+        DBOS(config={"name": "bench", "system_database_url": server or f"sqlite:///{path}", "log_level": "ERROR"})
 
         @DBOS.step()
         async def step(n: int) -> int:
@@ -313,10 +313,12 @@ async def rows(scale: Scale) -> list[Row]:
     found.append(Row("20", what, 15, "us", samples, lambda times: times["mai"] / 1000, max(1, rounds // 4), steps))
     if importlib.util.find_spec("dbos"):
         runs, steps = 64, max(1, total // 256)
-        peers = {"mai": whole(runs, steps), "dbos": dbos(runs, steps)}
         what = f"whole runs of {steps} steps on the engine, 64 at once, FULL"
         few = max(1, rounds // 4)
-        found.append(Row("18", what, 1 / 48, "DBOS on SQLite", peers, ratio("mai", "dbos"), few, runs * steps))
+        for peer, server, target in (("SQLite", None, 1 / 48), ("PostgreSQL", os.environ.get("DBOS_POSTGRES"), 1 / 9)):
+            if peer == "SQLite" or server:
+                both = {"mai": whole(runs, steps), "dbos": dbos(runs, steps, server)}
+                found.append(Row("18", what, target, f"DBOS on {peer}", both, ratio("mai", "dbos"), few, runs * steps))
     if "RESTATE_ADMIN" in os.environ:
         few = max(1, rounds // 4)
         for runs in (1, 16, 64):
