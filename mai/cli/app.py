@@ -163,6 +163,9 @@ def _worker(
     ttl: Annotated[
         float, typer.Option(metavar="SECONDS", help="After how long without a sign of it another may take over a run.")
     ] = 30.0,
+    max_runs: Annotated[
+        int, typer.Option(metavar="N", help="How many runs of that journal are carried on at once.")
+    ] = 1000,
     restate: Annotated[
         str | None,
         typer.Option(
@@ -184,7 +187,7 @@ def _worker(
     from mai.cli.durable import Restate, serve_runs  # noqa: PLC0415 (no other command needs the engine)
 
     server = None if restate is None else Restate(restate, ingress, host, port, advertised)
-    raise typer.Exit(serve_runs(targets, db, ttl, server))
+    raise typer.Exit(serve_runs(targets, db, server, ttl=ttl, max_runs=max_runs))
 
 
 @app.command("serve-mcp")

@@ -75,8 +75,8 @@ class Restate(NamedTuple):
         )  # fmt: skip
 
 
-def serve_runs(targets: Sequence[str], file: str | None, ttl: float, server: Restate | None = None) -> int:
-    """Serve the runs of the *targets* until a signal comes, and return the exit code."""
+def serve_runs(targets: Sequence[str], file: str | None, server: Restate | None = None, **settings: Any) -> int:
+    """Serve the runs of the *targets* until a signal comes, and return the exit code; *settings*: of `SQLiteEngine`."""
     try:
         if (file is None) is (server is None):
             raise BadUsage("give either --db FILE or --restate URL, where the runs are kept")
@@ -85,7 +85,7 @@ def serve_runs(targets: Sequence[str], file: str | None, ttl: float, server: Res
                 stack.enter_context(import_paths(written))
             modules = [load(written) for written in targets]
             engine: Any = (
-                server.engine(modules) if server is not None else SQLiteEngine(file or "", modules=modules, ttl=ttl)
+                server.engine(modules) if server is not None else SQLiteEngine(file or "", modules=modules, **settings)
             )
             where, listen = (file or "", _listen) if server is None else (server.admin, hear_signal)
             asyncio.run(_serve(engine, modules, where, listen))

@@ -87,6 +87,8 @@ def test_an_id_needs_a_journal(mai: Mai, flow: Path) -> None:
 
 def test_a_worker_needs_modules_that_are_there_and_a_file_that_can_be_opened(mai: Mai, flow: Path) -> None:
     assert mai("worker", "steps.py:nothing", "--db", "runs.db").code == 2
+    none = mai("worker", "steps.py:flow", "--db", "runs.db", "--max-runs", "0")
+    assert (none.code, "max_runs=0" in none.err) == (2, True), none.err
     (flow / "text.db").write_text("no journal" * 1_000, encoding="utf-8")
     assert mai("worker", "steps.py:flow", "--db", "text.db").code == 1
 
