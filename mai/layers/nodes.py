@@ -5,6 +5,8 @@ from collections.abc import Callable
 from typing import Any
 
 from ..core.call import DONE, begin, launch, outcome
+from ..core.clock import clock
+from ..core.drive import breathe
 from ..core.frame import Frame, scoped
 from ..core.gather import Slot
 from ..core.trace import open_handle
@@ -13,7 +15,6 @@ from .wiring import Binding, Wiring
 
 _NOTHING = -1, None, None  # nothing ended that has not been settled already
 _BATCH = 16  # nodes that run one after the other before the runner is asked again, which looks at the clock
-_ALONE = 64  # batches in which no node waited, about a millisecond, after which the runner has to look at it
 _MISSING: Any = object()
 
 
@@ -41,17 +42,18 @@ class Nodes:
 
     async def lead(self) -> None:
         """Run the nodes in this task as long as there is only one that can run, as in a chain: that needs no runner."""
-        left = _ALONE
-        while left and len(self._ready) == 1:
+        steady, mark = getattr(self._parent.run, "records", False), clock.ticks()
+        while len(self._ready) == 1:
             i, f, error = self._batch(self._parent, 1)
             value = None
-            if f is None:
-                left -= 1
-            else:
+            if f is not None:
                 try:
                     value = await outcome(f)
                 except Exception as failure:  # noqa: BLE001 (becomes the outcome of the node)
                     error = failure
+            elif steady or clock.ticks() - mark > 1_000_000:  # others have their turn, in a replay where they had it
+                await breathe()
+                mark = clock.ticks()
             self.done(i, value, error)  # where it failed nothing is ready
 
     def take(self, slot: Slot | None) -> tuple[int, Frame | None, BaseException | None]:
@@ -73,9 +75,10 @@ class Nodes:
                 else:
                     f = launch(m, p, key, args[0], rank[i], None, args if len(args) > 1 else ())
                 if lines and i in lines and f.y is DONE:  # a chain: the next node takes the value at once
-                    left -= len(lines[i])
-                    for k, m, key, n in lines[i]:
-                        i, need[k] = k, 0
+                    line = lines[i]
+                    left -= len(line)
+                    for i, m, key, n in line:
+                        need[i] = 0
                         f = launch(m, p, key, f.out, n, None, ())
                         if f.y is not DONE:
                             break

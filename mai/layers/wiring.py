@@ -22,7 +22,7 @@ from .module import Module, lift
 from .ref import Pack, Part, Ref, fields_of
 
 _INPUT = -1  # in the place of a module
-_LINE = 15  # nodes behind the first one of a chain that are run without a look at anything else
+_LINE = 63  # nodes behind the first one of a chain that are run without a look at anything else
 
 
 class Input(NamedTuple):
