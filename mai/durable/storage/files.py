@@ -75,11 +75,11 @@ class Files:
 
     def open(self) -> Book:
         """Open the first connection, the one that writes, and bring the tables up to date."""
-        had_wal = self._look()
+        misses_wal = self._look()
         connection = self.connect()
         try:
             mode = connection.execute("PRAGMA journal_mode").fetchone()[0]
-            self.lost_wal = mode == "wal" and not had_wal and self._alone(connection)
+            self.lost_wal = mode == "wal" and misses_wal and self._alone(connection)
             self._prepare(connection)
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("DELETE FROM mai_owner WHERE owner NOT IN (SELECT owner FROM mai_run WHERE owner > '')")
@@ -140,7 +140,10 @@ class Files:
         _open[self._key] -= 1
 
     def _look(self) -> bool:
-        """Look at what is there before SQLite opens, and so makes, the files; say whether there is a -wal."""
+        """Look at what is there before SQLite opens, and so makes, the files; say whether there should be a -wal.
+
+        A file that was closed when it was looked at misses none, even if another process opens and leaves it meanwhile.
+        """
         wal = self.path + "-wal"
         had_wal = os.path.exists(wal)
         filled = had_wal and os.stat(wal).st_size > 0
@@ -165,7 +168,7 @@ class Files:
         if filled and facts.st_size and not self._in_use() and os.path.exists(wal):
             why = f"{wal!r} does not belong to {self.path!r}, which was closed without one, as a backup is"
             raise JournalError(f"{why}; move the -wal away", path=self.path)
-        return had_wal
+        return not had_wal and self._in_use()
 
     def _in_use(self) -> bool:
         """Whether the file itself, without its -wal, says that there may be one; SQLite would use any that is there."""
