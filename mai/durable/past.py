@@ -26,6 +26,7 @@ __all__ = ["Past"]
 TURNS = 64  # of the event loop without any move, after which nothing is still on its way
 CLEANING = 0.01  # seconds until a past is looked at again in which branches that were cut off clean up
 PATIENCE = 5.0  # seconds without any move, after which what is on record is not asked for any more
+PAUSE = 0.01  # the same where no code has tasks of its own: until all that is ready has run, in whatever order
 AGAIN = 0.1, 1.0  # seconds until a past is looked at again in which a branch does something of its own: first, longest
 
 _Future = asyncio.Future[Any]

@@ -32,7 +32,7 @@ from mai.durable.calls import (
 from mai.durable.choices import Choice, strands
 from mai.durable.failures import Failures
 from mai.durable.inside import Inside, Turn
-from mai.durable.past import PATIENCE, Past
+from mai.durable.past import PATIENCE, PAUSE, Past
 from mai.durable.questions import about, about_path, is_asked, refuse, refused_path
 from mai.durable.records import Kind, Lease, Record, RunInfo
 from mai.durable.rests import LATE, Rest, Rests
@@ -81,7 +81,7 @@ class DurableRun(Run):
         self.choices: set[Choice] = set()  # of the gathers that go on
         self.past: Past = Past(
             lease.run_id, records, cancelled=info.cancelled, at_work=self._is_at_work,
-            patience=lambda: PATIENCE if self._own_flows else 0.0,
+            patience=lambda: PATIENCE if self._own_flows else PAUSE,
         )  # fmt: skip
         self.rests: Rests = Rests(lambda: engine.linger, self._unload, lambda: strands(self.choices))
         self.undos: list[tuple[int, str, Any, Any]] = []
