@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from tests.durable.benches import FileBench, MemoryBench
-from tests.durable.conformance import Bench, Conformance
+from tests.durable.conformance import Bench, UnservedConformance
 
 
-class TestMemory(Conformance):
+class TestMemory(UnservedConformance):
     """A journal in memory, in simulated time."""
 
     @pytest.fixture
@@ -17,7 +17,7 @@ class TestMemory(Conformance):
 
 
 @pytest.mark.slow
-class TestFile(Conformance):
+class TestFile(UnservedConformance):
     """A journal in a file, in real time."""
 
     @pytest.fixture

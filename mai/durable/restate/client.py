@@ -264,7 +264,7 @@ class RestateClient:
                     bases.append(bases.pop(0))
             if clock.now() > until:
                 cause = failure if isinstance(failure, Exception) else None
-                text = f"No server answers at {', '.join(bases)}: {failure!r}"
+                text = f"No server answers at {', '.join(bases)}: {failure!r}; or no worker serves the run"
                 raise JournalError(text) from cause
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST)
