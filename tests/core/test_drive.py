@@ -12,6 +12,9 @@ from typing import Any
 import pytest
 
 from mai import DeadlineExceeded, Module, Parallel, Retry, module
+from mai.core.drive import failed
+from mai.core.frame import Frame
+from mai.core.recorded import Suspended
 from tests.support import simulate, simulated
 
 mark: contextvars.ContextVar[str] = contextvars.ContextVar("mark", default="clean")
@@ -299,3 +302,12 @@ async def test_branches_need_no_timers_of_their_own() -> None:
 
     await Parallel(*[look] * 20).with_(timeout=5.0)(1)
     assert set(timers) == {1}
+
+
+def test_a_call_without_a_handle_that_leaves_memory_has_not_failed() -> None:
+    f = Frame()
+    f.handle = None
+    error = Suspended()
+    failed(f, error)
+    assert not hasattr(error, "__mai_trace__")
+    assert not hasattr(error, "__notes__")
