@@ -119,7 +119,7 @@ def test_the_main_job_arrives_as_one_tree(phoenix: str) -> None:
     assert len({span["context"]["trace_id"] for span in spans}) == 1
     assert len(ids) == len(spans) > 10
     assert all(span["parent_id"] in ids for span in spans if span is not root)
-    assert {span["span_kind"] for span in spans} == {"CHAIN"}
+    assert {span["span_kind"] for span in spans} == {"CHAIN", "AGENT", "LLM", "TOOL"}
     assert {span["status_code"] for span in spans} == {"UNSET"}
     facts = root["attributes"]
     assert (root["name"], facts["mai.kind"], facts["mai.step.id"]) == ("Review", "module", "Review")
