@@ -8,6 +8,7 @@ import asyncio
 import json
 from collections.abc import Coroutine, Mapping
 from contextlib import suppress
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -20,12 +21,12 @@ from mai.core.frame import Scope, scoped
 from mai.core.recorded import Suspended
 from mai.core.trace import TraceHandle
 from mai.durable.code import Code
+from mai.durable.ending import status_of, take_back, uncancel
 from mai.durable.places import Place
 from mai.durable.records import ENDED, Journal, Lease, Record, RunInfo, Status, What
 from mai.durable.run import DurableRun, Unloaded
 from mai.durable.segments import Segment, begun_anew
-from mai.errors import DeadlineExceeded, Fenced, NeedsAttention, PayloadError, ReplayMismatch
-from mai.types import Retry
+from mai.errors import Fenced, NeedsAttention, PayloadError, ReplayMismatch
 from mai.values.casts import written
 
 if TYPE_CHECKING:
@@ -35,7 +36,6 @@ __all__ = ["Driver"]
 
 MAX_CLAIMS = 10  # without a new record, after which a run needs attention
 LOOK = 1.0  # seconds between two looks at a run that another process carries on
-_PATIENT = Retry(5)
 _LOST: Any = object()  # the run has not ended, and is not held here any more
 
 
@@ -103,7 +103,7 @@ class Driver:
 
     async def make(self, scope: Scope, *, owner: str | None = None) -> tuple[RunInfo, bool]:
         """Make the run in the journal, or find it there."""
-        facts: dict[str, Any] = {"metadata": _kept(scope.env.metadata)}
+        facts: dict[str, Any] = {"metadata": kept(scope.env.metadata)}
         if scope.deadline is not None:
             facts["deadline"] = clock.wall() + scope.deadline - clock.now()
         return await self.engine.journal.create(
@@ -222,7 +222,8 @@ class Driver:
             run.stop(past.leftover())
         if final and run.stopped is None and error is not None:
             uncancel()
-            await self._undo(run, scope, error)
+            with suppress(Suspended):  # and `stopped` says why
+                await take_back(run, scope, error, partial(self._cut, run))
         if run.stopped is not None or not final:
             return await self._left(run, error)
         status, output, facts, error = self._result(value, error)
@@ -245,29 +246,11 @@ class Driver:
             except PayloadError as failure:
                 error = failure
         facts, raised = self.engine.failures.crossed(error, self.code.modules)
-        cancel, late = isinstance(raised, asyncio.CancelledError), isinstance(raised, DeadlineExceeded)
-        return "cancelled" if cancel else "timeout" if late else "error", None, facts, raised
+        return status_of(raised), None, facts, raised
 
-    async def _undo(self, run: DurableRun, scope: Scope, error: BaseException) -> None:
-        """Take back the steps of a run that has failed, the last one first."""
-        p = scoped(scope, deadline=None, armed=None)
-        p.run = run
-        for _, path, undo, value in sorted(run.undos, key=lambda one: one[0], reverse=True):
-            module = undo if undo._mai_settings.retry else undo.with_(retry=_PATIENT)
-            done = False
-            while not done and run.stopped is None:
-                done = True
-                try:
-                    await outcome(begin(module, p, f"/{path}!undo", 0, (value,), {}))
-                except Exception as failure:  # noqa: BLE001 (it is told with what the run failed of)
-                    error.add_note(f"mai: {path} could not be undone: {failure!r}")
-                except asyncio.CancelledError:
-                    done = False
-                    uncancel()
-                    if self.engine.closing:
-                        run.stop(Unloaded("the engine is left"))
-                except Suspended:
-                    done = True  # and `stopped` says why
+    def _cut(self, run: DurableRun) -> None:
+        if self.engine.closing:
+            raise run.stop(Unloaded("the engine is left"))
 
     async def _left(self, run: DurableRun, error: BaseException | None) -> Any:
         """Give back a run that has not ended."""
@@ -324,19 +307,10 @@ def attention(run_id: str, why: str = "it cannot go on by itself") -> NeedsAtten
     return NeedsAttention(f"Run {run_id!r} needs attention: {why}; look at it, then resume it", run_id=run_id)
 
 
-def uncancel() -> bool:
-    """Absorb the cancels of this task; say whether there were any."""
-    task = asyncio.current_task()
-    found = task is not None and task.cancelling() > 0
-    while task is not None and task.cancelling():
-        task.uncancel()
-    return found
-
-
-def _kept(metadata: Mapping[str, Any]) -> dict[str, Any]:
+def kept(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """Return what JSON can hold of *metadata*."""
-    kept: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for key, value in metadata.items():
         with suppress(TypeError, ValueError):
-            kept[key] = json.loads(written(value))
-    return kept
+            found[key] = json.loads(written(value))
+    return found

@@ -13,18 +13,20 @@ from functools import partial
 from typing import Any, Self
 
 from mai.core.clock import clock
-from mai.core.drive import DONE, framed
+from mai.core.drive import framed
 from mai.core.engine import LocalEngine, start_run
 from mai.core.events import Bell
 from mai.core.frame import ROOT, Frame, Scope, current, scoped
 from mai.core.ids import new_id as fresh_id
 from mai.core.trace import TraceHandle, ended
 from mai.durable.code import Code, Codes
-from mai.durable.driver import LOOK, Driver, attention, through, uncancel
+from mai.durable.driver import LOOK, Driver, attention, through
+from mai.durable.ending import uncancel
 from mai.durable.failures import Failures
 from mai.durable.places import Places
 from mai.durable.records import ENDED, Journal, Record, RunInfo, Status, What
 from mai.durable.segments import is_mark
+from mai.durable.starting import bound_call, bound_value, call_of
 from mai.durable.storage.tables import ERRORS
 from mai.durable.uptake import Uptake
 from mai.errors import AskError, ConfigError, MaiError, UnknownRun
@@ -143,25 +145,15 @@ class DurableEngine(LocalEngine):
             PayloadError: If the value cannot be written as JSON.
             ConfigError: If it is called outside of ``async with``, or *delay* cannot be used.
         """
-        spec = module._mai_spec or module._mai_compile()
-        payload: Any = value
-        args, given = _given(spec.signature, payload.value) if isinstance(value, Payload) else ((value,), {})
-        bound = spec.signature.bind(args, given, spec.params, None)
-        return self._start(module, bound, run_id, checked("start", "delay", delay, PAUSE))
+        return self._start(module, bound_value(module, value), run_id, checked("start", "delay", delay, PAUSE))
 
     def submit(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> TraceHandle[Any]:
         """Start a run for a call that is made outside of one."""
-        spec = module._mai_spec or module._mai_compile()
-        return self._start(module, spec.signature.bind(args, kwargs, spec.params, None, spec.settings), None, 0.0)
+        return self._start(module, bound_call(module, args, kwargs), None, 0.0)
 
     def called(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Frame:
         """Make a call that is made outside of a run; a detached one gives its handle."""
-        handle = self.submit(module, args, kwargs)
-        if not module._mai_spec.detached:
-            return framed(_awaited(handle))
-        f = Frame()
-        f.handle, f.y, f.out = None, DONE, handle
-        return f
+        return call_of(module, self.submit(module, args, kwargs))
 
     def _start(self, module: Any, bound: Any, run_id: str | None, delay: float) -> TraceHandle[Any]:
         if self._unwatch is None or self.closing:
@@ -492,27 +484,3 @@ class DurableEngine(LocalEngine):
             self._unwatch()
             self._unwatch = None
         await self.journal.close()
-
-
-def _given(signature: Any, model: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Return the arguments that the input *model* of a module stands for."""
-    fields: Any = model.__pydantic_fields__
-    given: dict[str, Any] = {info.alias or name: getattr(model, name) for name, info in fields.items()} | (
-        model.model_extra or {}
-    )
-    args = [given.pop(p.name) for p in signature.positional]
-    return (*args, *(given.pop(signature.rest[0]) if signature.rest else ())), given
-
-
-async def _awaited(run: TraceHandle[Any]) -> Any:
-    """Return the value of *run*, which is cancelled with who waits for it."""
-    try:
-        return await run
-    except asyncio.CancelledError:
-        control = run._started()
-        if not control.has_ended():
-            run.cancel()
-            while not control.has_ended():
-                with suppress(asyncio.CancelledError):
-                    await control.over.heard(control.has_ended)
-        raise

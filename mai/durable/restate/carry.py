@@ -20,13 +20,12 @@ from mai.core.frame import ROOT, Env, Frame, Scope, scoped, set_current
 from mai.core.recorded import Suspended
 from mai.core.trace import TraceHandle, open_handle
 from mai.durable.code import Code
-from mai.durable.driver import uncancel
+from mai.durable.ending import status_of, take_back, uncancel
 from mai.durable.records import Status
 from mai.durable.restate.run import RestateRun
 from mai.durable.restate.turns import Commands, Mismatch, Turns
 from mai.durable.segments import begun_anew
-from mai.errors import DeadlineExceeded, ReplayMismatch
-from mai.types import Retry
+from mai.errors import ReplayMismatch
 from mai.values.casts import written
 
 if TYPE_CHECKING:
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
 __all__ = ["ABOUT", "Carried", "Ended", "digest"]
 
 ABOUT = "about"  # the state in which others see the run
-_PATIENT = Retry(5)
 _NAMES = re.compile(r"^ *name: (.*) != (.*)$", re.MULTILINE)
 
 
@@ -119,7 +117,7 @@ class Carried:
             if self._turns.stopped is not None:
                 raise Suspended from error
             uncancel()
-            await self._undo(scope, error)
+            await take_back(self._run, scope, error)
             ended = self._failed(error)
         self._status = ended.status
         self._tell()
@@ -148,28 +146,11 @@ class Carried:
         args, kwargs = spec.signature.load(self._data)
         return await outcome(begin(module, scope, key, 0, args, kwargs, None, h))
 
-    async def _undo(self, scope: Scope, error: BaseException) -> None:
-        """Take back the steps of a run that has failed, the last one first."""
-        p = scoped(scope, deadline=None, armed=None)
-        p.run = self._run
-        for _, path, undo, value in sorted(self._run.undos, key=lambda one: one[0], reverse=True):
-            module = undo if undo._mai_settings.retry else undo.with_(retry=_PATIENT)
-            done = False
-            while not done:
-                done = True
-                try:
-                    await outcome(begin(module, p, f"/{path}!undo", 0, (value,), {}))
-                except Exception as failure:  # noqa: BLE001 (it is told with what the run failed of)
-                    error.add_note(f"mai: {path} could not be undone: {failure!r}")
-                except asyncio.CancelledError:
-                    done = False
-                    uncancel()
-
     def _failed(self, error: BaseException) -> Ended:
         facts, raised = self._engine.failures.crossed(error, self._code.modules)
-        cancel, late = isinstance(raised, asyncio.CancelledError), isinstance(raised, DeadlineExceeded)
-        status: Status = "cancelled" if cancel else "timeout" if late else "error"
-        return Ended(status, facts=facts, message=f"{type(raised).__qualname__}: {raised}".removesuffix(": "))
+        return Ended(
+            status_of(raised), facts=facts, message=f"{type(raised).__qualname__}: {raised}".removesuffix(": ")
+        )
 
 
 def _explained(run_id: str, text: str) -> ReplayMismatch:

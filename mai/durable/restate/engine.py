@@ -12,14 +12,13 @@ from contextlib import contextmanager
 from contextvars import Context
 from typing import Any, Self
 
-from mai.core.drive import DONE, framed
+from mai.core.drive import framed
 from mai.core.engine import LocalEngine, start_run
 from mai.core.frame import ROOT, Env, Frame, Scope, current, scoped
 from mai.core.ids import new_id as fresh_id
 from mai.core.trace import TraceHandle, ended
 from mai.durable.code import Code, Codes
-from mai.durable.driver import uncancel
-from mai.durable.engine import _awaited, _given
+from mai.durable.ending import uncancel
 from mai.durable.failures import Failures
 from mai.durable.records import Record
 from mai.durable.restate.body import Busy
@@ -31,6 +30,7 @@ from mai.durable.restate.runner import sent_along
 from mai.durable.restate.server import Server
 from mai.durable.restate.service import FACTS, Limits, service_of
 from mai.durable.restate.turns import Commands
+from mai.durable.starting import bound_call, bound_value, call_of
 from mai.errors import AskError, ConfigError, NeedsAttention, RunExists, StepFailed, UnknownRun
 from mai.types import Payload
 from mai.values.casts import caster, written
@@ -176,25 +176,15 @@ class RestateEngine(LocalEngine):
             PayloadError: If the value cannot be written as JSON.
             ConfigError: If it is called outside of ``async with``, or *delay* cannot be used.
         """
-        spec = module._mai_spec or module._mai_compile()
-        payload: Any = value
-        args, named = _given(spec.signature, payload.value) if isinstance(value, Payload) else ((value,), {})
-        bound = spec.signature.bind(args, named, spec.params, None)
-        return self._start(module, bound, run_id, checked("start", "delay", delay, PAUSE))
+        return self._start(module, bound_value(module, value), run_id, checked("start", "delay", delay, PAUSE))
 
     def submit(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> TraceHandle[Any]:
         """Start a run for a call that is made outside of one."""
-        spec = module._mai_spec or module._mai_compile()
-        return self._start(module, spec.signature.bind(args, kwargs, spec.params, None, spec.settings), None, 0.0)
+        return self._start(module, bound_call(module, args, kwargs), None, 0.0)
 
     def called(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Frame:
         """Make a call that is made outside of a run; a detached one gives its handle."""
-        handle = self.submit(module, args, kwargs)
-        if not module._mai_spec.detached:
-            return framed(_awaited(handle))
-        f = Frame()
-        f.handle, f.y, f.out = None, DONE, handle
-        return f
+        return call_of(module, self.submit(module, args, kwargs))
 
     def _start(self, module: Any, bound: Any, run_id: str | None, delay: float) -> TraceHandle[Any]:
         if self._client is None or self.closing:

@@ -13,13 +13,13 @@ from mai.core.frame import current
 from mai.core.ids import new_id
 from mai.core.spans import around
 from mai.durable.code import modules_in
-from mai.durable.driver import _kept
-from mai.durable.engine import _given
+from mai.durable.driver import kept
 from mai.durable.failures import Failures
 from mai.durable.records import Status
 from mai.durable.restate.carry import digest
 from mai.durable.restate.client import End, RestateClient
 from mai.durable.restate.service import FACTS
+from mai.durable.starting import bound_value
 from mai.errors import AskError, ConfigError, RunExists, StepFailed, UnknownRun
 from mai.layers import Module
 from mai.types import Payload
@@ -327,7 +327,7 @@ def sent_along() -> dict[str, str]:
     """Return what a run that is begun now has from here: metadata, the time that is left, the trace."""
     f, headers = current(), dict[str, str]()
     propagate.inject(headers, context=around(f.span))
-    if metadata := _kept(f.env.metadata):
+    if metadata := kept(f.env.metadata):
         headers["x-mai-metadata"] = json.dumps(metadata)  # headers are ASCII
     if f.deadline is not None:
         headers["x-mai-timeout"] = repr(max(0.0, f.deadline - clock.now()))
@@ -346,7 +346,5 @@ def _input(module: Any, value: Any) -> bytes:
         if not isinstance(value, Payload | Mapping):
             raise ConfigError(f"start({module!r}, {value!r}): for a module by its name give a mapping of its arguments")
         return caster(type(given)).dump(given)
-    spec = module._mai_spec or module._mai_compile()
-    args, kwargs = _given(spec.signature, given) if isinstance(value, Payload) else ((value,), {})
-    bound = spec.signature.bind(args, kwargs, spec.params, None)
-    return bytes(spec.signature.dump(*bound))
+    bound = bound_value(module, value)
+    return bytes(module._mai_spec.signature.dump(*bound))
