@@ -24,12 +24,13 @@ from mai.durable.driver import LOOK, Driver, attention, through
 from mai.durable.ending import uncancel
 from mai.durable.failures import Failures
 from mai.durable.places import Places
+from mai.durable.questions import chosen, over
 from mai.durable.records import ENDED, Journal, Record, RunInfo, Status, What
 from mai.durable.segments import is_mark
 from mai.durable.starting import bound_call, bound_value, call_of, chosen_id
 from mai.durable.storage.tables import ERRORS
 from mai.durable.uptake import Uptake
-from mai.errors import AskError, ConfigError, MaiError, RunExists, UnknownRun
+from mai.errors import ConfigError, MaiError, RunExists, UnknownRun
 from mai.types import Payload
 from mai.values.casts import caster
 from mai.values.checked import COUNT, PAUSE, SECONDS, checked
@@ -338,15 +339,13 @@ class DurableEngine(LocalEngine):
         """
         info, driver = await self.info(run_id), self._drivers.get(run_id)
         known = {} if driver is None or driver.control is None else driver.control.questions
-        names = [*dict.fromkeys([*known, *info.waits.values()])]
-        chosen = names if question is None else [question]
-        if len(chosen) != 1:
-            hint = "; say which with question=" if chosen else ""
-            raise AskError(f"answer({value!r}) belongs to no single open question of {run_id!r}; open: {names}{hint}")
-        asked = known.get(chosen[0])
+        if info.status in ENDED:
+            raise over(value, run_id)
+        which = chosen(value, question, [*known, *info.waits.values()], run_id)
+        asked = known.get(which)
         data = asked[0].data(value) if asked is not None else caster(type(value)).dump(value)
-        if not await self.journal.signal(run_id, chosen[0], data):
-            raise AskError(f"answer({value!r}): run {run_id!r} has ended")
+        if not await self.journal.signal(run_id, which, data):  # it has ended since
+            raise over(value, run_id)
 
     async def cancel(self, run_id: str) -> bool:
         """Ask for the end of a run; False: it has ended already.
