@@ -19,6 +19,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
@@ -309,7 +310,8 @@ def tried(target: Target, data: bytes) -> str:
         except Hang:
             return f"it hangs: not read after {HANG:.0f} s"
         except Exception as error:  # noqa: BLE001 (it is what is looked for)
-            return f"{type(error).__module__}.{type(error).__name__}: {str(error)[:200]}"
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            return f"{type(error).__module__}.{type(error).__name__} in {where.name}: {str(error)[:200]}"
         took = time.perf_counter() - started
         worked.append(time.process_time() - before)
         if took < LIMIT:

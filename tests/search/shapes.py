@@ -28,7 +28,7 @@ from mai import (
 from mai.core.clock import clock
 from mai.types import Asked
 
-from .durable import FLOW, durable
+from .durable import BOOKS, FLOW, booked, durable
 from .world import Chunks, Streaming, Threaded, World
 
 Run = Callable[[], Awaitable[Any]]
@@ -423,5 +423,6 @@ SHAPES = (
     Shape("expiring", expiring, errors=(DeadlineExceeded,), within=0.05),
     Shape("threaded", threaded, (3, 3, 3, 3, 1, [0, 1, 2]), max_threads=2, within=0.1),
     Shape("durable", durable, FLOW, guards=True, unloads=True, within=60.6),
+    Shape("booked", booked, BOOKS, guards=True, unloads=True, within=0.1),
     Shape("signalled", signalled, (5, 5, -1, 1), guards=True, within=0.03),
 )  # fmt: skip
