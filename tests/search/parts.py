@@ -55,6 +55,7 @@ def program(shape: Shape, world: World) -> Callable[[], Coroutine[Any, Any, Any]
                 world.after = {
                     "tasks": len(loop_of().unfinished()),
                     "busy": loop_of().crew.busy(),
+                    "threads": len(loop_of().crew.carriers) > 0,
                     "mark": MARK.get(),
                     "cancelled": task.cancelling() > 0,
                     "lost": dict(world.begun - world.ended),
