@@ -67,8 +67,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.search", description=__doc__)
     parser.add_argument("--seeds", type=int, default=1000, help="how many interleavings, all shapes together")
     parser.add_argument("--shape", choices=sorted(NAMED), action="append", help="only that one; may be repeated")
-    parser.add_argument("--every", type=int, default=EVERY, help="how many of cancels, faults and crashes at every step")
-    parser.add_argument("--long", action="store_true", help="so many for each shape, and four times as many at every step")
+    parser.add_argument(
+        "--every", type=int, default=EVERY, help="how many of cancels, faults and crashes at every step"
+    )
+    parser.add_argument(
+        "--long", action="store_true", help="so many for each shape, and four times as many at every step"
+    )
     parser.add_argument("--first", action="store_true", help="stop at the first failure, in one process")
     given = parser.parse_args(arguments)
     names, started = given.shape or list(NAMED), time.monotonic()

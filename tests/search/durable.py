@@ -190,7 +190,7 @@ JOURNALS = {"write": ("durable", "signalled", "booked"), "disk": ("durable", "si
 
 @contextmanager
 def journal_of(part: str) -> Generator[dict[str, Any]]:
-    """Yield which journal is written in a part of the search: in memory, on a simulated disk, or in a file of SQLite."""
+    """Yield which journal a part of the search writes: in memory, on a simulated disk, or in a file of SQLite."""
     if part == "write":
         yield {"journal": MemoryJournal}
     elif part == "disk":

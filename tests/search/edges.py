@@ -114,7 +114,9 @@ def parked(world: World) -> Run:
 
     strand = _sequential(NonBlockingDelay(0.01), world.step("strand"))
     late = _sequential(NonBlockingDelay(0.01), world.step("late")).with_(timeout=0.02)
-    strands = Parallel(strand, Doing(lambda x: failure(late(x))))  # the late one waits for the place when its time is up
+    strands = Parallel(
+        strand, Doing(lambda x: failure(late(x)))
+    )  # the late one waits for the place when its time is up
     holds = world.step("holds", 0.06, group="holds")
 
     async def source() -> AsyncIterator[int]:
@@ -138,8 +140,7 @@ def mapped(world: World) -> Run:
 
     def numbers() -> Iterator[int]:
         with world.inside("numbers"):
-            for i in range(5):
-                yield i
+            yield from range(5)
 
     async def source() -> AsyncIterator[int]:
         with world.inside("source"):

@@ -21,7 +21,6 @@ from mai import (
     Retry,
     Sequential,
     Switch,
-    TraceHandle,
     ask,
     emit,
     module,
@@ -236,7 +235,7 @@ def retrying(world: World) -> Run:
     async def stubborn(call: Any, following: Any) -> Any:  # asks again, whatever it was
         try:
             return await following(call)
-        except BaseException:
+        except BaseException:  # noqa: BLE001 (what it must not come through with)
             world.cleanup += 0.01
             await asyncio.sleep(0.01)
             return await following(call)
