@@ -11,13 +11,18 @@ from typing import Any
 from mai import capture
 from mai.testing import Trial, explore
 
-from .durable import killed
+from .durable import JOURNALS, killed
 from .shapes import SHAPES, Shape
 from .world import MARK, World, check, check_cancel, loop_of
 
-PARTS = ("order", "cancel", "fail", "crash", "write")
-JOURNALED = ("durable", "signalled")  # which are killed at every write of a journal, too
+EVENTS = ("cancel", "fail", "crash")  # what meets a shape at every step
+PARTS = ("order", *EVENTS, *JOURNALS)
 NAMED = {shape.name: shape for shape in SHAPES}
+
+
+def parts_of(name: str) -> tuple[str, ...]:
+    """Return the parts of the search in a shape: some have a journal, too, at every write of which they are killed."""
+    return tuple(part for part in PARTS if name in JOURNALS.get(part, NAMED))
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,7 @@ def program(shape: Shape, world: World) -> Callable[[], Coroutine[Any, Any, Any]
                 world.after = {
                     "tasks": len(loop_of().unfinished()),
                     "busy": loop_of().crew.busy(),
+                    "threads": len(loop_of().crew.carriers) > 0,
                     "mark": MARK.get(),
                     "cancelled": task.cancelling() > 0,
                     "lost": dict(world.begun - world.ended),
@@ -82,10 +88,10 @@ def search(name: str, part: str, seeds: Iterable[int]) -> Found:
             check_cancel(world, trial)
         world.clear()  # for a next run that is cancelled before it begins
 
-    event: Any = None if part == "order" else part
+    event: Any = part if part in EVENTS else None
     try:
-        if part == "write":
-            return Found(name, part, killed(name, seeds), 0, time.monotonic() - started)
+        if part in JOURNALS:
+            return Found(name, part, killed(name, part, seeds), 0, time.monotonic() - started)
         with quiet(part == "crash"):
             seen = explore(main, seeds=seeds, at_every_step=event, check=watched, max_threads=shape.max_threads)
     except BaseException as error:  # noqa: BLE001 (told in the table)
