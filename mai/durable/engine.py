@@ -6,11 +6,11 @@ Size: what a run can be asked from outside is one list.
 import asyncio
 import json
 import logging
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
 from contextvars import Context
 from functools import partial
-from typing import Any, Self
+from typing import Any, Self, TypeVar, overload
 
 from mai.core.clock import clock
 from mai.core.drive import framed
@@ -37,6 +37,9 @@ from mai.values.checked import COUNT, PAUSE, SECONDS, checked
 from mai.values.events import Outcome
 
 __all__ = ["DurableEngine"]
+
+A = TypeVar("A")
+R = TypeVar("R")
 
 
 class DurableEngine(LocalEngine):
@@ -129,6 +132,15 @@ class DurableEngine(LocalEngine):
         if self._unwatch is not None:
             self.soon(self._uptake.look())
 
+    @overload
+    def start(
+        self, module: Callable[[A], Awaitable[R]], value: A, /, *, run_id: str | None = ..., delay: float = ...
+    ) -> TraceHandle[R]: ...
+    @overload
+    def start(
+        self, module: Callable[..., Awaitable[R]], value: Payload[Any], /, *,
+        run_id: str | None = ..., delay: float = ...,
+    ) -> TraceHandle[R]: ...  # fmt: skip
     def start(self, module: Any, value: Any, /, *, run_id: str | None = None, delay: float = 0.0) -> TraceHandle[Any]:
         """Start a run, or attach to the one that has this id, and return its handle.
 

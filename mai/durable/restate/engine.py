@@ -7,10 +7,10 @@ import asyncio
 import json
 import logging
 from collections import Counter
-from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import Context
-from typing import Any, Self
+from typing import Any, Self, TypeVar, overload
 
 from mai.core.drive import framed
 from mai.core.engine import LocalEngine, start_run
@@ -37,6 +37,9 @@ from mai.values.checked import PAUSE, SECONDS, checked
 from mai.values.events import Outcome
 
 __all__ = ["RestateEngine"]
+
+A = TypeVar("A")
+R = TypeVar("R")
 
 _LOOK = 0.05  # seconds between two looks at what still goes on when the block is left
 _KILLED = "killed"  # what the server says of a run that it was told to give up
@@ -159,6 +162,15 @@ class RestateEngine(LocalEngine):
                 await self.client.register(uri)
                 self._registered = uri
 
+    @overload
+    def start(
+        self, module: Callable[[A], Awaitable[R]], value: A, /, *, run_id: str | None = ..., delay: float = ...
+    ) -> TraceHandle[R]: ...
+    @overload
+    def start(
+        self, module: Callable[..., Awaitable[R]], value: Payload[Any], /, *,
+        run_id: str | None = ..., delay: float = ...,
+    ) -> TraceHandle[R]: ...  # fmt: skip
     def start(self, module: Any, value: Any, /, *, run_id: str | None = None, delay: float = 0.0) -> TraceHandle[Any]:
         """Start a run, or attach to the one of that module that has this id, and return its handle.
 
