@@ -127,12 +127,16 @@ def parked(world: World) -> Run:
     some: Any = Parallel(*(branch(i) for i in range(5)), limit=2)
     own: Any = Parallel(Doing(tasks), *(world.step(f"t{i}", 0.02, group="tasks") for i in range(5)), limit=2)
     taken: Any = Parallel(strands, holds, limit=1)
-    items = Doing(lambda x: parks(source()))
-    whole: Any = Parallel(some, own, taken, items)
+
+    async def items(x: int) -> tuple[list[int], bool]:
+        before = clock.now()
+        return await parks(source()), clock.now() - before < 0.05  # all of them at the same time
+
+    whole: Any = Parallel(some, own, taken, Doing(items))
     return lambda: whole(0)
 
 
-PARKED = ((2,) * 5, (0, *(1,) * 5), ((1, "DeadlineExceeded"), 1), [0, 1, 2, 3])
+PARKED = ((2,) * 5, (0, *(1,) * 5), ((1, "DeadlineExceeded"), 1), ([0, 1, 2, 3], True))
 
 
 def mapped(world: World) -> Run:
