@@ -15,8 +15,8 @@ from .checksum import checksum, record_checksum
 
 __all__ = [
     "RECORD_COLUMNS", "RUN_COLUMNS", "SIGNAL_COLUMNS", "Book", "RecordRow", "RunRow", "SignalRow", "checked_record",
-    "checked_run", "checked_signal", "gathered", "lease_of", "record_of", "record_row", "record_rows", "records_of", "run_info",
-    "run_row", "save", "signal_of", "signal_rows", "spread",
+    "checked_run", "checked_signal", "gathered", "lease_of", "record_of", "record_row", "record_rows", "records_of",
+    "run_info", "run_row", "save", "signal_of", "signal_rows", "spread",
 ]  # fmt: skip
 
 
