@@ -24,12 +24,13 @@ from mai.durable.driver import LOOK, Driver, attention, through
 from mai.durable.ending import uncancel
 from mai.durable.failures import Failures
 from mai.durable.places import Places
+from mai.durable.questions import chosen, over
 from mai.durable.records import ENDED, Journal, Record, RunInfo, Status, What
 from mai.durable.segments import is_mark
-from mai.durable.starting import bound_call, bound_value, call_of
+from mai.durable.starting import bound_call, bound_value, call_of, chosen_id
 from mai.durable.storage.tables import ERRORS
 from mai.durable.uptake import Uptake
-from mai.errors import AskError, ConfigError, MaiError, UnknownRun
+from mai.errors import ConfigError, MaiError, RunExists, UnknownRun
 from mai.types import Payload
 from mai.values.casts import caster
 from mai.values.checked import COUNT, PAUSE, SECONDS, checked
@@ -143,7 +144,7 @@ class DurableEngine(LocalEngine):
             RunExists: By the handle, if the run of that id has another module or another input.
             CastError: If the value does not fit.
             PayloadError: If the value cannot be written as JSON.
-            ConfigError: If it is called outside of ``async with``, or *delay* cannot be used.
+            ConfigError: If it is called outside of ``async with``, or *run_id* or *delay* cannot be used.
         """
         return self._start(module, bound_value(module, value), run_id, checked("start", "delay", delay, PAUSE))
 
@@ -159,7 +160,7 @@ class DurableEngine(LocalEngine):
         if self._unwatch is None or self.closing:
             raise ConfigError(f"{type(self).__name__}: runs are started inside of 'async with engine:'")
         code, due = self.codes.add(module, served=False), clock.wall() + delay if delay > 0 else None
-        driver = Driver(self, run_id or fresh_id(), code, module._mai_spec.signature.dump(*bound), due)
+        driver = Driver(self, chosen_id("start", "run_id", run_id), code, module._mai_spec.signature.dump(*bound), due)
         known = self._drivers.setdefault(driver.run_id, driver)
         return self._begin(driver, current(), driver.begin if known is driver else partial(self._attend, driver, known))
 
@@ -338,15 +339,13 @@ class DurableEngine(LocalEngine):
         """
         info, driver = await self.info(run_id), self._drivers.get(run_id)
         known = {} if driver is None or driver.control is None else driver.control.questions
-        names = [*dict.fromkeys([*known, *info.waits.values()])]
-        chosen = names if question is None else [question]
-        if len(chosen) != 1:
-            hint = "; say which with question=" if chosen else ""
-            raise AskError(f"answer({value!r}) belongs to no single open question of {run_id!r}; open: {names}{hint}")
-        asked = known.get(chosen[0])
+        if info.status in ENDED:
+            raise over(value, run_id)
+        which = chosen(value, question, [*known, *info.waits.values()], run_id)
+        asked = known.get(which)
         data = asked[0].data(value) if asked is not None else caster(type(value)).dump(value)
-        if not await self.journal.signal(run_id, chosen[0], data):
-            raise AskError(f"answer({value!r}): run {run_id!r} has ended")
+        if not await self.journal.signal(run_id, which, data):  # it has ended since
+            raise over(value, run_id)
 
     async def cancel(self, run_id: str) -> bool:
         """Ask for the end of a run; False: it has ended already.
@@ -382,15 +381,16 @@ class DurableEngine(LocalEngine):
         Raises:
             UnknownRun: If there is no such run.
             RunExists: If there is a run *new_id*.
-            ConfigError: If a path has no record, or the code of the run is not served here.
+            ConfigError: If a path has no record, *new_id* cannot be used, or the code of the run is not served here.
         """
         info = await self.info(run_id)
         code = self.codes.find(info)
         if code is None:
             raise ConfigError(f"fork: module {info.target!r} of run {run_id!r} is not served here: engine.serve(...)")
         values = {path: caster(type(value)).dump(value) for path, value in (override or {}).items()}
-        driver = Driver(self, new_id or fresh_id(), code, info.input, None)
-        self._drivers[driver.run_id] = driver
+        driver = Driver(self, chosen_id("fork", "new_id", new_id), code, info.input, None)
+        if self._drivers.setdefault(driver.run_id, driver) is not driver:
+            raise RunExists(f"there is a run {new_id!r} already; choose another run_id", run_id=driver.run_id)
         try:
             await self.journal.fork(run_id, driver.run_id, at=at, override=values)
         except BaseException:

@@ -2,14 +2,29 @@
 
 import asyncio
 from contextlib import suppress
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field, TypeAdapter
 
 from mai.core.drive import DONE, framed
 from mai.core.frame import Frame
+from mai.core.ids import new_id
 from mai.core.trace import TraceHandle
 from mai.types import Payload
+from mai.values.checked import checked
 
-__all__ = ["bound_call", "bound_value", "call_of"]
+__all__ = ["bound_call", "bound_value", "call_of", "chosen_id"]
+
+_ID: TypeAdapter[str] = TypeAdapter(Annotated[str, Field(min_length=1, strict=True)])
+
+
+def chosen_id(owner: str, key: str, given: str | None) -> str:
+    """Return the id that was *given* for a new run, or a fresh one.
+
+    Raises:
+        ConfigError: If it is no text, or an empty one: whoever computes an id wants the same run each time.
+    """
+    return new_id() if given is None else str(checked(owner, key, given, _ID))
 
 
 def bound_value(module: Any, value: Any) -> Any:

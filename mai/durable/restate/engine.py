@@ -15,7 +15,6 @@ from typing import Any, Self
 from mai.core.drive import framed
 from mai.core.engine import LocalEngine, start_run
 from mai.core.frame import ROOT, Env, Frame, Scope, current, scoped
-from mai.core.ids import new_id as fresh_id
 from mai.core.trace import TraceHandle, ended
 from mai.durable.code import Code, Codes
 from mai.durable.ending import uncancel
@@ -30,7 +29,7 @@ from mai.durable.restate.runner import sent_along
 from mai.durable.restate.server import Server
 from mai.durable.restate.service import FACTS, Limits, service_of
 from mai.durable.restate.turns import Commands
-from mai.durable.starting import bound_call, bound_value, call_of
+from mai.durable.starting import bound_call, bound_value, call_of, chosen_id
 from mai.errors import AskError, ConfigError, NeedsAttention, RunExists, StepFailed, UnknownRun
 from mai.types import Payload
 from mai.values.casts import caster, written
@@ -174,7 +173,7 @@ class RestateEngine(LocalEngine):
         Raises:
             RunExists: By the handle, if the run of that id has another input.
             PayloadError: If the value cannot be written as JSON.
-            ConfigError: If it is called outside of ``async with``, or *delay* cannot be used.
+            ConfigError: If it is called outside of ``async with``, or *run_id* or *delay* cannot be used.
         """
         return self._start(module, bound_value(module, value), run_id, checked("start", "delay", delay, PAUSE))
 
@@ -192,7 +191,7 @@ class RestateEngine(LocalEngine):
         code, data = self._add(module), module._mai_spec.signature.dump(*bound)
         p, scope = current(), scoped(ROOT)
         scope.env = p.env._replace(engine=self, bus=None, slot=None, door=None)
-        call = code, run_id or fresh_id(), data, sent_along(), delay
+        call = code, chosen_id("start", "run_id", run_id), data, sent_along(), delay
         self._begun[call[1]] = self.prefix + code.target
         return start_run(self._framed, module, scope, f"/{code.target}", 0, call, None)
 
