@@ -1,6 +1,7 @@
 """The parts of the search: one shape under many seeds, and what may meet it at every step."""
 
 import asyncio
+import gc
 import logging
 import time
 from collections.abc import Callable, Coroutine, Generator, Iterable
@@ -94,6 +95,7 @@ def search(name: str, part: str, seeds: Iterable[int]) -> Found:
             return Found(name, part, killed(name, part, seeds), 0, time.monotonic() - started)
         with quiet(part == "crash"):
             seen = explore(main, seeds=seeds, at_every_step=event, check=watched, max_threads=shape.max_threads)
+            gc.collect()  # what died is gone before anybody listens
     except BaseException as error:  # noqa: BLE001 (told in the table)
         notes = "\n".join(getattr(error, "__notes__", []))
         return Found(name, part, 0, 0, time.monotonic() - started, f"{type(error).__name__}: {error}\n{notes}")
