@@ -1,13 +1,14 @@
 """Questions of a durable run: what is kept of them for whoever answers, and what becomes of answers that do not fit."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from mai.durable.records import Journal, Lease
-from mai.errors import PayloadError
+from mai.errors import AskError, PayloadError
 from mai.types import Question
 from mai.values.casts import caster
 
-__all__ = ["about", "about_path", "is_asked", "refuse", "refused_path"]
+__all__ = ["about", "about_path", "chosen", "is_asked", "refuse", "refused_path"]
 
 
 def is_asked(path: str, question: Question) -> bool:
@@ -28,6 +29,19 @@ def refused_path(path: str, number: int) -> str:
 def about(question: Question) -> Any:
     """Return what whoever answers has to know, as plain data."""
     return {"prompt": question.prompt, "expected": question.expected}
+
+
+def chosen(value: object, run_id: str, names: Sequence[str], question: str | None) -> str:
+    """Return the question that *value* answers: the only one that is open, or the one that was named.
+
+    Raises:
+        AskError: If none is open, or several are and none was named.
+    """
+    found = names if question is None else [question]
+    if len(found) != 1:
+        hint = "; say which with question=" if found else ""
+        raise AskError(f"answer({value!r}) belongs to no single open question of {run_id!r}; open: {[*names]}{hint}")
+    return found[0]
 
 
 async def refuse(journal: Journal, lease: Lease, path: str, question: Question, number: int, started: float) -> int:

@@ -18,7 +18,7 @@ from mai.core.events import post
 from mai.core.frame import PENDING, Frame, Timer, current
 from mai.core.recorded import Recorded, StepCall, Suspended
 from mai.durable.calls import arm, around, check_middleware, recalled
-from mai.durable.inside import Inside
+from mai.durable.inside import Inside, Turn
 from mai.durable.questions import about, is_asked
 from mai.durable.restate.body import Body, Entry
 from mai.durable.restate.mail import Mail
@@ -54,7 +54,7 @@ class RestateRun(Run):
         self.questions: dict[str, Any] = {}
         self._tell = tell  # what is asked has changed
         self._failures = engine.failures
-        self._turn_of = engine.turn_of
+        self._asked = engine.asked
         self._mail = Mail(turns)
         self._busy = engine.busy
         self._count = 0
@@ -186,15 +186,17 @@ class RestateRun(Run):
             timer = self.turns.expect(lambda: self.turns.commands.sleep(f"{path}!due", timeout))
             timer.add_done_callback(partial(_give_up, data, signal, timeout))
         open_questions: Any = {} if env.bus is None else env.bus.questions
-        open_questions[signal.id] = signal, self._turn_of(self.run_id, signal.id)
+        open_questions[signal.id] = signal, Turn(self.engine, self.run_id, signal.id)
         post(Asked, signal)
         if asked:
+            self._asked.add(self.run_id, signal)
             self._ask(signal.id, about(signal))
         try:
             return await data
         finally:
             if self.turns.stopped is None:  # else the question stays open
                 open_questions.pop(signal.id, None)
+                self._asked.drop(self.run_id, signal)
                 self._ask(signal.id, None)
             if timer is not None:
                 timer.cancel()

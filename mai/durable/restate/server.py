@@ -77,9 +77,16 @@ class Server:
         assert task is not None
         self._answers.add(task)
         try:
-            await self._app(scope, receive, send)
+            await (self._app or _nothing)(scope, receive, send)
         finally:
             self._answers.discard(task)
+
+
+async def _nothing(scope: Any, receive: Any, send: Any) -> None:
+    """Answer where nothing is served yet: the server asks again, here or elsewhere."""
+    if scope["type"] == "http":
+        await send({"type": "http.response.start", "status": 503, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
 
 
 def hear(signum: int, hook: Callable[[], object]) -> None:

@@ -10,7 +10,8 @@ import mai
 from mai import AskError, Context, DeadlineExceeded, Parallel, module
 from mai.core.ids import new_id
 from mai.durable.restate import RestateEngine
-from mai.errors import ConfigError, ReplayMismatch, RunExists, StepFailed, UnknownRun
+from mai.durable.restate.tables import about_of, row_of
+from mai.errors import CastError, ConfigError, ReplayMismatch, RunExists, StepFailed, UnknownRun
 from tests.durable.conformance import DONE, Approve, Boom, add, boom, did, parcel, put_back, slow
 from tests.durable.restate_servers import Servers, free_port
 
@@ -42,7 +43,7 @@ async def until(ready: Callable[[], Awaitable[object]]) -> None:
 
 async def asked(engine: RestateEngine, run_id: str) -> Any:
     """Return what a run asks."""
-    return await engine._about(await engine._service(run_id), run_id)
+    return about_of(await row_of(engine.client, f"{engine.prefix}Approve", run_id)).get("questions")
 
 
 @module
@@ -64,15 +65,15 @@ async def test_a_question_is_answered_by_the_handle(engine: Given) -> None:
         assert [step.name for step in handle.children] == ["add", "add"]
 
 
-async def test_a_question_is_answered_through_the_server_and_one_that_does_not_fit_stays_open(engine: Given) -> None:
+async def test_a_question_is_answered_through_the_server_and_an_answer_that_does_not_fit_is_refused(
+    engine: Given,
+) -> None:
     async with engine(inactivity=0.1) as here:
         handle = here.start(Approve(), 3, run_id="one")
 
-        async def is_asked() -> bool:
-            return bool(((await asked(here, "one")) or {}).get("questions"))
-
-        await until(is_asked)
-        await here.answer("one", "nonsense")
+        await until(lambda: asked(here, "one"))
+        with pytest.raises(CastError, match="nonsense"):
+            await here.answer("one", "nonsense")
         await here.answer("one", False, question="Approve/ask")
         assert await handle == "4 no 5"
         with pytest.raises(AskError):
@@ -94,6 +95,27 @@ async def test_a_signal_is_kept_once_however_often_it_is_sent_and_refused_after_
         with pytest.raises(Exception, match="float"):
             await handle
         assert await here.signal("one", "paid", 2.5) is False
+
+
+async def test_signals_that_were_sent_while_nobody_served_the_run_come_in_their_order(engine: Given) -> None:
+    @module(flow=True)
+    async def three(n: int) -> list[int]:
+        return [await mai.wait_for("word", int) for _ in range(n)]
+
+    port = free_port()
+    async with engine(port=port) as here:
+        here.start(three, 3, run_id="one")
+        await until(lambda: here.client.query(f"select key from sys_promise where service_name = '{here.prefix}three'"))
+    async with engine(port=port) as other:
+        assert (
+            await asyncio.gather(other.signal("one", "word", 1), other.signal("one", "word", 1, id="x")) == [True] * 2
+        )
+        assert (
+            await asyncio.gather(other.signal("one", "word", 1, id="x"), other.signal("one", "word", 2)) == [True] * 2
+        )
+    async with engine(port=port, modules=[three]) as served:
+        assert await served.result("one") == [1, 1, 2]
+        assert not await served.signal("one", "word", 4)
 
 
 @pytest.mark.parametrize("by_handle", [True, False])
@@ -232,9 +254,7 @@ async def test_a_run_that_somebody_kills_in_the_server_fails_and_says_so(engine:
     async with engine() as here:
         handle = here.start(held, 1, run_id="one")
         await until(lambda: asyncio.sleep(0, here.busy.counts["one"]))
-        row = await here.client.invocation(f"{here.prefix}held", "one")
-        assert row is not None
-        await here.client.kill(row["id"])
+        await here.client.kill((await here._row("one"))["id"])
         with pytest.raises(StepFailed, match="killed"):
             await handle
         assert await here.resume("one") is False
