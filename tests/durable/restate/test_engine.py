@@ -14,6 +14,7 @@ from mai.durable.restate.tables import about_of, row_of
 from mai.errors import CastError, ConfigError, ReplayMismatch, RunExists, StepFailed, UnknownRun
 from tests.durable.conformance import DONE, Approve, Boom, add, boom, did, parcel, put_back, slow
 from tests.durable.restate_servers import Servers, free_port
+from tests.support import recorded_spans
 
 pytestmark = pytest.mark.slow
 
@@ -174,6 +175,27 @@ async def test_a_failure_has_its_class_and_facts_also_for_another_process(engine
     async with engine() as other:
         with pytest.raises(StepFailed, match="Boom: 2"):
             await other.result("one")
+
+
+async def test_a_run_that_left_memory_is_told_in_segments_and_what_is_repeated_in_none(engine: Given) -> None:
+    flow = (add.with_(undo=put_back) >> parcel >> (lambda text: int(text))).with_(name="told")
+    with recorded_spans() as found:
+        async with engine(inactivity=0.1) as here:
+            handle = here.start(flow, 1, run_id="one")
+            await until(lambda: asyncio.sleep(0, "told" in [span.name for span in found.get_finished_spans()]))
+            first = found.get_finished_spans()
+            found.clear()
+            await here.signal("one", "paid", 2.0)
+            with pytest.raises(ValueError, match="invalid literal"):
+                await handle
+    second = found.get_finished_spans()
+    assert [span.name for span in first] == ["add", "parcel", "told"]
+    assert [span.name for span in second] == ["add", "parcel", "<lambda>", "told", "attempt", "put_back"]
+    root = second[3]
+    assert [link.context.span_id for link in root.links] == [first[-1].context.span_id]
+    assert ((root.attributes or {})["mai.run.segment"], (root.attributes or {})["mai.replay.steps"]) == (2, 1)
+    assert ((second[-1].attributes or {})["mai.run.id"], second[-1].parent) == ("one", None)
+    assert [child.outcome for child in handle.children] == ["replayed", "ok", "error"]
 
 
 async def test_a_run_whose_code_has_changed_fails_at_once_and_says_why(engine: Given) -> None:
