@@ -1,5 +1,6 @@
 """Settings for all tests: the event loop, and how hard Hypothesis looks."""
 
+import gc
 import logging
 import os
 import signal
@@ -28,6 +29,12 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 # start would inherit that: a Ctrl-C would reach nobody, and the tests of it would wait for ever.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish() -> None:
+    """Leave what is loaded by now out of each garbage collection: laws ask for thousands of them."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ do.
 
 import asyncio
 import json
+import logging
 from collections.abc import Coroutine, Mapping
 from contextlib import suppress
 from functools import partial
@@ -66,7 +67,7 @@ class Driver:
         self.waits: bool = False
         self.made: bool = False
         self.is_made: Bell = Bell()
-        self._due = due
+        self._due, self._told = due, -1
         self._changed, self._news, self._seen, self._woken = Bell(), 0, 0, adopted
 
     def inform(self, what: What | None = None) -> None:
@@ -155,6 +156,7 @@ class Driver:
         limit = None if info.due is None else max(0.0, info.due - clock.wall())
         if info.owner is not None or limit == 0.0:  # somebody else has it, or is about to
             limit = LOOK
+            self._tell(info)
         timer = None if limit is None else asyncio.get_running_loop().call_later(limit, self.inform)
         self.waits = True
         try:
@@ -170,6 +172,13 @@ class Driver:
             if timer is not None:
                 timer.cancel()
         await self.place.take()
+
+    def _tell(self, info: RunInfo) -> None:
+        """Say once for each lease who else has the run: whoever waits for it can know why."""
+        if info.owner is not None and info.lease_until is not None and self._told != info.epoch:
+            self._told, left = info.epoch, max(0.0, info.lease_until - clock.wall())
+            text = "run %r: %s carries it on; if that process was killed, its lease is over in %.0f s at most"
+            logging.getLogger("mai").info(text, self.run_id, info.owner, left)
 
     async def _carried(
         self, scope: Scope, h: TraceHandle[Any], lease: Lease, info: RunInfo, records: list[Record],

@@ -24,13 +24,13 @@ from mai.durable.driver import LOOK, Driver, attention, through
 from mai.durable.ending import uncancel
 from mai.durable.failures import Failures
 from mai.durable.places import Places
-from mai.durable.questions import chosen
+from mai.durable.questions import chosen, over
 from mai.durable.records import ENDED, Journal, Record, RunInfo, Status, What
 from mai.durable.segments import is_mark
 from mai.durable.starting import RecordingEngine
 from mai.durable.storage.tables import ERRORS
 from mai.durable.uptake import Uptake
-from mai.errors import AskError, ConfigError, MaiError, UnknownRun
+from mai.errors import ConfigError, MaiError, UnknownRun
 from mai.types import Payload
 from mai.values.casts import caster
 from mai.values.checked import COUNT, PAUSE, SECONDS, checked
@@ -310,11 +310,13 @@ class DurableEngine(RecordingEngine):
         """
         info, driver = await self.info(run_id), self._drivers.get(run_id)
         known = {} if driver is None or driver.control is None else driver.control.questions
-        name = chosen(value, run_id, [*dict.fromkeys([*known, *info.waits.values()])], question)
-        asked = known.get(name)
+        if info.status in ENDED:
+            raise over(value, run_id)
+        which = chosen(value, question, [*known, *info.waits.values()], run_id)
+        asked = known.get(which)
         data = asked[0].data(value) if asked is not None else caster(type(value)).dump(value)
-        if not await self.journal.signal(run_id, name, data):
-            raise AskError(f"answer({value!r}): run {run_id!r} has ended")
+        if not await self.journal.signal(run_id, which, data):  # it has ended since
+            raise over(value, run_id)
 
     async def cancel(self, run_id: str) -> bool:
         """Ask for the end of a run; False: it has ended already.

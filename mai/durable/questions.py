@@ -1,6 +1,6 @@
 """Questions of a durable run: what is kept of them for whoever answers, and what becomes of answers that do not fit."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from mai.durable.records import Journal, Lease
@@ -8,7 +8,7 @@ from mai.errors import AskError, PayloadError
 from mai.types import Question
 from mai.values.casts import caster
 
-__all__ = ["about", "about_path", "chosen", "is_asked", "refuse", "refused_path"]
+__all__ = ["about", "about_path", "chosen", "is_asked", "over", "refuse", "refused_path"]
 
 
 def is_asked(path: str, question: Question) -> bool:
@@ -31,17 +31,22 @@ def about(question: Question) -> Any:
     return {"prompt": question.prompt, "expected": question.expected}
 
 
-def chosen(value: object, run_id: str, names: Sequence[str], question: str | None) -> str:
-    """Return the question that *value* answers: the only one that is open, or the one that was named.
+def chosen(value: object, question: str | None, open_ones: Iterable[str], run_id: str) -> str:
+    """Return the id of the question that *value* answers: *question*, or the only one of *open_ones*.
 
     Raises:
-        AskError: If none is open, or several are and none was named.
+        AskError: If there is not exactly one.
     """
-    found = names if question is None else [question]
-    if len(found) != 1:
-        hint = "; say which with question=" if found else ""
-        raise AskError(f"answer({value!r}) belongs to no single open question of {run_id!r}; open: {[*names]}{hint}")
-    return found[0]
+    names = [*dict.fromkeys(open_ones)]
+    if question is None and len(names) != 1:
+        hint = "; say which with question=" if names else ""
+        raise AskError(f"answer({value!r}) belongs to no single open question of {run_id!r}; open: {names}{hint}")
+    return names[0] if question is None else question
+
+
+def over(value: object, run_id: str) -> AskError:
+    """Return the error of an answer that comes too late."""
+    return AskError(f"answer({value!r}): run {run_id!r} has ended")
 
 
 async def refuse(journal: Journal, lease: Lease, path: str, question: Question, number: int, started: float) -> int:

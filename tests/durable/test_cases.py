@@ -140,7 +140,7 @@ async def test_what_is_sent_to_a_run_that_has_ended_is_refused(bench: MemoryBenc
         assert not await engine.signal("r", "paid", 9.5)
         assert not await engine.cancel("r")
         assert not await engine.resume("r")
-        with pytest.raises(AskError):
+        with pytest.raises(AskError, match="has ended"):
             await engine.answer("r", "yes")
         with pytest.raises(AskError, match="has ended"):
             await engine.answer("r", "yes", question="add/ask")

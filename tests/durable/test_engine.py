@@ -50,6 +50,23 @@ async def test_a_run_that_begins_to_wait_while_the_block_is_left_frees_all_its_h
     assert await bench.killed(slow >> BlockingDelay(60) >> add, 1, "r", -1) is not None
 
 
+# ---------------------------------------------------------------- a run that somebody else has
+
+
+@simulated
+async def test_who_waits_for_a_run_that_another_process_has_can_read_in_the_log_for_how_long_at_most(
+    bench: MemoryBench, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "mai")
+    async with bench.engine(ttl=7.0) as engine, bench.engine() as other:
+        engine.start(slow, 1, run_id="r")
+        await asyncio.sleep(0.01)
+        assert await other.start(slow, 1, run_id="r") == await engine.result("r")
+        owner = engine.owner
+    (said,) = caplog.messages
+    assert said == f"run 'r': {owner} carries it on; if that process was killed, its lease is over in 7 s at most"
+
+
 # ---------------------------------------------------------------- answers that come late
 
 

@@ -20,8 +20,8 @@ from mai.core.trace import TraceHandle, ended
 from mai.durable.code import Code, Codes
 from mai.durable.ending import uncancel
 from mai.durable.failures import Failures
-from mai.durable.questions import chosen
-from mai.durable.records import Record
+from mai.durable.questions import chosen, over
+from mai.durable.records import ENDED, Record
 from mai.durable.restate.body import Busy
 from mai.durable.restate.carry import digest
 from mai.durable.restate.client import End, RestateClient, sql_text
@@ -34,7 +34,7 @@ from mai.durable.restate.service import FACTS, SHAPE, Limits, services_of
 from mai.durable.restate.tables import about_of, find_row, history_of, row_of
 from mai.durable.restate.turns import Commands
 from mai.durable.starting import RecordingEngine
-from mai.errors import AskError, ConfigError, NeedsAttention, RunExists, StepFailed
+from mai.errors import ConfigError, NeedsAttention, RunExists, StepFailed
 from mai.values.casts import written
 from mai.values.checked import PAUSE, SECONDS, checked
 from mai.values.events import Outcome
@@ -352,11 +352,13 @@ class RestateEngine(RecordingEngine):
         """
         service = await self._service(run_id)
         about = about_of(await row_of(self.client, service, run_id))
-        name = chosen(value, run_id, [*about.get("questions", ())], question)
+        if about.get("status") in ENDED:
+            raise over(value, run_id)
+        name = chosen(value, question, about.get("questions", ()), run_id)
         known = self.asked.get(run_id, name)
         data = data_of(value) if known is None else known.data(value)
         if not await send_signal(self.client, service, run_id, name, data, answers=True):
-            raise AskError(f"answer({value!r}): run {run_id!r} has ended")
+            raise over(value, run_id)
 
     async def cancel(self, run_id: str) -> bool:
         """Ask for the end of a run; False: it has ended already.

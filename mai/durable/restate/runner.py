@@ -14,7 +14,7 @@ from mai.core.spans import around
 from mai.durable.code import modules_in
 from mai.durable.driver import kept
 from mai.durable.failures import Failures
-from mai.durable.questions import chosen
+from mai.durable.questions import chosen, over
 from mai.durable.records import Record
 from mai.durable.restate.carry import digest
 from mai.durable.restate.client import End, RestateClient
@@ -22,7 +22,7 @@ from mai.durable.restate.outside import SOON, data_of, send_signal
 from mai.durable.restate.service import FACTS
 from mai.durable.restate.tables import RemoteInfo, about_of, history_of, info_of, row_of
 from mai.durable.starting import bound_value
-from mai.errors import AskError, ConfigError, RunExists, StepFailed, UnknownRun
+from mai.errors import ConfigError, RunExists, StepFailed, UnknownRun
 from mai.layers import Module
 from mai.types import Payload
 from mai.values.casts import caster, written
@@ -131,9 +131,11 @@ class RemoteRun(Generic[T]):
             UnknownRun: If there is no such run.
             JournalError: If no server answers.
         """
-        name = chosen(value, self.run_id, [*(await self.questions())], question)
+        if await self._output() is not None:
+            raise over(value, self.run_id)
+        name = chosen(value, question, await self.questions(), self.run_id)
         if not await self._send(name, data_of(value), answers=True):
-            raise AskError(f"answer({value!r}): run {self.run_id!r} has ended")
+            raise over(value, self.run_id)
 
     async def cancel(self) -> bool:
         """Ask for the end of the run; False: it has ended already.
