@@ -243,7 +243,7 @@ class RestateEngine(RecordingEngine):
         if facts is not None:
             raise self.failures.load(facts.encode(), modules)
         text = end.message
-        about = about_of(await row_of(self.client, service, run_id)) if text == _KILLED else {}
+        about: Any = about_of(await row_of(self.client, service, run_id) if text == _KILLED else None)
         if "error" in about:
             raise self.failures.load(written(about["error"]).encode(), modules)
         if text == "canceled" or text == "cancelled":

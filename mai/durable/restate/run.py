@@ -40,6 +40,8 @@ __all__ = ["RestateRun"]
 class RestateRun(Run):
     """The verbs of a run; branches need none of their own, since the loop that they run on has one order.
 
+    Size: the verbs are one list, and what they share is with them.
+
     Attributes:
         undos: What takes back the steps that were done: seq, path, module, value.
         questions: What is asked, by the name of the answer.
