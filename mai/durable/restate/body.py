@@ -59,9 +59,14 @@ class Entry(NamedTuple):
 
 
 class Busy:
-    """How many steps of each run go on here; *bell* rings when one has ended."""
+    """How many steps of each run go on here; *bell* rings when one has ended.
+
+    Attributes:
+        is_closed: Whether no other step is to begin here.
+    """
 
     def __init__(self) -> None:
+        self.is_closed: bool = False
         self.counts: Counter[str] = Counter()
         self.bell: Bell = Bell()
 
@@ -126,6 +131,8 @@ class Body:
         """Run it, unless it is cut off already; a cancel of this call itself leaves no entry."""
         if self._cancelled:
             return self._entry._replace(cancelled=True).dump()
+        if self._busy.is_closed:  # the run goes on elsewhere, once this attempt is broken off
+            await asyncio.get_running_loop().create_future()
         self.began = True
         self._segment.live(self._call.frame.parent)
         self._task = asyncio.get_running_loop().create_task(self._performed(), context=self._context)

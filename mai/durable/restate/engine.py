@@ -73,6 +73,7 @@ class RestateEngine(RecordingEngine):
         retention: How long what came of a run is kept after its end [s]; then its id may begin another one.
         errors: Exception classes that replays may raise beside those that steps and flows themselves can name.
         auth: The ``auth`` of the runs: it is in no journal.
+        patience: How long it goes on asking while no server answers [s].
         max_threads: As of `mai.LocalEngine`.
         max_abandoned: As of `mai.LocalEngine`.
 
@@ -107,6 +108,7 @@ class RestateEngine(RecordingEngine):
         retention: float = 604_800.0,
         errors: Iterable[type[Exception]] = (),
         auth: Any = None,
+        patience: float = 30.0,
         max_threads: int = 64,
         max_abandoned: int = 64,
     ) -> None:
@@ -120,6 +122,7 @@ class RestateEngine(RecordingEngine):
         limit = None if inactivity is None else checked("RestateEngine", "inactivity", inactivity, PAUSE)
         kept = checked("RestateEngine", "retention", retention, SECONDS)
         self._limits = Limits(limit, checked("RestateEngine", "longest", longest, SECONDS), kept)
+        self._patience = checked("RestateEngine", "patience", patience, PAUSE)
         self._where = admin, ingress, host, port, advertised
         self._client: RestateClient | None = None
         self._codes = Codes()
@@ -404,11 +407,16 @@ class RestateEngine(RecordingEngine):
             admin, ingress, host, port, advertised = self._where
             self._server = Server(host, port)
             self._uri = (advertised or self._server.uri).rstrip("/")
-            self._client = RestateClient(ingress, admin)
+            self._client = RestateClient(ingress, admin, patience=self._patience)
             self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
-            self.closing, self._registered = False, ""
+            self.closing = self.busy.is_closed = False
+            self._registered = ""
             await self._server.open()
-            await self._register()
+            try:
+                await self._register()
+            except BaseException:
+                await self._closed(at_once=True)
+                raise
         await super().__aenter__()
         return self
 
@@ -438,6 +446,8 @@ class RestateEngine(RecordingEngine):
 
     async def _closed(self, *, at_once: bool) -> None:
         """Let the steps end that run here, and listen no more."""
+        self.busy.is_closed = True
+        self._server.refuse()
         if not at_once:
             await self.busy.bell.heard(self.busy.is_over)
         if self._work:

@@ -1,6 +1,7 @@
 """RestateEngine against a real server: what comes from outside, what ends a run, and what a worker leaves behind."""
 
 import asyncio
+import gc
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -244,6 +245,21 @@ async def test_who_leaves_waits_for_runs_that_do_something_and_leaves_the_others
         await other.signal("two", "paid", 2.0)
         assert await other.result("two") == "1 paid 2.0 2"
         assert [record.path for record in await other.history("two") if record.kind == "step"] == ["parcel/add"]
+
+
+async def test_what_the_http_server_gave_is_let_go_when_the_block_is_left(engine: Given) -> None:
+    """Its threads end with that; one that lived until the interpreter ends would abort the process."""
+    gc.collect()
+    gc.disable()
+    try:
+        async with engine() as here:
+            handle = here.start(Approve(), 3, run_id="one")
+            await until(lambda: asked(here, "one"))
+            await here.answer("one", True)
+            assert await handle == "4 yes 5"
+        assert not [one for one in gc.get_objects() if type(one).__name__ == "ASGIHTTPProtocol"]
+    finally:
+        gc.enable()
 
 
 async def test_an_error_in_the_block_leaves_all_runs_to_the_next_worker(engine: Given) -> None:
