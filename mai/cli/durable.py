@@ -57,6 +57,7 @@ class Restate(NamedTuple):
         host: Where to listen.
         port: The port.
         advertised: Where the server reaches this; None: there.
+        patience: How long to wait for the server [s].
     """
 
     admin: str
@@ -64,14 +65,17 @@ class Restate(NamedTuple):
     host: str
     port: int
     advertised: str | None
+    patience: float
 
     def engine(self, modules: Sequence[Module[Any, Any]]) -> RestateEngine:
         """Return an engine that serves *modules*."""
+        if not self.admin.startswith(("http://", "https://")):
+            raise BadUsage(f"--restate {self.admin}: give the address of an admin API, such as http://127.0.0.1:9070")
         parts = urlsplit(self.admin)
         place = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
         return RestateEngine(
             self.admin, ingress=self.ingress or f"{parts.scheme}://{place}:8080", modules=modules, host=self.host,
-            port=self.port, advertised=self.advertised,
+            port=self.port, advertised=self.advertised, patience=self.patience,
         )  # fmt: skip
 
 
