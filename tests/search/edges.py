@@ -126,7 +126,7 @@ def parked(world: World) -> Run:
         for i in range(4):
             yield i
 
-    parks = Map(NonBlockingDelay(0.02), concurrency=1)
+    parks = Map(_sequential(world.step("fed", 0.005), NonBlockingDelay(0.02)), concurrency=1)
     some: Any = Parallel(*(branch(i) for i in range(5)), limit=2)
     own: Any = Parallel(Doing(tasks), *(world.step(f"t{i}", 0.02, group="tasks") for i in range(5)), limit=2)
     taken: Any = Parallel(strands, holds, limit=1)
@@ -139,7 +139,7 @@ def parked(world: World) -> Run:
     return lambda: whole(0)
 
 
-PARKED = ((2,) * 5, (0, *(1,) * 5), ((1, "DeadlineExceeded"), 1), ([0, 1, 2, 3], True))
+PARKED = ((2,) * 5, (0, *(1,) * 5), ((1, "DeadlineExceeded"), 1), ([1, 2, 3, 4], True))
 
 
 def mapped(world: World) -> Run:

@@ -14,7 +14,7 @@ from mai.testing import Trial, explore
 
 from .durable import JOURNALS, killed
 from .shapes import SHAPES, Shape
-from .world import MARK, World, check, check_cancel, loop_of
+from .world import CALLER, MARK, World, check, check_cancel, loop_of
 
 EVENTS = ("cancel", "fail", "crash")  # what meets a shape at every step
 PARTS = ("order", *EVENTS, *JOURNALS)
@@ -44,6 +44,8 @@ def program(shape: Shape, world: World) -> Callable[[], Coroutine[Any, Any, Any]
 
     async def main() -> Any:
         world.clear()
+        world.caller = "main"
+        CALLER.set(world.caller)
         task = asyncio.current_task()
         assert task is not None
         with capture() as trace:

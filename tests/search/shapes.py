@@ -105,7 +105,9 @@ def deep(world: World) -> Run:
         async def forward(self, x: int) -> Any:
             try:
                 return await fails(x)
-            except ValueError:
+            except ValueError as error:
+                if not any("/fails" in note for note in error.__notes__):
+                    world.wrong.append(f"it does not say where it began: {error.__notes__}")
                 return await goes_on(x)
 
     both: Any = Parallel(made, Guard())
