@@ -1,9 +1,11 @@
 """What `tests.fuzz` reads of stored things: traces, files of journals, and records of durable runs."""
 
 import asyncio
+import atexit
 import contextlib
 import io
 import json
+import shutil
 import tempfile
 from dataclasses import asdict
 from functools import cache, partial
@@ -18,6 +20,14 @@ from mai.testing import SimulationError, simulate
 
 MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None  # what a disk adds is only time
 RUN = "r"
+
+
+@cache
+def place() -> Path:
+    """Return a folder of this process."""
+    folder = tempfile.mkdtemp(dir=MEMORY if tempfile.tempdir is None else None)
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
 
 
 class Refused(Exception):
@@ -103,12 +113,11 @@ def read_trace(data: bytes) -> None:
 
 def show_trace(data: bytes) -> None:
     """Run ``mai trace`` on the file; the exit codes are the documented ones."""
-    with tempfile.TemporaryDirectory(dir=MEMORY) as folder, contextlib.redirect_stdout(io.StringIO()):
-        file = Path(folder) / "trace.json"
-        file.write_bytes(data)
-        form = ("tree", "mermaid", "json")[len(data) % 3]
-        with contextlib.redirect_stderr(io.StringIO()):
-            code = mai(["trace", str(file), "--format", form])
+    file = place() / "trace.json"
+    file.write_bytes(data)
+    form = ("tree", "mermaid", "json")[len(data) % 3]
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        code = mai(["trace", str(file), "--format", form])
     assert code in (0, 2), code
 
 
@@ -161,10 +170,13 @@ def read_journal(data: bytes) -> None:
                 await journal.append(claimed[0], Record("flow/more", "step", output=b"1"))
                 await journal.finish(claimed[0], "ok", output=b"[1,true]")
 
-    with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
-        path = Path(folder) / "runs.db"
+    path = place() / "runs.db"
+    try:
         path.write_bytes(data)
         asyncio.run(main(path))
+    finally:
+        for file in path.parent.glob("runs.db*"):
+            file.unlink()
 
 
 # ---------------------------------------------------------------- records

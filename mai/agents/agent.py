@@ -260,7 +260,7 @@ class Agent(Module[Task, T], Generic[T]):
             told = instructed(self)
             if callable(self.instructions):  # in a durable run what was said first stands: now it may be another text
                 path = f"{current().path}/instructions"
-                told = str(await current_run().value(path, lambda: told))
+                told = await current_run().value(path, lambda: told)
             return await self._converse(self._asked(told, task, history), 1 if told else 0)
 
     async def _converse(self, request: Request, first: int) -> Talk[T]:
@@ -364,7 +364,13 @@ def tools_of(things: Any) -> tuple[Tool[..., Any], ...]:
 
 def instructed(agent: Agent[Any]) -> str:
     """Return the instructions of *agent*, as they are now."""
-    return agent.instructions() if callable(agent.instructions) else agent.instructions
+    told: Any = agent.instructions() if callable(agent.instructions) else agent.instructions
+    if not isinstance(told, str):
+        if inspect.iscoroutine(told):
+            told.close()
+        what = type(told).__name__
+        raise ConfigError(f"{name_of(agent)}: instructions gave a {what}; give a text, or a plain function of one")
+    return told
 
 
 def signature_returns(agent: Agent[Any]) -> Any:

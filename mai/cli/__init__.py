@@ -7,6 +7,7 @@ prints results and failures, `files` keeps traces, `about` is the target's help,
 command line.
 """
 
+import os
 import sys
 
 __all__ = ["main"]
@@ -24,6 +25,7 @@ def main(argv: list[str] | None = None) -> int:
         0
     """
     words = sys.argv[1:] if argv is None else argv
+    _open_streams()
     try:
         from mai.cli.app import app, options_first  # noqa: PLC0415 (typer and rich are an extra)
     except ModuleNotFoundError as error:
@@ -42,3 +44,10 @@ def main(argv: list[str] | None = None) -> int:
     except SystemExit as end:  # how typer gives the exit code
         code = end.code
     return code if isinstance(code, int) else 0
+
+
+def _open_streams() -> None:
+    """Open what the shell has closed (``>&-``) to nowhere, so that no file that is opened later gets its place."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 (to the end)

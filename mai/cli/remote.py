@@ -46,7 +46,7 @@ async def shown(runner: RestateRunner, run_id: str, *, as_json: bool) -> None:
         write_result(json.dumps(facts, ensure_ascii=False, indent=2))
         return
     about = about_of(row)
-    asked = about.get("questions", {}) if info.questions else {}
+    asked: dict[str, Any] = about.get("questions", {}) if info.questions else {}
     prompts = [Record(about_path(path), "value", output=written(facts).encode()) for path, facts in asked.items()]
     error = written(about["error"]).encode() if "error" in about else (row.get("completion_failure") or "").encode()
     whole = dataclasses.replace(_known(info), input=journal.input, output=journal.output, error=error or None)

@@ -92,6 +92,8 @@ def _check_place(options: Options) -> None:
     """Raise BadUsage unless it is clear where the run is kept."""
     if options.durable is not None and options.restate is not None:
         raise BadUsage("--durable and --restate: a run has one journal; give one of them")
+    if options.run_id == "":
+        raise BadUsage("--run-id: it is empty; the same id is the same run, so give one that stays")
     if options.run_id is not None and options.durable is None and options.restate is None:
         raise BadUsage("--run-id: only a durable run has one; give --durable FILE or --restate URL as well")
     if options.restate is not None and not options.restate.startswith(("http://", "https://")):

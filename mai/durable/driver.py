@@ -156,7 +156,9 @@ class Driver:
         limit = None if info.due is None else max(0.0, info.due - clock.wall())
         if info.owner is not None or limit == 0.0:  # somebody else has it, or is about to
             limit = LOOK
-            self._tell(info)
+            if self._told != info.epoch:  # once for each lease
+                self._told = info.epoch
+                _tell(info)
         timer = None if limit is None else asyncio.get_running_loop().call_later(limit, self.inform)
         self.waits = True
         try:
@@ -172,13 +174,6 @@ class Driver:
             if timer is not None:
                 timer.cancel()
         await self.place.take()
-
-    def _tell(self, info: RunInfo) -> None:
-        """Say once for each lease who else has the run: whoever waits for it can know why."""
-        if info.owner is not None and info.lease_until is not None and self._told != info.epoch:
-            self._told, left = info.epoch, max(0.0, info.lease_until - clock.wall())
-            text = "run %r: %s carries it on; if that process was killed, its lease is over in %.0f s at most"
-            logging.getLogger("mai").info(text, self.run_id, info.owner, left)
 
     async def _carried(
         self, scope: Scope, h: TraceHandle[Any], lease: Lease, info: RunInfo, records: list[Record],
@@ -284,6 +279,14 @@ class Driver:
         if why is None and error is not None:
             raise error
         return _LOST
+
+
+def _tell(info: RunInfo) -> None:
+    """Say who else has the run, so that whoever waits for it can know why."""
+    if info.owner is not None and info.lease_until is not None:
+        left = max(0.0, info.lease_until - clock.wall())
+        text = "run %r: %s carries it on; if that process was killed, its lease is over in %.0f s at most"
+        logging.getLogger("mai").info(text, info.run_id, info.owner, left)
 
 
 async def _released(journal: Journal, run: DurableRun, due: float | None, waits: Mapping[str, str]) -> None:

@@ -27,10 +27,10 @@ from mai.durable.places import Places
 from mai.durable.questions import chosen, over
 from mai.durable.records import ENDED, Journal, Record, RunInfo, Status, What
 from mai.durable.segments import is_mark
-from mai.durable.starting import RecordingEngine
+from mai.durable.starting import RecordingEngine, chosen_id
 from mai.durable.storage.tables import ERRORS
 from mai.durable.uptake import Uptake
-from mai.errors import ConfigError, MaiError, UnknownRun
+from mai.errors import ConfigError, MaiError, RunExists, UnknownRun
 from mai.types import Payload
 from mai.values.casts import caster
 from mai.values.checked import COUNT, PAUSE, SECONDS, checked
@@ -131,7 +131,7 @@ class DurableEngine(RecordingEngine):
         if self._unwatch is None or self.closing:
             raise ConfigError(f"{type(self).__name__}: runs are started inside of 'async with engine:'")
         code, due = self.codes.add(module, served=False), clock.wall() + delay if delay > 0 else None
-        driver = Driver(self, run_id or fresh_id(), code, module._mai_spec.signature.dump(*bound), due)
+        driver = Driver(self, chosen_id("start", "run_id", run_id), code, module._mai_spec.signature.dump(*bound), due)
         known = self._drivers.setdefault(driver.run_id, driver)
         return self._begin(driver, current(), driver.begin if known is driver else partial(self._attend, driver, known))
 
@@ -352,15 +352,16 @@ class DurableEngine(RecordingEngine):
         Raises:
             UnknownRun: If there is no such run.
             RunExists: If there is a run *new_id*.
-            ConfigError: If a path has no record, or the code of the run is not served here.
+            ConfigError: If a path has no record, *new_id* cannot be used, or the code of the run is not served here.
         """
         info = await self.info(run_id)
         code = self.codes.find(info)
         if code is None:
             raise ConfigError(f"fork: module {info.target!r} of run {run_id!r} is not served here: engine.serve(...)")
         values = {path: caster(type(value)).dump(value) for path, value in (override or {}).items()}
-        driver = Driver(self, new_id or fresh_id(), code, info.input, None)
-        self._drivers[driver.run_id] = driver
+        driver = Driver(self, chosen_id("fork", "new_id", new_id), code, info.input, None)
+        if self._drivers.setdefault(driver.run_id, driver) is not driver:
+            raise RunExists(f"there is a run {new_id!r} already; choose another run_id", run_id=driver.run_id)
         try:
             await self.journal.fork(run_id, driver.run_id, at=at, override=values)
         except BaseException:

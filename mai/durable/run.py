@@ -411,10 +411,11 @@ class DurableRun(Run):
                     cancel = error
         finally:
             self.rests.move(-1)
-        if (failure := task.exception()) is not None:
-            own = isinstance(failure, AlreadyRecorded) or (asked is not None and failure is asked.raised)
-            raise failure if own else self.stop(failure)
-        if cancel is not None:
+        failure = task.exception()
+        own = isinstance(failure, AlreadyRecorded) or (asked is not None and failure is asked.raised)
+        if failure is not None and not own:
+            raise self.stop(failure)
+        if cancel is not None:  # also where the work of a transaction failed, which a flow might go on after
             raise cancel
         return task.result()
 

@@ -2,17 +2,25 @@
 
 import asyncio
 from abc import abstractmethod
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any
+from typing import Annotated, Any, TypeVar, overload
+
+from pydantic import Field, TypeAdapter
 
 from mai.core.drive import DONE, framed
 from mai.core.engine import LocalEngine
 from mai.core.frame import Frame
+from mai.core.ids import new_id
 from mai.core.trace import TraceHandle
 from mai.types import Payload
 from mai.values.checked import PAUSE, checked
 
-__all__ = ["RecordingEngine", "bound_value"]
+__all__ = ["RecordingEngine", "bound_value", "chosen_id"]
+
+A = TypeVar("A")
+R = TypeVar("R")
+_ID: TypeAdapter[str] = TypeAdapter(Annotated[str, Field(min_length=1, strict=True)])
 
 
 class RecordingEngine(LocalEngine):
@@ -20,6 +28,15 @@ class RecordingEngine(LocalEngine):
 
     durable = True
 
+    @overload
+    def start(
+        self, module: Callable[[A], Awaitable[R]], value: A, /, *, run_id: str | None = ..., delay: float = ...
+    ) -> TraceHandle[R]: ...
+    @overload
+    def start(
+        self, module: Callable[..., Awaitable[R]], value: Payload[Any], /, *,
+        run_id: str | None = ..., delay: float = ...,
+    ) -> TraceHandle[R]: ...  # fmt: skip
     def start(self, module: Any, value: Any, /, *, run_id: str | None = None, delay: float = 0.0) -> TraceHandle[Any]:
         """Start a run, or attach to the one that has this id, and return its handle.
 
@@ -35,7 +52,7 @@ class RecordingEngine(LocalEngine):
             RunExists: By the handle, if the run of that id has another input, or, in a journal, another module.
             CastError: If the value does not fit.
             PayloadError: If the value cannot be written as JSON.
-            ConfigError: If it is called outside of ``async with``, or *delay* cannot be used.
+            ConfigError: If it is called outside of ``async with``, or *run_id* or *delay* cannot be used.
         """
         return self._start(module, bound_value(module, value), run_id, checked("start", "delay", delay, PAUSE))
 
@@ -55,6 +72,15 @@ class RecordingEngine(LocalEngine):
 
     @abstractmethod
     def _start(self, module: Any, bound: Any, run_id: str | None, delay: float) -> TraceHandle[Any]: ...
+
+
+def chosen_id(owner: str, key: str, given: str | None) -> str:
+    """Return the id that was *given* for a new run, or a fresh one.
+
+    Raises:
+        ConfigError: If it is no text, or an empty one: whoever computes an id wants the same run each time.
+    """
+    return new_id() if given is None else str(checked(owner, key, given, _ID))
 
 
 def bound_value(module: Any, value: Any) -> Any:

@@ -13,7 +13,7 @@ from operator import sub
 from typing import Any, NamedTuple
 
 from ..errors import CastError, WiringError
-from ..values.casts import caster
+from ..values.casts import caster, show
 from ..values.checked import near
 from ..values.signature import Signature
 from .checks import name_of, signature_of
@@ -143,12 +143,12 @@ class Wiring:
         given_twice = [p.name for p in places if p.name in kwargs]
         if given_twice:
             raise WiringError(f"{self.owner}: {name} gets {given_twice[0]!r} by position and by name")
-        pairs = zip((*places, *rest), args, strict=True)
         by_place = tuple(
             self._slot(shape, p, p.name if k < len(places) else f"{p.name}[{k - len(places)}]", value)
-            for k, (p, value) in enumerate(pairs)
+            for k, (p, value) in enumerate(zip((*places, *rest), args, strict=True))
         )
-        by_name = tuple(self._named(shape, signature, key, value) for key, value in kwargs.items())
+        order = sorted(kwargs, key=[*signature.params, *kwargs].index)  # that of the call makes no difference
+        by_name = tuple(self._named(shape, signature, key, kwargs[key]) for key in order)
         for p in signature.params.values():
             have = p in places or p.name in kwargs or p.name in shape.module._mai_settings.params
             if not have and p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD):
@@ -197,7 +197,8 @@ class Wiring:
                 raise WiringError(f"{self.owner}: {name}: {error}") from error
         source = self.id_of(ref._index).removeprefix("$")
         wire(source, ref._type, name, key, p.annotation)
-        same = fits(ref._type, p.annotation) == "same" and not caster(p.annotation)._always
+        checked = ref._type != p.annotation and "Annotated[" in show(p.annotation)  # it may ask for more than the type
+        same = fits(ref._type, p.annotation) == "same" and not (checked or caster(p.annotation)._always)
         if same and p in signature_of(shape.module).positional and not isinstance(shape.module, Pack):
             shape.accepts[signature_of(shape.module).positional.index(p)].add(id(ref._type))
         return Slot(key, ref._index, cast=not same)
@@ -300,9 +301,8 @@ class Wiring:
 
     def unused(self) -> list[str]:
         """Return the ids of the nodes and inputs that nobody needs; a step that gives None is not meant to be."""
-        last = range(len(self.of))
         silent = {shape.index for shape in self.shapes if shape.returns in (None, type(None))}
-        idle = (i for i in last if self.offsets[i] == self.offsets[i + 1])
+        idle = (i for i in range(len(self.of)) if self.offsets[i] == self.offsets[i + 1])
         return [self.id_of(i) for i in idle if self.of[i] not in silent]
 
 

@@ -49,8 +49,8 @@ def spans_of(handle: TraceHandle[Any]) -> Iterator[ReadableSpan]:
     for number, one in enumerate(handle.walk()):
         span_id = one._span[1] or _id(8, trace_id, number, one.step_id)
         ids[id(one)] = context = SpanContext(trace_id, span_id, False, SAMPLED)  # noqa: FBT003
-        began = zero + ((one.start_ns or handle.start_ns or 0) - (handle.start_ns or 0))
-        over = began if one.end_ns is None or one.start_ns is None else began + one.end_ns - one.start_ns
+        began = _time(zero + ((one.start_ns or handle.start_ns or 0) - (handle.start_ns or 0)))
+        over = began if one.end_ns is None or one.start_ns is None else _time(began + one.end_ns - one.start_ns)
         yield ReadableSpan(
             name=_text(_name(one)),
             context=context,
@@ -78,6 +78,7 @@ def _name(one: TraceHandle[Any]) -> str:
     return f"{operation} {next(called, one.name)}" if operation else one.name
 
 
+_LATEST = 2**64 - 1  # ns since 1970
 _REMOTE = ("chat", "embeddings")
 _CALLED = ("gen_ai.request.model", "gen_ai.tool.name", "gen_ai.agent.name")
 
@@ -106,7 +107,13 @@ def _text(text: str) -> str:
 
 def _told(one: TraceHandle[Any], began: int) -> Iterator[Event]:
     for event in one.events:
-        yield Event(_text(event.name), _facts(event.attributes), began + event.at_ns - (one.start_ns or event.at_ns))
+        at = _time(began + event.at_ns - (one.start_ns or event.at_ns))
+        yield Event(_text(event.name), _facts(event.attributes), at)
+
+
+def _time(ns: int) -> int:
+    """Return *ns* since 1970 as OTLP has it, which knows no time before that: a stored trace may have one."""
+    return min(max(0, ns), _LATEST)
 
 
 def _link(link: TraceLink) -> Link:

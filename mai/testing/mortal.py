@@ -45,8 +45,9 @@ class Mortal:
             if self.where:
                 raise Crash("this process is gone")
             after = self.after or name == "take"  # only then it shows whether there was something to take
+            counts = name in self.names and not self._is_known(name, args)
             found = await method(*args, **kwargs) if after else None
-            if name in self.names and not (name == "take" and found is None) and not self._is_mark(name, args):
+            if counts and not (name == "take" and found is None):
                 self.count += 1
                 if self.count - 1 == self.at:
                     raise self.dead(f"{'after' if after else 'before'} {name} number {self.at + 1}")
@@ -54,8 +55,13 @@ class Mortal:
 
         return call
 
-    def _is_mark(self, name: str, args: tuple[Any, ...]) -> bool:
-        """Say whether only a trace is told of, each time that a run is taken up: then the run does not get on by it."""
+    def _is_known(self, name: str, args: tuple[Any, ...]) -> bool:
+        """Say whether the run does not get on by this write, which comes each time that it is taken up.
+
+        One only tells a trace of that; a transaction in a step that begins again is there already.
+        """
+        if name == "transact":
+            return args[1].path in self.told
         return self.names == RECORDS and name == "append" and args[1].path.startswith("!segment/")
 
     async def _done(self, name: str, method: Any, *args: Any, **kwargs: Any) -> Any:

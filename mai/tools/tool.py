@@ -23,6 +23,7 @@ from mai.values import names
 from mai.values.checked import COUNT, checked
 from mai.values.signature import Signature
 
+from .bare import with_input
 from .describe import described
 from .errors import ApprovalRefused, ArgumentsRefused
 from .written import Unreadable, as_text, call_id_of, parsed_arguments, told
@@ -90,7 +91,7 @@ class Tool(Module[Any, Any], Generic[P, R]):
     to *inner*: on the Tool they would include the time that a person takes to approve.
 
     Args:
-        inner: A Module, or a function, plain or async.
+        inner: A Module, or a function, plain or async; a function may have no parameters.
         name: What the model calls it: 1 to 64 letters, digits, ``_`` and ``-``; None: the name of *inner*.
         description: When to use it; None: the docstring up to its first section. The docstring's ``Args`` (or
             ``:param x:``) describe the parameters.
@@ -162,7 +163,7 @@ class Tool(Module[Any, Any], Generic[P, R]):
         max_chars: int = 100_000,
         redact: Redactor | None = None,
     ) -> None:
-        self.inner = lift(inner, "Tool")
+        self.inner = lift(with_input(inner), "Tool")
         label = _valid_name(name_of(self.inner) if name is None else name)
         said, self._parameters = described(self.inner)
         self.description = said if description is None else description

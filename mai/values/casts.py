@@ -21,6 +21,8 @@ _CONFIG = ConfigDict(arbitrary_types_allowed=True)
 _HIDDEN = "'**********')"  # how pydantic's secret types look: as JSON they are these asterisks and nothing else
 _JSON: ConfigDict = {**_CONFIG, "ser_json_inf_nan": "constants", "ser_json_bytes": "base64", "val_json_bytes": "base64"}
 UNIONS = (typing.Union, types.UnionType)
+# Types of which strict mode tells all. (For a model it takes a dict, too.) What is iterated can be looked at but once.
+_TOLD = re.compile(r"(?s).*(Itera\w+|Generator)\[.*|((\w+\.)*(list|dict|tuple|set|str|int|float|bool|None|Any)|\W)+")
 
 
 def show(tp: Any) -> str:
@@ -65,6 +67,7 @@ class Caster:
         self.free: bool = is_open(plain)
         self.exact: type | None = None if hasattr(plain, "__required_keys__") or not isinstance(plain, type) else plain
         self._always = "Validator(" in repr(tp)  # a validator of the user may change a value of the right type
+        self._tells: bool = _TOLD.fullmatch(repr(tp)) is not None
 
     @functools.cached_property
     def adapter(self) -> TypeAdapter[Any] | None:
@@ -91,9 +94,9 @@ class Caster:
         if made is None or (self.exact is not None and is_subclass(type(value), self.exact)):
             return value
         try:
-            if not self._always and self.exact is None and made.validator.isinstance_python(value, strict=True):
-                return value
-            return made.validate_python(value)
+            strict = not self._always and self.exact is None and made.validator.isinstance_python(value, strict=True)
+            cast = value if strict and self._tells else made.validate_python(value)
+            return value if strict and (cast is value or cast == value) else cast
         except ValidationError as error:
             first = error.errors(include_url=False, include_context=False, include_input=False)[0]
             at, text = ".".join(map(str, first["loc"])), repr(value)

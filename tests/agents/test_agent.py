@@ -295,6 +295,19 @@ async def test_a_task_that_is_none_is_refused() -> None:
         await Agent(ScriptedModel("x"))(3)  # type: ignore[arg-type]
 
 
+async def test_instructions_that_are_no_text_are_refused() -> None:
+    async def fetched() -> str:
+        return "Be kind."
+
+    wrong: Any
+    for wrong, kind in ((fetched, "coroutine"), (lambda: None, "NoneType")):
+        agent = Agent(ScriptedModel("never"), instructions=wrong)
+        with pytest.raises(ConfigError, match=f"Agent: instructions gave a {kind}; give a text"):
+            await agent("Hello.")
+        with pytest.raises(ConfigError, match="instructions gave"):
+            agent.messages("Hello.")
+
+
 def test_a_copy_may_have_other_settings() -> None:
     agent = Agent(ScriptedModel("one"), [add], name="first")
     other = agent.with_(model=ScriptedModel("two"), instructions="Else.", max_turns=1, tools=(), name="second")

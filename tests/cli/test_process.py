@@ -4,6 +4,7 @@ import fcntl
 import os
 import pty
 import re
+import shlex
 import signal
 import struct
 import subprocess
@@ -113,6 +114,21 @@ def interrupted(target: str, *, again_at: bytes | None = None) -> Done:
 def test_a_good_run_exits_with_0_and_prints_only_the_result(process: Process) -> None:
     assert [*process("run", "flow.py:shout", "hello")] == [0, "HELLO!\n", ""]
     assert [*process("run", "flow.py:shout", stdin=b"piped\n")] == [0, "PIPED!\n", ""]
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_streams_that_the_shell_has_closed_do_no_harm(here: Path, closed: str) -> None:
+    words = command("run", "flow.py:shout", "hello", "--durable", "runs.db", "--run-id", "a", "--trace")
+    done = subprocess.run(
+        ["sh", "-c", f"{shlex.join(words)} {closed}"], cwd=here, capture_output=True, env=environment(), check=False
+    )
+    assert (done.returncode, done.stdout) == (0, b"HELLO!\n" if closed == "2>&-" else b"")
+    assert (
+        subprocess.run(
+            command("runs", "check", "--db", "runs.db"), cwd=here, env=environment(), capture_output=True, check=False
+        ).returncode
+        == 0
+    )
 
 
 def test_a_failed_run_exits_with_1(process: Process) -> None:

@@ -114,6 +114,7 @@ def test_a_module_that_no_worker_serves_is_told_as_such(mai: Mai, url: str) -> N
     [
         (("--restate", "http://127.0.0.1:1", "--durable", "runs.db"), "--durable and --restate: a run has one journal"),
         (("--restate", "localhost"), "--restate localhost: give the address of an ingress"),
+        (("--run-id", ""), "--run-id: it is empty"),
         (("--run-id", "a"), "--run-id: only a durable run has one; give --durable FILE or --restate URL"),
     ],
 )

@@ -195,6 +195,35 @@ async def test_one_id_is_one_run(bench: MemoryBench) -> None:
     assert len(DONE) == 1
 
 
+@pytest.mark.parametrize("wrong", ["", 3, b"r", "\udc80"])
+@simulated
+async def test_an_id_that_is_no_text_makes_no_run(bench: MemoryBench, wrong: Any) -> None:
+    async with bench.engine(slow) as engine:
+        with pytest.raises(ConfigError, match="start: run_id="):
+            engine.start(slow, 1, run_id=wrong)
+        await engine.start(slow, 1, run_id="r")
+        with pytest.raises(ConfigError, match="fork: new_id="):
+            await engine.fork("r", new_id=wrong)
+        assert [info.run_id for info in await engine.runs()] == ["r"]
+
+
+@simulated
+async def test_a_fork_does_not_take_the_place_of_a_run_that_goes_on(bench: MemoryBench) -> None:
+    @module(flow=True)
+    async def waits(n: int) -> int:
+        return await add(n) + await mai.wait_for("more", int)
+
+    async with bench.engine(slow, waits) as engine:
+        await engine.start(slow, 1, run_id="r")
+        other = engine.start(waits, 1, run_id="other")
+        await asyncio.sleep(0.01)
+        with pytest.raises(RunExists, match="there is a run 'other' already"):
+            await engine.fork("r", new_id="other")
+        assert engine.drives("other")
+        await engine.signal("other", "more", 5)
+        assert await other == 7
+
+
 @simulated
 async def test_calls_outside_of_a_run_are_runs(bench: MemoryBench) -> None:
     async with bench.engine():
@@ -1164,6 +1193,17 @@ async def test_middleware_around_a_flow_must_say_that_it_may_be_repeated(bench: 
 async def _detaches(n: int) -> int:
     await add.with_(detached=True)(n)
     return n
+
+
+@simulated
+async def test_a_plain_flow_may_call_the_same_step_in_a_row(bench: MemoryBench) -> None:
+    @module(flow=True)
+    def plain(n: int) -> int:
+        return sum(add.run(n) for _ in range(3))
+
+    async with bench.engine() as engine:
+        assert await engine.start(plain, 1, run_id="r") == 6
+        assert [record.path for record in await engine.history("r")] == ["plain/add", "plain/add~2", "plain/add~3"]
 
 
 @simulated

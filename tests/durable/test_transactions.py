@@ -4,6 +4,7 @@ import asyncio
 import sqlite3
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -186,6 +187,25 @@ async def test_a_failure_in_a_flow_is_rolled_back_and_is_the_same_in_each_replay
     assert len(seen) == 2
     assert seen[0] == seen[1]
     assert [record.error is not None for record in await bench.journal.history("r")] == [True, False, False]
+
+
+@pytest.mark.parametrize("turns", range(6))
+@simulated
+async def test_a_cancel_that_comes_while_a_transaction_fails_is_not_lost(bench: MemoryBench, turns: int) -> None:
+    @module(flow=True)
+    async def goes_on(n: int) -> int:
+        with suppress(sqlite3.IntegrityError):
+            await transaction(fails)
+        return await slow(n)
+
+    async with bench.engine() as engine:
+        handle = engine.start(goes_on, 1, run_id="r")
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        handle.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await handle
+    assert DONE == []
 
 
 @simulated

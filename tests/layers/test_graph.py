@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, NamedTuple, TypedDict
 
 import pytest
-from pydantic import AfterValidator, BaseModel
+from pydantic import AfterValidator, BaseModel, Field
 
 from mai import (
     BlockingDelay,
@@ -569,6 +569,25 @@ def test_the_declared_value_is_cast() -> None:
     assert g.plan().output == "cast[return]"
     again = Graph.from_plan(g.plan(), {"length": length})
     assert (again.plan(), repr(again.run("abc"))) == (g.plan(), "3.0")
+
+
+def test_a_type_that_asks_for_more_than_another_one_is_looked_at_as_in_a_sequence() -> None:
+    @module
+    async def negative(n: int) -> int:
+        return -n
+
+    @module
+    async def root(n: Annotated[int, Field(ge=0)]) -> float:
+        return float(n**0.5)
+
+    @graph
+    async def g(n: int) -> float:
+        return await root(await negative(n))
+
+    assert g.run(-4) == (negative >> root).run(-4) == 2.0
+    for m in (g, negative >> root):
+        with pytest.raises(CastError, match="greater than or equal to 0"):
+            m.run(4)
 
 
 def test_calls_in_a_run_are_no_nodes() -> None:

@@ -222,6 +222,23 @@ def test_the_fingerprint_ignores_settings_and_text() -> None:
     assert made("1", "", None).diff(made("2", "", None)) == ["step step: version is '2', was '1'"]
 
 
+def test_the_order_of_arguments_by_name_makes_no_difference_to_a_plan() -> None:
+    @module
+    async def noted(text: str, mark: str = "!", **more: str) -> str:
+        return f"{text}{mark}{more}"
+
+    @graph
+    async def first(text: str) -> str:
+        return await noted(text=text, mark="?", b="1", a="2")
+
+    by_hand = Graph("first")
+    text = by_hand.input("text", str)
+    second = by_hand.output(by_hand.add(noted, b="1", mark="?", text=text, a="2"))
+    again = Graph.from_plan(second.plan(), {"noted": noted})
+    assert first.plan() == second.plan() == again.plan()
+    assert first.run("x") == second.run("x") == again.run("x") == "x?{'b': '1', 'a': '2'}"  # this order is the caller's
+
+
 def test_a_difference_is_told_in_words() -> None:
     @graph
     async def g(text: str) -> int:

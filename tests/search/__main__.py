@@ -1,8 +1,8 @@
 """Search all shapes and print what was seen: ``python -m tests.search [--seeds N] [--shape NAME] [--long]``.
 
 N seeds are shared out among the shapes; beside that each shape is cancelled, failed and killed at every step, and at
-every write of its journal, under a few seeds. ``--long`` takes N for each shape, and ten times as many seeds for what
-happens at every step. The exit code is 1 if anything failed; the failure says how to see it again.
+every write of its journal, under a few seeds. ``--long`` takes N for each shape, and four times as many seeds for
+what happens at every step. The exit code is 1 if anything failed; the failure says how to see it again.
 """
 
 import argparse
@@ -12,27 +12,28 @@ import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 
-from .parts import JOURNALED, NAMED, PARTS, Found, search
+from .parts import NAMED, PARTS, Found, parts_of, search
 
 CHUNK = 50  # seeds in one job of a process
-EVERY = 4  # seeds of what happens at every step
+EVERY = 8  # seeds of what happens at every step
+LONGER = 4  # so many times as many for a release
 
 
-def jobs(seeds: int, names: list[str], *, long: bool) -> Iterator[tuple[str, str, range]]:
+def jobs(seeds: int, names: list[str], *, every: int, long: bool) -> Iterator[tuple[str, str, range]]:
     """Yield the jobs: shape, part, seeds."""
     for i, name in enumerate(names):
         own = seeds if long else seeds // len(names) + (i < seeds % len(names))
-        for part in PARTS if name in JOURNALED else PARTS[:-1]:
-            most = own if part == "order" else min(own, EVERY * (10 if long else 1))
+        for part in parts_of(name):
+            most = own if part == "order" else min(own, every)
             size = CHUNK if part == "order" else 1
             for start in range(0, most, size):
                 yield name, part, range(start, min(most, start + size))
 
 
 def until_a_failure(listed: Iterable[tuple[str, str, range]]) -> list[Found]:
-    """Do jobs one after the other until one fails."""
+    """Do jobs one after the other until one fails: one seed of everything first, and what takes long at the end."""
     found: list[Found] = []
-    for job in listed:
+    for job in sorted(listed, key=lambda job: (job[2].start, PARTS.index(job[1]))):
         found.append(search(*job))
         if found[-1].failure:
             break
@@ -66,15 +67,21 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.search", description=__doc__)
     parser.add_argument("--seeds", type=int, default=1000, help="how many interleavings, all shapes together")
     parser.add_argument("--shape", choices=sorted(NAMED), action="append", help="only that one; may be repeated")
-    parser.add_argument("--long", action="store_true", help="so many for each shape, and more at every step")
+    parser.add_argument(
+        "--every", type=int, default=EVERY, help="how many of cancels, faults and crashes at every step"
+    )
+    parser.add_argument(
+        "--long", action="store_true", help="so many for each shape, and four times as many at every step"
+    )
     parser.add_argument("--first", action="store_true", help="stop at the first failure, in one process")
     given = parser.parse_args(arguments)
     names, started = given.shape or list(NAMED), time.monotonic()
+    listed = jobs(given.seeds, names, every=given.every * (LONGER if given.long else 1), long=given.long)
     if given.first:
-        found = until_a_failure(jobs(given.seeds, names, long=given.long))
+        found = until_a_failure(listed)
     else:
         with ProcessPoolExecutor(os.cpu_count()) as pool:
-            running = [pool.submit(search, *job) for job in jobs(given.seeds, names, long=given.long)]
+            running = [pool.submit(search, *job) for job in listed]
             found = [done.result() for done in as_completed(running)]
     print(table(names, found))
     failures = [one for one in found if one.failure]

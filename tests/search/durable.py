@@ -1,8 +1,10 @@
 """The shapes that are journaled: what they do, and how they are killed at every write of their journal."""
 
 import asyncio
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterable
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import mai
@@ -21,8 +23,10 @@ from mai import (
     UnknownRun,
     module,
 )
-from mai.durable import DurableEngine, MemoryJournal
-from mai.testing import SimulatedFault, crash_check, replay_check
+from mai.durable import DurableEngine, MemoryJournal, SQLiteJournal, Tables, transaction
+from mai.testing import CopiedFolder, SimulatedDisk, SimulatedFault, crash_check, replay_check
+from tests.durable.storage.support import MEMORY
+from tests.testing.file_journal import FileJournal
 
 from .world import World
 
@@ -109,16 +113,106 @@ async def serve(engine: Any) -> None:
                 await engine.answer("checked", True, question=name)
 
 
-def killed(name: str, seeds: range) -> int:
-    """Kill a shape at every write of its journal and after every record; return how often it died."""
-    died = 0
+def books(world: World) -> Any:
+    """Return a flow that writes into tables, in flow and steps, several at once and some that fail, and adds it up."""
+
+    def booked(amount: int, *, fails: bool = False) -> Callable[[Tables], int]:
+        def work(tables: Tables) -> int:
+            tables.execute("CREATE TABLE IF NOT EXISTS entry(amount INTEGER)")
+            tables.execute("INSERT INTO entry VALUES(?)", (amount,))
+            if fails:
+                raise ValueError(amount)
+            return amount
+
+        return work
+
+    before, after = typed(world, "before", 0.01), typed(world, "after", 0.0)
+
+    async def book(x: int) -> int:
+        x = await before.forward(x)
+        await transaction(booked(x))
+        if x == 1 and Context.get().retry_count == 0:  # what was committed is not done again
+            raise world.failure("book")
+        return int(await after.forward(x))
+
+    each: Any = module(book).with_(name="book", retry=Retry(2, base=0.01)).map(concurrency=2)
+
+    async def books(x: int) -> tuple[int, int]:
+        await transaction(booked(10))
+        with suppress(ValueError):
+            await transaction(booked(1_000, fails=True))
+        await each([x, x + 1, x + 2])
+
+        def total(tables: Tables) -> tuple[int, int]:
+            count, amount = tables.execute("SELECT count(*), sum(amount) FROM entry").fetchone()
+            return count, amount
+
+        return await transaction(total)
+
+    return module(flow=True)(books)
+
+
+BOOKS = (4, 16)
+
+
+def booked(world: World) -> Callable[[], Any]:
+    """Transactions in the tables of the journal, each of which counts once."""
+    made = books(world)
+
+    async def run() -> Any:
+        async with DurableEngine(MemoryJournal(), errors=[SimulatedFault]) as engine:
+            return await engine.start(made, 0, run_id="r")
+
+    return run
+
+
+# ---------------------------------------------------------------- killed at every write
+
+
+@dataclass(frozen=True)
+class Killed:
+    """A durable run that is killed.
+
+    Attributes:
+        build: Builds its module in a world.
+        wanted: What it gives.
+        during: What happens beside it.
+    """
+
+    build: Callable[[World], Any]
+    wanted: Any
+    during: Callable[[Any], Any] | None = None
+
+
+KILLED = {"durable": Killed(flow, FLOW), "signalled": Killed(parcel, PARCEL, serve), "booked": Killed(books, BOOKS)}
+JOURNALS = {"write": ("durable", "signalled", "booked"), "disk": ("durable", "signalled"), "file": ("booked",)}
+
+
+@contextmanager
+def journal_of(part: str) -> Generator[dict[str, Any]]:
+    """Yield which journal a part of the search writes: in memory, on a simulated disk, or in a file of SQLite."""
+    if part == "write":
+        yield {"journal": MemoryJournal}
+    elif part == "disk":
+        yield {"journal": FileJournal, "disk": SimulatedDisk}
+    else:
+        with TemporaryDirectory(dir=MEMORY) as parent:
+
+            def journal(folder: CopiedFolder) -> SQLiteJournal:
+                return SQLiteJournal(folder.path / "runs.db", durability="process")
+
+            yield {"journal": journal, "disk": lambda: CopiedFolder(parent), "patience": 0.02}
+
+
+def killed(name: str, part: str, seeds: Iterable[int]) -> int:
+    """Kill a durable run at every write of its journal and after every record; return how often it died."""
+    died, what = 0, KILLED[name]
     for seed in seeds:
-        world = World()
-        made, wanted = (flow(world), FLOW) if name == "durable" else (parcel(world), PARCEL)
-        during = None if name == "durable" else serve
-        for check in (crash_check, replay_check):
-            order: Any = ("random", "pct")[seed % 2]
-            seen = check(made, 0, journal=MemoryJournal, engine=DurableEngine, during=during, seeds=[seed], order=order)
-            assert seen.value == wanted, seen
-            died += seen.interruptions
+        order: Any = ("random", "pct")[seed % 2]
+        with journal_of(part) as how:
+            for check in (crash_check, replay_check):
+                made = what.build(World())
+                seen = check(made, 0, engine=DurableEngine, during=what.during, seeds=[seed], order=order, **how)
+                assert seen.value == what.wanted, seen
+                died += seen.interruptions
     return died

@@ -1,6 +1,7 @@
 """The parts of the search: one shape under many seeds, and what may meet it at every step."""
 
 import asyncio
+import gc
 import logging
 import time
 from collections.abc import Callable, Coroutine, Generator, Iterable
@@ -11,13 +12,18 @@ from typing import Any
 from mai import capture
 from mai.testing import Trial, explore
 
-from .durable import killed
+from .durable import JOURNALS, killed
 from .shapes import SHAPES, Shape
 from .world import MARK, World, check, check_cancel, loop_of
 
-PARTS = ("order", "cancel", "fail", "crash", "write")
-JOURNALED = ("durable", "signalled")  # which are killed at every write of a journal, too
+EVENTS = ("cancel", "fail", "crash")  # what meets a shape at every step
+PARTS = ("order", *EVENTS, *JOURNALS)
 NAMED = {shape.name: shape for shape in SHAPES}
+
+
+def parts_of(name: str) -> tuple[str, ...]:
+    """Return the parts of the search in a shape: some have a journal, too, at every write of which they are killed."""
+    return tuple(part for part in PARTS if name in JOURNALS.get(part, NAMED))
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,7 @@ def program(shape: Shape, world: World) -> Callable[[], Coroutine[Any, Any, Any]
                 world.after = {
                     "tasks": len(loop_of().unfinished()),
                     "busy": loop_of().crew.busy(),
+                    "threads": len(loop_of().crew.carriers) > 0,
                     "mark": MARK.get(),
                     "cancelled": task.cancelling() > 0,
                     "lost": dict(world.begun - world.ended),
@@ -82,12 +89,13 @@ def search(name: str, part: str, seeds: Iterable[int]) -> Found:
             check_cancel(world, trial)
         world.clear()  # for a next run that is cancelled before it begins
 
-    event: Any = None if part == "order" else part
+    event: Any = part if part in EVENTS else None
     try:
-        if part == "write":
-            return Found(name, part, killed(name, seeds), 0, time.monotonic() - started)
+        if part in JOURNALS:
+            return Found(name, part, killed(name, part, seeds), 0, time.monotonic() - started)
         with quiet(part == "crash"):
             seen = explore(main, seeds=seeds, at_every_step=event, check=watched, max_threads=shape.max_threads)
+            gc.collect()  # what died is gone before anybody listens
     except BaseException as error:  # noqa: BLE001 (told in the table)
         notes = "\n".join(getattr(error, "__notes__", []))
         return Found(name, part, 0, 0, time.monotonic() - started, f"{type(error).__name__}: {error}\n{notes}")

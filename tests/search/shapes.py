@@ -21,15 +21,29 @@ from mai import (
     Retry,
     Sequential,
     Switch,
-    TraceHandle,
     ask,
     emit,
+    module,
 )
 from mai.core.clock import clock
 from mai.types import Asked
 
-from .durable import FLOW, durable
-from .world import Chunks, Streaming, Threaded, World
+from .durable import BOOKS, FLOW, booked, durable
+from .edges import (
+    ABANDONED,
+    BOUNDED,
+    ENTERED,
+    LEFT,
+    MAPPED,
+    PARKED,
+    abandoned,
+    bounded,
+    entered,
+    left,
+    mapped,
+    parked,
+)
+from .world import Chunks, Streaming, Threaded, World, joined
 
 Run = Callable[[], Awaitable[Any]]
 _sequential: Any = Sequential  # of modules that are made here its overloads know nothing
@@ -48,6 +62,7 @@ class Shape:
         max_threads: Worker threads of its engine.
         guards: It catches failures itself, so that after a fault it may give another value.
         unloads: After a cancel its calls have not ended: others carry them on.
+        abandons: Calls of its threads outlive those that have abandoned the thread.
         within: How long it may take if nothing meets it [simulated s].
         uncaught: Steps whose failures must all be in the error that it ends with.
     """
@@ -60,6 +75,7 @@ class Shape:
     max_threads: int = 64
     guards: bool = False
     unloads: bool = False
+    abandons: bool = False
     within: float = 0.0
     uncaught: tuple[str, ...] = ()
 
@@ -75,25 +91,26 @@ class Nest(Module[Any, Any]):
         return await self.inner(x)
 
 
-async def joined(*tasks: "asyncio.Task[Any]", run: "TraceHandle[Any] | None" = None) -> None:
-    """Wait for tasks, and for a run, through any cancel."""
-    cut = None
-    while (left := [task for task in tasks if not task.done()]) or (run is not None and run.outcome == "running"):
-        try:
-            await (asyncio.wait(left) if left else run.settled())  # type: ignore[union-attr]
-        except asyncio.CancelledError as error:
-            cut = error
-    if cut is not None:
-        raise cut
-
-
 def deep(world: World) -> Run:
-    """140 calls, one inside the other, with two branches at the bottom: two hops to a fresh stack."""
+    """240 calls, one inside the other, with two branches at the bottom: three hops to a fresh stack; and a failure."""
     made: Any = Parallel(world.step("left", 0.01, 0.0, cleanup=0.01), world.step("right", 0.0, 0.01))
-    for _ in range(140):
+    for _ in range(240):
         made = Nest(made)
-    made = made.with_(timeout=60)
-    return lambda: made(1)
+    fails: Any = world.step("fails", 0.01, fails=9)
+    for _ in range(70):
+        fails = Nest(fails)
+    goes_on = world.step("goes on", 0.1)
+
+    class Guard(Module[Any, Any]):
+        async def forward(self, x: int) -> Any:
+            try:
+                return await fails(x)
+            except ValueError:
+                return await goes_on(x)
+
+    both: Any = Parallel(made, Guard())
+    whole = both.with_(timeout=60)
+    return lambda: whole(1)
 
 
 def wide(world: World) -> Run:
@@ -183,21 +200,28 @@ def failing(world: World) -> Run:
 
     leaves: Any = Leaves()
 
+    at_once: Any = Parallel(world.step("at once", 0.0, fails=9), *(world.step(f"m{i}", 0.0) for i in range(3)))
+    torn = Streaming(world, "torn", (0.001,), fails=9).with_(name="torn")
+
     class Guard(Module[Any, Any]):
         async def forward(self, x: int) -> int:
-            try:
-                await leaves(x)
-            except ValueError:
-                pass
+            for call in (leaves, at_once, torn):
+                try:
+                    await call(x)
+                except ValueError:
+                    continue
+                world.wrong.append(f"{call} did not fail")
             try:
                 await g(x)
             except ExceptionGroup:
                 pass
             values: Any = await caught(x)
-            return sum(isinstance(value, Exception) for value in values)
+            if not isinstance(values[1], Exception) and values[1] != x + 1:
+                world.wrong.append(f"the other branch gave {values[1]!r}")
+            return x
 
-    several = Parallel(world.step("one", 0.01, fails=9), world.step("two", 0.01, fails=9), third, Guard())
-    made: Any = _sequential(world.step("first"), several)
+    several = Parallel(world.step("one", 0.01, fails=9), world.step("two", 0.01, fails=9), third)
+    made: Any = _sequential(world.step("first"), Guard(), several)
     return lambda: made(0)
 
 
@@ -208,14 +232,42 @@ def retrying(world: World) -> Run:
         await asyncio.sleep(0.0)
         return await following(call)
 
-    policy = Retry(3, base=0.01)
+    async def stubborn(call: Any, following: Any) -> Any:  # asks again, whatever it was
+        try:
+            return await following(call)
+        except BaseException:  # noqa: BLE001 (what it must not come through with)
+            world.cleanup += 0.05
+            await asyncio.sleep(0.05)
+            return await following(call)
+
+    policy = Retry(3, base=0.01, on=lambda error: True)
     unsteady = world.step("unsteady", 0.01, fails=2, cleanup=0.0).with_(retry=policy, middleware=around)
     late = world.step("late", 9.0, cleanup=0.01).with_(timeout=0.05, retry=Retry(2, base=0.01), fallback=lambda x: x)
     broken = world.step("broken", 0.0, fails=99).with_(
         fallback=(world.step("also", fails=99), world.step("spare", 0.01))
     )
     many = world.step("many", 0.01, fails=3).with_(retry=Retry(5, base=0.01)).map(concurrency=2)
-    made: Any = Parallel(unsteady, late, broken, _sequential(lambda x: [x] * 3, many))
+    spoiled = world.step("spoiled", 0.02, 0.02, stubborn="fail").with_(retry=Retry(3, base=0.5))
+    again = world.step("again", 0.01, fails=1).with_(middleware=stubborn)
+
+    async def itself(x: int) -> int:
+        with world.inside("itself"):
+            await asyncio.sleep(0.01)
+            raise asyncio.CancelledError
+
+    own = module(itself).with_(retry=policy)
+
+    class Alone(Module[Any, Any]):
+        async def forward(self, x: int) -> int:
+            try:
+                await own(x)
+            except asyncio.CancelledError:
+                if asyncio.current_task().cancelling():  # type: ignore[union-attr]
+                    raise
+            return world.begun["itself"]
+
+    whole = _sequential(lambda x: [x] * 3, many)
+    made: Any = Parallel(unsteady, late, broken, whole, spoiled, again, Alone())
     return lambda: made(0)
 
 
@@ -326,7 +378,8 @@ def cancelling(world: World) -> Run:
                 return "no success"
             return "a success with a hole"
 
-    made: Any = Parallel(race, Timed(), Stops(), Alone())
+    wins: Any = Race(itself, world.step("wins", 0.01), world.step("loses", 0.05))
+    made: Any = Parallel(race, Timed(), Stops(), Alone(), wins)
     return lambda: made(0)
 
 
@@ -407,21 +460,28 @@ def signalled(world: World) -> Run:
 
 
 SHAPES = (
-    Shape("deep", deep, (2, 2), within=0.02),
+    Shape("deep", deep, ((2, 2), 2), guards=True, within=0.12),
     Shape("wide", wide, (1,) * 40, within=0.02),
     Shape("nested", nested, (2, 4, 2, 6, (2, 2, 2)), within=0.04),
     Shape("delayed", delayed, (3,) * 5, limits={"places": 2}, within=0.21),
     Shape("limited", limited, [6, 9, 12, 15, 18, 21], limits={"items": 3, "inner": 3}, within=0.08),
     Shape(
-        "failing", failing, errors=(ValueError, ExceptionGroup), guards=True, within=0.02,
+        "failing", failing, errors=(ValueError, ExceptionGroup), guards=True, within=0.065,
         uncaught=("one", "two", "third"),
     ),
-    Shape("retrying", retrying, (1, 0, 1, [1, 1, 1]), guards=True, within=0.16),
+    Shape("retrying", retrying, (1, 0, 1, [1, 1, 1], 1, 1, 1), guards=True, within=0.16),
     Shape("streaming", streaming, (([0, 1, 2], 3, 1), 1, [0, 0, 1, 1, 2, 2]), guards=True, within=0.03),
     Shape("flooding", flooding, ([18, 18], 36), guards=True, within=0.06),
-    Shape("cancelling", cancelling, (1, "late", "cancelled True", "no success"), guards=True, within=0.03),
+    Shape("cancelling", cancelling, (1, "late", "cancelled True", "no success", 1), guards=True, within=0.03),
     Shape("expiring", expiring, errors=(DeadlineExceeded,), within=0.05),
+    Shape("bounded", bounded, BOUNDED, guards=True, within=0.1),
+    Shape("parked", parked, PARKED, limits={"parked": 2, "tasks": 2, "holds": 1}, guards=True, within=0.3),
+    Shape("mapped", mapped, MAPPED, limits={"held": 2}, guards=True, within=0.06),
+    Shape("left", left, LEFT, guards=True, within=0.1),
+    Shape("abandoned", abandoned, ABANDONED, max_threads=1, guards=True, abandons=True, within=0.1),
+    Shape("entered", entered, ENTERED, within=0.05),
     Shape("threaded", threaded, (3, 3, 3, 3, 1, [0, 1, 2]), max_threads=2, within=0.1),
     Shape("durable", durable, FLOW, guards=True, unloads=True, within=60.6),
+    Shape("booked", booked, BOOKS, guards=True, unloads=True, within=0.1),
     Shape("signalled", signalled, (5, 5, -1, 1), guards=True, within=0.03),
 )  # fmt: skip

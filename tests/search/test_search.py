@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from .__main__ import main
-from .parts import JOURNALED, NAMED, PARTS, search
+from .parts import NAMED, parts_of, search
 
 
 @pytest.mark.parametrize("name", NAMED)
@@ -18,14 +18,18 @@ def test_a_shape_holds_whatever_comes_first(name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMED)
 def test_a_shape_holds_under_many_seeds(name: str) -> None:
-    for part in PARTS if name in JOURNALED else PARTS[:-1]:
-        assert search(name, part, range(100 if part == "order" else 3)).failure == ""
+    for part in parts_of(name):
+        assert search(name, part, range(100 if part == "order" else 2)).failure == ""
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "part", "seed"),
-    [("durable", "write", 1)],  # a timer that looked at who waits circled until he went on, and came before him
+    [
+        ("durable", "write", 1),  # a timer that looked at who waits circled until he went on, and came before him
+        ("booked", "cancel", 0),  # a cancel was lost where the work of a transaction failed
+        ("booked", "write", 0),  # a check took what was committed for a new record, each time that it came again
+    ],
 )
 def test_what_the_search_has_found_stays_mended(name: str, part: str, seed: int) -> None:
     assert search(name, part, range(seed, seed + 1)).failure == ""

@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 import mai
@@ -138,3 +140,22 @@ def test_half_of_a_surrogate_pair_in_a_stored_trace_is_written_out() -> None:
     call |= {"attributes": {odd: odd}, "events": events, "links": links}
     stored = {"schema": "mai.trace/1", "started_at": None, "within": "", "calls": [call]}
     assert TraceHandle.from_dict(stored).to_otlp().count(b"a\\ud800") == 16
+
+
+@given(
+    st.none() | st.floats(-(2.0**62), 2.0**62),
+    st.integers(-(2**63 - 1), 2**63 - 1),
+    st.integers(-(2**63 - 1), 2**63 - 1),
+)
+@example(-1, 0, 0)  # before 1970
+@example(2.0**62, 0, 0)  # after the year 2554
+def test_a_time_that_otlp_does_not_know_is_written_as_its_first_or_last_one(
+    zero: float | None, start: int, end: int
+) -> None:
+    call = {"name": "a", "kind": "module", "module": "m", "key": "a", "outcome": "ok"}
+    call |= {"start_ns": start, "end_ns": end, "events": [{"at_ns": end, "name": "e", "attributes": {}}]}
+    stored = {"schema": "mai.trace/1", "started_at": zero, "within": "", "calls": [call, {**call, "parent": 0}]}
+    spans = list(read_spans(TraceHandle.from_dict(stored).to_otlp()))
+    assert len(spans) == 2
+    if zero is not None and zero <= -1:
+        assert spans[0].start == 0

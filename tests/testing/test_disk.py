@@ -1,24 +1,21 @@
 """A simulated disk keeps what was synced, and of all else any part; journals on it are crash-checked."""
 
 import asyncio
-import json
 import tempfile
-from base64 import b64decode, b64encode
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
-from zlib import crc32
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mai import NonBlockingDelay, Parallel, module
-from mai.durable import DurableEngine, MemoryJournal, Record, RunInfo, SQLiteJournal
+from mai.durable import DurableEngine, SQLiteJournal
 from mai.errors import ConfigError
 from mai.testing import CopiedFolder, Crash, DurabilityError, SimulatedDisk, crash_check, disk_check, replay_check
 from tests.durable.storage.support import MEMORY
+from tests.testing.file_journal import FileJournal
 
 # ---------------------------------------------------------------- laws
 
@@ -182,91 +179,6 @@ def test_one_that_does_not_is_seen() -> None:
 
 
 # ---------------------------------------------------------------- a journal of a user's own
-
-
-class FileJournal(MemoryJournal):
-    """A journal of lines in one file, as somebody may write it: each with a checksum, and synced.
-
-    Args:
-        disk: Where the file is.
-        flaw: What it forgets: to sync the file or the folder, or to cut off what is torn.
-    """
-
-    def __init__(self, disk: SimulatedDisk, flaw: str = "") -> None:
-        super().__init__()
-        self.disk, self.flaw = disk, flaw
-        self.file: Any = None
-
-    async def open(self) -> None:
-        known = self.disk.names()
-        self.file = self.disk.open("log", "a+b")
-        if not known and self.flaw != "folder":
-            self.disk.fsync_folder()
-        self.file.seek(0)
-        good = 0
-        for line in self.file.read().splitlines(keepends=True):
-            crc, _, data = line.rstrip(b"\n").partition(b" ")
-            if not line.endswith(b"\n") or crc != b"%08x" % crc32(data):
-                break
-            self._redo(json.loads(data))
-            good += len(line)
-        if self.flaw != "tail":
-            self.file.truncate(good)
-
-    def _redo(self, entry: dict[str, Any]) -> None:
-        run_id = entry["run"]["run_id"]
-        fresh = run_id not in self._runs
-        self._runs[run_id] = RunInfo(**{key: _bytes(value) for key, value in entry["run"].items()})
-        if fresh:
-            self._records[run_id], self._signals[run_id] = {}, []
-        if "record" in entry:
-            record = Record(**{key: _bytes(value) for key, value in entry["record"].items()})
-            self._records[run_id][record.path] = record
-        if entry["plan"]:
-            self._blobs[entry["run"]["plan"]] = b64decode(entry["plan"])
-
-    def _log(self, run_id: str, record: Any = None) -> None:
-        info = self._runs[run_id]
-        plan = b64encode(self._blobs.get(info.plan, b"")).decode()
-        entry: dict[str, Any] = {"run": {key: _text(value) for key, value in asdict(info).items()}, "plan": plan}
-        if record is not None:
-            entry["record"] = {key: _text(value) for key, value in asdict(record).items()}
-        data = json.dumps(entry).encode()
-        self.file.write(b"%08x %s\n" % (crc32(data), data))
-        self.file.flush()
-        if self.flaw != "sync":
-            self.disk.fsync(self.file)
-
-    def _write(self, run_id: str, record: Any) -> Any:
-        written = super()._write(run_id, record)
-        self._log(run_id, written)
-        return written
-
-    async def create(self, run_id: str, **facts: Any) -> Any:
-        made = await super().create(run_id, **facts)
-        self._log(run_id)
-        return made
-
-    async def claim(self, run_id: str, owner: str, ttl: float = 30.0) -> Any:
-        claimed = await super().claim(run_id, owner, ttl)
-        self._log(run_id)
-        return claimed
-
-    async def release(self, lease: Any, **facts: Any) -> None:
-        await super().release(lease, **facts)
-        self._log(lease.run_id)
-
-    async def finish(self, lease: Any, status: Any, **facts: Any) -> None:
-        await super().finish(lease, status, **facts)
-        self._log(lease.run_id)
-
-
-def _text(value: Any) -> Any:
-    return {"b64": b64encode(value).decode()} if isinstance(value, bytes) else value
-
-
-def _bytes(value: Any) -> Any:
-    return b64decode(value["b64"]) if isinstance(value, dict) and "b64" in value else value
 
 
 @module

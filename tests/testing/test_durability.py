@@ -10,7 +10,7 @@ from hypothesis import given, settings
 
 import mai
 from mai import LocalEngine, NonBlockingDelay, Parallel, UnknownRun, module
-from mai.durable import DurableEngine, MemoryJournal
+from mai.durable import DurableEngine, MemoryJournal, Tables, transaction
 from mai.errors import ConfigError
 from mai.testing import DurabilityError, Tree, crash_check, durability, module_trees, replay_check
 
@@ -86,6 +86,24 @@ def test_signals_may_be_sent_meanwhile() -> None:
 
     assert crash_check(waits, 1, during=pay, **HOW).value == 7
     assert replay_check(waits, 1, during=pay, **HOW).interruptions == 3 * 2
+
+
+def test_a_transaction_in_a_step_that_begins_again_is_no_new_record() -> None:
+    def book(tables: Tables) -> int:
+        tables.execute("CREATE TABLE IF NOT EXISTS entry(n INTEGER)")
+        tables.execute("INSERT INTO entry VALUES(1)")
+        return int(tables.execute("SELECT count(*) FROM entry").fetchone()[0])
+
+    @module
+    async def books(n: int) -> int:
+        count = await transaction(book)
+        await asyncio.sleep(0.01)
+        return n + count
+
+    flow: Any = books >> add
+    replayed = replay_check(flow, 1, seeds=1, **HOW)
+    assert (replayed.value, replayed.interruptions) == (3, 3)  # two steps and what is booked, once
+    assert crash_check(flow, 1, **HOW).value == 3
 
 
 def test_what_fails_meanwhile_is_raised() -> None:

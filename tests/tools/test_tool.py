@@ -6,6 +6,7 @@ import pickle
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import date
+from functools import partial
 from typing import Any
 
 import pytest
@@ -208,6 +209,55 @@ async def test_parameters_of_every_kind_can_be_given_by_name() -> None:
     assert (await tool.use({"a": 1, "b": 2, "more": [3, 4], "c": 5, "d": 6})).text == "1 2 (3, 4) 5 {'d': 6}"
     assert (await tool.use({"a": 1, "b": 2})).text == "1 2 () 0 {}"
     assert "must be int" in (await tool.use({"a": 1, "b": 2, "more": "x"})).text
+
+
+class Dice:
+    """Throw dice."""
+
+    def __call__(self) -> int:
+        return 6
+
+
+def noon() -> str:
+    """Return the time."""
+    return "noon"
+
+
+async def later() -> str:
+    """Return a later time."""
+    await asyncio.sleep(1)
+    return "night"
+
+
+async def hours() -> AsyncIterator[str]:
+    """Return some times."""
+    yield "noon, "
+    yield "night"
+
+
+@pytest.mark.parametrize(
+    ("given", "name", "value"),
+    [
+        (noon, "noon", "noon"),
+        (later, "later", "night"),
+        (hours, "hours", "noon, night"),
+        (Dice(), "Dice", 6),
+        (partial(noon), "noon", "noon"),
+    ],
+)
+@simulated
+async def test_a_function_may_take_nothing(given: Any, name: str, value: Any) -> None:
+    tool: Tool[..., Any] = Tool(given, approve=True)
+    asked: list[str] = []
+    assert (tool.name, tool.schema()) == (name, {"type": "object", "properties": {}, "additionalProperties": False})
+    with answers(lambda question: asked.append(question.prompt) or True):
+        assert await tool() == value
+        assert (await tool.use("{}")).value == (await tool.with_(name="again").use({})).value == value
+        refused = await tool.use({"zone": "x"})
+    assert refused.text.startswith(f"error: CastError: {name}: 'zone' must be Nothing, not str 'x' (")
+    assert asked == [f"Run {name}()?", f"Run {name}()?", "Run again()?"]
+    with pytest.raises(ConfigError, match="too many positional arguments"):
+        await tool("x")
 
 
 @simulated

@@ -28,12 +28,22 @@ from typing import (
 )
 
 import pytest
-from pydantic import BaseModel, Field, GetCoreSchemaHandler, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    Field,
+    GetCoreSchemaHandler,
+    RootModel,
+    SecretStr,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+)
 from pydantic_core import CoreSchema, core_schema
 from typing_extensions import TypedDict  # what pydantic asks for before Python 3.12
 
 from mai import CastError, Module, WiringError, module
 from mai.values.casts import caster, show
+from tests.laws.typed import identical
 from tests.support import refused, simulated
 
 
@@ -201,6 +211,11 @@ POINT, SIZE, OPAQUE, DUCK = Point3(x=1), Size(1), Special(), Duck()
         (type[Point], Point3),
         (Iterable[int], [1]),
         (Iterator[int], iter([1])),
+        (Iterable[Point], [POINT]),
+        (list[Iterable[int]], [[1]]),
+        (Point | None, POINT),
+        (list[Point], [POINT]),
+        (list[Opaque | None], [OPAQUE]),
         (Closes, DUCK),
         (Quacks, DUCK),
         (list, [1]),
@@ -233,6 +248,15 @@ def test_a_value_of_the_type_passes_as_the_very_same_object(tp: Any, value: Any)
         (Level, 1, Level.LOW),
         (dt.date, "2026-01-02", dt.date(2026, 1, 2)),
         (Path, "a/b", Path("a/b")),
+        (list[Point], [{"x": 1}], [Point(x=1)]),
+        (Point | None, {"x": 1}, Point(x=1)),
+        (Point | Size, {"x": 1}, Point(x=1)),
+        (dict[str, Point], {"a": {"x": 1}}, {"a": Point(x=1)}),
+        (Sequence[tuple[Point, int]], [({"x": 1}, 2)], [(Point(x=1), 2)]),
+        (Annotated[Point, "note"], {"x": 1}, Point(x=1)),
+        (Annotated[str, StringConstraints(strip_whitespace=True)], " a ", "a"),
+        (list[SecretStr], ["a"], [SecretStr("a")]),
+        (list[RootModel[int]], [1], [RootModel[int](1)]),
         (int | None, "5", 5),
         (list[int | None], ["5", None], [5, None]),
         (UserId, "5", 5),
@@ -249,8 +273,7 @@ def test_a_value_of_the_type_passes_as_the_very_same_object(tp: Any, value: Any)
 )
 def test_what_pydantics_lax_mode_converts_is_cast(tp: Any, value: Any, result: Any) -> None:
     cast = caster(tp)(value, "x")
-    assert cast == result
-    assert type(cast) is type(result)
+    assert identical(cast, result)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,6 @@ from typing import Any, Self
 from mai.core.drive import framed
 from mai.core.engine import start_run
 from mai.core.frame import ROOT, Env, Frame, Scope, current, scoped
-from mai.core.ids import new_id as fresh_id
 from mai.core.trace import TraceHandle, ended
 from mai.durable.code import Code, Codes
 from mai.durable.ending import uncancel
@@ -33,7 +32,7 @@ from mai.durable.restate.server import Server
 from mai.durable.restate.service import FACTS, SHAPE, Limits, services_of
 from mai.durable.restate.tables import NO_FORK, RemoteInfo, about_of, find_row, journal_of, list_runs, row_of
 from mai.durable.restate.turns import Commands
-from mai.durable.starting import RecordingEngine
+from mai.durable.starting import RecordingEngine, chosen_id
 from mai.errors import ConfigError, NeedsAttention, RunExists, StepFailed
 from mai.values.casts import written
 from mai.values.checked import PAUSE, SECONDS, checked
@@ -182,7 +181,7 @@ class RestateEngine(RecordingEngine):
         code, data = self._add(module), module._mai_spec.signature.dump(*bound)
         p, scope = current(), scoped(ROOT)
         scope.env = p.env._replace(engine=self, bus=None, slot=None, door=None)
-        call = code, run_id or fresh_id(), data, sent_along(), delay
+        call = code, chosen_id("start", "run_id", run_id), data, sent_along(), delay
         self._begun[call[1]] = self.prefix + code.target
         return start_run(self._framed, module, scope, f"/{code.target}", 0, call, None)
 

@@ -9,7 +9,6 @@ from opentelemetry import propagate
 
 from mai.core.clock import clock
 from mai.core.frame import current
-from mai.core.ids import new_id
 from mai.core.spans import around
 from mai.durable.code import modules_in
 from mai.durable.driver import kept
@@ -21,7 +20,7 @@ from mai.durable.restate.client import End, RestateClient
 from mai.durable.restate.outside import SOON, data_of, send_signal
 from mai.durable.restate.service import FACTS
 from mai.durable.restate.tables import RemoteInfo, about_of, find_row, info_of, journal_of, list_runs, row_of
-from mai.durable.starting import bound_value
+from mai.durable.starting import bound_value, chosen_id
 from mai.errors import ConfigError, RunExists, StepFailed, UnknownRun
 from mai.layers import Module
 from mai.types import Payload
@@ -254,7 +253,7 @@ class RestateRunner:
             ConfigError: If no worker has registered the module, or an argument cannot be used.
             JournalError: If no server answers.
         """
-        run: RemoteRun[Any] = self.attach(module, run_id or new_id())
+        run: RemoteRun[Any] = self.attach(module, chosen_id("start", "run_id", run_id))
         wait, data = checked("start", "delay", delay, PAUSE), _input(module, value)
         service = self._service(run.target)
         _, begun = await self._client.submit(service, run.run_id, data, delay=wait, headers=sent_along())

@@ -98,7 +98,8 @@ class _Line:
     """
 
     def __init__(self, receive: Any, send: Any) -> None:
-        self._receive, self._send = receive, send
+        self._receive: Any = receive
+        self._send: Any = send
 
     async def receive(self) -> Any:
         """Return the next message of the request."""
