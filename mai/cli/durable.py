@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext, suppress
 from functools import partial
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel
 
 from mai.cli.output import say
+from mai.cli.restate import ingress_of
 from mai.cli.target import import_paths, load
 from mai.cli.usage import BadUsage
 from mai.core.clock import clock
@@ -69,13 +69,9 @@ class Restate(NamedTuple):
 
     def engine(self, modules: Sequence[Module[Any, Any]]) -> RestateEngine:
         """Return an engine that serves *modules*."""
-        if not self.admin.startswith(("http://", "https://")):
-            raise BadUsage(f"--restate {self.admin}: give the address of an admin API, such as http://127.0.0.1:9070")
-        parts = urlsplit(self.admin)
-        place = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
         return RestateEngine(
-            self.admin, ingress=self.ingress or f"{parts.scheme}://{place}:8080", modules=modules, host=self.host,
-            port=self.port, advertised=self.advertised, patience=self.patience,
+            self.admin, ingress=ingress_of(self.admin, self.ingress), modules=modules, host=self.host, port=self.port,
+            advertised=self.advertised, patience=self.patience,
         )  # fmt: skip
 
 

@@ -285,7 +285,7 @@ class DurableRun(Run):
             raise past.mismatch(path, _text(record.input), _text(now))
         if record.version != call.spec.version:
             raise past.mismatch(path, f"version {record.version!r}", f"version {call.spec.version!r}")
-        self.segment.repeats += 1
+        self.segment.count()
         failed = value = None
         try:
             if record.error is not None:

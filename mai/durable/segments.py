@@ -113,6 +113,10 @@ class Segment:
         self.repeats: int = 0
         self._still: set[Frame] = set()  # the flows that have only been repeated so far
 
+    def count(self) -> None:
+        """Note that a step was on record."""
+        self.repeats += 1
+
     def spanned(self, f: Frame, opening: Opening, *, replaying: bool) -> otel.Context | None:
         """Open the span of the flow *f*, or put off to open it until something new begins in it."""
         if replaying:

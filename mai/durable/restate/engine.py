@@ -20,7 +20,7 @@ from mai.durable.code import Code, Codes
 from mai.durable.ending import uncancel
 from mai.durable.failures import Failures
 from mai.durable.questions import chosen, over
-from mai.durable.records import ENDED, Record
+from mai.durable.records import ENDED, Record, Status
 from mai.durable.restate.body import Busy
 from mai.durable.restate.carry import digest
 from mai.durable.restate.client import End, RestateClient, sql_text
@@ -30,7 +30,7 @@ from mai.durable.restate.outside import data_of, send_signal
 from mai.durable.restate.runner import sent_along
 from mai.durable.restate.server import Server
 from mai.durable.restate.service import FACTS, SHAPE, Limits, services_of
-from mai.durable.restate.tables import about_of, find_row, history_of, row_of
+from mai.durable.restate.tables import NO_FORK, RemoteInfo, about_of, find_row, journal_of, list_runs, row_of
 from mai.durable.restate.turns import Commands
 from mai.durable.starting import RecordingEngine, chosen_id
 from mai.errors import ConfigError, NeedsAttention, RunExists, StepFailed
@@ -387,7 +387,28 @@ class RestateEngine(RecordingEngine):
         Raises:
             UnknownRun: If there is no such run.
         """
-        return await history_of(self.client, (await self._row(run_id))["id"])
+        return (await journal_of(self.client, (await self._row(run_id))["id"])).records
+
+    async def runs(
+        self, status: Status | None = None, *, limit: int = 100, after: str | None = None
+    ) -> Sequence[RemoteInfo]:
+        """Return what is known of runs, newest first; *after* is the last one of the page before.
+
+        Raises:
+            UnknownRun: If there is no run *after*.
+        """
+        return await list_runs(self.client, self.prefix, status, limit, after)
+
+    async def fork(
+        self, run_id: str, *, at: str | None = None, override: Mapping[str, object] | None = None,
+        new_id: str | None = None,
+    ) -> TraceHandle[Any]:  # fmt: skip
+        """Refuse: a Restate server begins no workflow in the middle of another one's journal.
+
+        Raises:
+            ConfigError: In any case.
+        """
+        raise ConfigError(f"fork({run_id!r}): {NO_FORK}")
 
     async def _service(self, run_id: str) -> str:
         if run_id in self._begun:  # the server may not know of the run yet

@@ -14,12 +14,12 @@ from mai.durable.code import modules_in
 from mai.durable.driver import kept
 from mai.durable.failures import Failures
 from mai.durable.questions import chosen, over
-from mai.durable.records import Record
+from mai.durable.records import Record, Status
 from mai.durable.restate.carry import digest
 from mai.durable.restate.client import End, RestateClient
 from mai.durable.restate.outside import SOON, data_of, send_signal
 from mai.durable.restate.service import FACTS
-from mai.durable.restate.tables import RemoteInfo, about_of, history_of, info_of, row_of
+from mai.durable.restate.tables import RemoteInfo, about_of, find_row, info_of, journal_of, list_runs, row_of
 from mai.durable.starting import bound_value, chosen_id
 from mai.errors import ConfigError, RunExists, StepFailed, UnknownRun
 from mai.layers import Module
@@ -77,7 +77,7 @@ class RemoteRun(Generic[T]):
             UnknownRun: If there is no such run.
             JournalError: If no server answers.
         """
-        return await history_of(self._runner._client, (await self._row())["id"])
+        return (await journal_of(self._runner._client, (await self._row())["id"])).records
 
     async def signal(self, name: str, value: object = None, *, id: str | None = None) -> bool:  # noqa: A002
         """Send a signal, whether the run waits for it already or not; ``wait_for(name)`` takes it.
@@ -282,6 +282,27 @@ class RestateRunner:
         if not isinstance(module, Module):
             raise ConfigError(f"attach({module!r}): give a Module, or its name")
         return RemoteRun(self, _target(known), run_id, known)
+
+    async def find(self, run_id: str) -> RemoteRun[Any]:
+        """Return the run of that id, whichever module it is of; of several the newest.
+
+        Raises:
+            UnknownRun: If there is none.
+            JournalError: If no server answers.
+        """
+        row = await find_row(self._client, self._prefix, run_id)
+        return self.attach(row["target_service_name"].removeprefix(self._prefix), run_id)
+
+    async def runs(
+        self, status: Status | None = None, *, limit: int = 100, after: str | None = None
+    ) -> Sequence[RemoteInfo]:
+        """Return what is known of runs, newest first; *after* is the last one of the page before.
+
+        Raises:
+            UnknownRun: If there is no run *after*.
+            JournalError: If no server answers.
+        """
+        return await list_runs(self._client, self._prefix, status, limit, after)
 
     def _service(self, target: str) -> str:
         return self._prefix + target

@@ -37,7 +37,7 @@ class RestateSegment(Segment):
 
     def repeated(self, mark: str | None) -> None:
         """Take note of a step that was on record, with what its entry says of its segment."""
-        self.repeats += 1
+        self.count()
         if mark is not None:
             number, _, self._earlier = mark.partition(" ")
             self._number = int(number) + 1

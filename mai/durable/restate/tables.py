@@ -7,15 +7,16 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from mai.durable.records import ENDED, Record, Status
 from mai.durable.restate.client import RestateClient, sql_text
 from mai.durable.restate.history import records_of
 from mai.errors import UnknownRun
 
-__all__ = ["RemoteInfo", "about_of", "find_row", "history_of", "info_of", "list_runs", "row_of"]
+__all__ = ["NO_FORK", "Journaled", "RemoteInfo", "about_of", "find_row", "info_of", "journal_of", "list_runs", "row_of"]
 
+NO_FORK: Final = "a Restate server cannot begin a workflow with the journal of another one; start a new run"
 Row = Mapping[str, Any]
 
 _STATUSES: Final[Mapping[str, Status]] = {
@@ -63,6 +64,20 @@ class RemoteInfo:
     updated: float = 0.0
 
 
+class Journaled(NamedTuple):
+    """What a journal of the server has.
+
+    Attributes:
+        records: What was completed, in that order.
+        input: The JSON of the arguments.
+        output: The JSON of the value, of a run that gave one.
+    """
+
+    records: Sequence[Record]
+    input: bytes
+    output: bytes | None
+
+
 async def row_of(client: RestateClient, service: str, run_id: str) -> Row | None:
     """Return what the tables have of a run; None if there is none of that id."""
     where = f"and i.target_service_name = {sql_text(service)} and i.target_service_key = {sql_text(run_id)}"
@@ -71,12 +86,13 @@ async def row_of(client: RestateClient, service: str, run_id: str) -> Row | None
 
 
 async def find_row(client: RestateClient, prefix: str, run_id: str) -> Row:
-    """Return what the tables have of the run of that id, whichever module it is of.
+    """Return what the tables have of the run of that id, whichever module it is of; of several the newest.
 
     Raises:
         UnknownRun: If there is none.
     """
-    rows = await client.query(f"{_RUNS} and i.target_service_key = {sql_text(run_id)}{_ours(prefix)}")
+    where = f"and i.target_service_key = {sql_text(run_id)}{_ours(prefix)} order by i.created_at desc"
+    rows = await client.query(_RUNS + where)
     if not rows:
         raise UnknownRun(f"There is no run {run_id!r}", run_id=run_id)
     return rows[0]
@@ -104,11 +120,15 @@ async def list_runs(
     return [one for one in found if status in (None, one.status)][:limit]
 
 
-async def history_of(client: RestateClient, invocation_id: str) -> Sequence[Record]:
-    """Return what the journal of a run has, in the order of completion."""
+async def journal_of(client: RestateClient, invocation_id: str) -> Journaled:
+    """Return what the journal of a run has."""
     sql = f"select index, appended_at, entry_json from sys_journal where id = {sql_text(invocation_id)} order by index"
-    rows = await client.query(sql)
-    return records_of((json.loads(row["entry_json"]), _time(row.get("appended_at"))) for row in rows)
+    entries = [(json.loads(row["entry_json"]), _time(row.get("appended_at"))) for row in await client.query(sql)]
+    commands = [entry["Command"] for entry, _ in entries if "Command" in entry]
+    given = [one["Input"]["payload"] for one in commands if "Input" in one]
+    ends = [one["Output"]["result"] for one in commands if "Output" in one]
+    output = ends[-1].get("Success") if ends else None
+    return Journaled(records_of(entries), bytes(given[0]) if given else b"", None if output is None else bytes(output))
 
 
 def about_of(row: Row | None) -> Any:

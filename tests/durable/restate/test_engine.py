@@ -288,6 +288,33 @@ async def test_code_may_be_handed_over_and_calls_detached_while_runs_go_on(engin
         assert await add(2) == 3
 
 
+async def test_runs_are_told_newest_first_and_by_pages(engine: Given) -> None:
+    async with engine(inactivity=0.1) as here:
+        assert [*await here.runs()] == []
+        for run_id in ("a", "b"):
+            await here.start(add, 1, run_id=run_id)
+        with pytest.raises(Boom):
+            await here.start(boom, 1, run_id="c")
+        waiting = here.start(parcel, 1, run_id="d")
+
+        async def waits() -> bool:
+            return bool(await here.runs("waiting"))
+
+        await until(waits)
+        found = [(one.run_id, one.target, one.status) for one in await here.runs()]
+        assert found == [("d", "parcel", "waiting"), ("c", "boom", "error"), ("b", "add", "ok"), ("a", "add", "ok")]
+        assert [one.run_id for one in await here.runs("error")] == ["c"]
+        assert [one.run_id for one in await here.runs(limit=2)] == ["d", "c"]
+        assert [one.run_id for one in await here.runs(limit=2, after="c")] == ["b", "a"]
+        assert all(0.0 < one.created <= one.updated for one in await here.runs())
+        with pytest.raises(ConfigError, match="cannot begin a workflow with the journal of another one"):
+            await here.fork("a", at="add")
+        await here.cancel("d")
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert [one.run_id for one in await here.runs("cancelled")] == ["d"]
+
+
 async def test_a_run_that_somebody_kills_in_the_server_fails_and_says_so(engine: Given) -> None:
     async with engine() as here:
         handle = here.start(held, 1, run_id="one")

@@ -174,6 +174,29 @@ async def test_a_second_signal_leaves_the_step_to_the_next_worker(shop: Shop) ->
         assert (code, out) == (130, "")
 
 
+async def test_a_run_is_looked_at_and_told_things_by_the_command(shop: Shop) -> None:
+    address = "--restate", shop.server.admin[0], "--ingress", shop.server.ingress[0]
+    run_id, target = f"{shop.name}-one", f"sell-{shop.name}"
+
+    def runs(*words: str) -> str:
+        done = subprocess.run(
+            command("runs", *words, *address), capture_output=True, text=True, env=environment(), check=True, timeout=60
+        )
+        return done.stdout
+
+    worker = shop.worker(free_port(), 10, "sell")
+    worker.until("serving")
+    async with shop.runner() as runner:
+        run = await runner.start(target, {"n": 1}, run_id=run_id)
+        await waits(run)
+        assert f"{run_id}  {target}" in await asyncio.to_thread(runs, "list")
+        worker.ended(signal.SIGTERM)  # nobody serves it now
+        assert await asyncio.to_thread(runs, "signal", run_id, "paid", "7") == f"{run_id}: has the signal 'paid'\n"
+        shop.worker(free_port(), 10, "sell").until("serving")  # and its own address is gone
+        assert (await (await runner.find(run_id)).info()).status in ("running", "waiting")
+        assert await asyncio.to_thread(runs, "cancel", run_id) == f"{run_id}: is asked to end\n"
+
+
 Words = Callable[[Servers, Path], tuple[str, ...]]
 WRONG: dict[str, tuple[Words, int, str]] = {
     "a server that is not there": (
