@@ -19,13 +19,14 @@ from ..errors import DeadlineExceeded
 from ..values.events import ErrorInfo, Failed, Finished
 from .clock import clock
 from .events import post
-from .frame import PENDING, Frame, Timer
+from .frame import PENDING, Frame, Scope, Timer
 from .recorded import Suspended
 from .spans import close_span, telemetry
-from .trace import MAX_CHILDREN, TraceHandle, adopt, ended, open_handle
+from .trace import MAX_CHILDREN, TraceHandle, ended, open_handle
 
 DONE: Any = object()
 Body = Generator[Any, Any, Any]
+enclosed: Callable[[], Context] = copy_context  # what functions do to contextvars stays among those that it runs
 _DECISIONS = frozenset({bool, str, int})  # what is decided, as a rule: hasattr is slow to say no
 
 
@@ -112,11 +113,6 @@ def framed(awaitable: Any, ctx: Context | None = None) -> Frame:
     return f
 
 
-def enclosed() -> Callable[..., Any]:
-    """Return what calls functions in a context of their own: what they do to contextvars stays among them."""
-    return copy_context().run
-
-
 @types.coroutine
 def breathe() -> Body:
     """Let the loop run once: others have their turn, and a cancel arrives."""
@@ -172,13 +168,15 @@ def failed(f: Frame, error: BaseException) -> None:
 
 
 def _explain(f: Frame, error: Exception) -> None:
-    owner, lost, since = f.parent, getattr(f, "lost", None) or (), getattr(f, "since", None)
+    owner = f.parent.owner if isinstance(f.parent, Scope) else f.parent
+    lost, since = getattr(f, "lost", None) or (), getattr(f, "since", None)
     innermost = getattr(error, "__mai_trace__", None) not in lost
     h = f.handle
     if h is None:
         h = open_handle(f, None, f.mod._mai_spec)
+        h.children = list(lost)
         for child in lost:
-            adopt(h, child)
+            child.parent = h
     ended(h, "timeout" if isinstance(error, DeadlineExceeded) else "error")
     h._error = ErrorInfo(type(error).__qualname__, type(error).__module__, str(error))
     close_span(f, h, error, innermost=innermost)

@@ -109,7 +109,7 @@ class _Items(Branches):
         if ended or (parent.n < -1 and isinstance(items, Iterator | AsyncIterator)):  # it would seem to be empty
             hint = "retry the step, or map a list"
             raise ConfigError(f"{parent.path}: an iterator is used up by an earlier call or attempt; {hint}")
-        self._step, self._name, self._inside = owner.step, owner._name, enclosed()
+        self._step, self._name, self._inside = owner.step, owner._name, enclosed().run
         self._source: Any = None
         self._total = len(items) if isinstance(items, Sized) else None
         self._progress, self.ended, self._fetched = owner.progress, 0, list[Any]()

@@ -268,9 +268,9 @@ BY_HAZARD = (
         "an error that was handled does not take its note and trace along",
         "mai/core/drive.py",
         "    h = f.handle\n    if h is None:\n"
-        "        h = open_handle(f, None, f.mod._mai_spec)\n        for child in lost:\n",
+        "        h = open_handle(f, None, f.mod._mai_spec)\n        h.children = list(lost)\n",
         "    h = f.handle\n    if h is None:\n"
-        "        h = open_handle(f, None, f.mod._mai_spec)\n        for child in owner.lost or ():\n",
+        "        h = open_handle(f, None, f.mod._mai_spec)\n        h.children = list(owner.lost or ())\n",
         (CORE + "test_trace.py",),
         hazards=(25,),
     ),
@@ -336,7 +336,7 @@ BY_HAZARD = (
     Mutant(
         "a handle keeps a bounded number of children",
         "mai/core/trace.py",
-        "    elif len(children) < MAX_CHILDREN:\n",
+        "    elif len(others) < MAX_CHILDREN:\n",
         "    elif True:\n",
         (CORE + "test_trace.py",),
         hazards=(34,),
@@ -428,7 +428,7 @@ BY_HAZARD = (
     Mutant(
         "a source of a map and its items do not share contextvars",
         "mai/layers/map.py",
-        "owner._name, enclosed()\n",
+        "owner._name, enclosed().run\n",
         "owner._name, lambda fn, *args: fn(*args)\n",
         (LAYERS + "test_map.py",),
         hazards=(4,),
