@@ -153,7 +153,7 @@ def read_journal(data: bytes) -> None:
     """Open a journal, read all of it, and write to it."""
 
     async def main(path: Path) -> None:
-        async with SQLiteJournal(path, create=False, patience=0.2) as journal:
+        async with SQLiteJournal(path, create=False, patience=0.02) as journal:  # for each thing that is asked
             for work in (journal.check, journal.runs, lambda: journal.due(1e12)):
                 with contextlib.suppress(MaiError):
                     await work()  # type: ignore[operator]

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from string import Formatter
 from typing import Any
 
 from benchmarks.harness import append
@@ -333,6 +334,8 @@ def _cells(row: Row, entry: Mapping[str, Any] | None) -> tuple[str, str, str]:
     when = f"{entry['when'][:10]} {entry['commit'][:12]} {entry['scale']}, {entry['seconds']} s"
     if entry["figures"] is None:
         return "the measurement failed", "NOT met", when
+    if not {name for _, name, _, _ in Formatter().parse(row.told) if name} <= entry["figures"].keys():
+        return "not measured", "", ""  # by a producer that had not all of its figures yet
     return row.told.format(**entry["figures"]), "met" if row.met(entry["figures"]) else "NOT met", when
 
 

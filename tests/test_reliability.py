@@ -40,6 +40,7 @@ def test_what_is_worse_than_its_target_and_what_failed_is_not_met() -> None:
     assert "1 lost, 0 twice" in (text := table({"kills": entry("kills", {"kills": 500, "lost": 1, "twice": 0})}))
     assert "NOT met" in text
     assert "the measurement failed  NOT met" in table({"kills": entry("kills", None)})
+    assert "not measured" in table({"kills": entry("kills", {"kills": 500})}).splitlines()[7]
 
 
 def test_the_newest_record_counts(tmp_path: Path) -> None:

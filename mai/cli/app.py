@@ -182,11 +182,15 @@ def _worker(
         str | None,
         typer.Option(metavar="URL", help="Where that server reaches this worker, if it is another address."),
     ] = None,
+    patience: Annotated[
+        float,
+        typer.Option(metavar="SECONDS", min=0.0, help="How long to go on asking while that server does not answer."),
+    ] = 30.0,
 ) -> None:
     """Carry on the durable runs of Modules, until SIGTERM or Ctrl-C; then let what runs end, or come to a wait."""
     from mai.cli.durable import Restate, serve_runs  # noqa: PLC0415 (no other command needs the engine)
 
-    server = None if restate is None else Restate(restate, ingress, host, port, advertised)
+    server = None if restate is None else Restate(restate, ingress, host, port, advertised, patience)
     raise typer.Exit(serve_runs(targets, db, server, ttl=ttl, max_runs=max_runs))
 
 

@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext, suppress
 from functools import partial
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel
 
 from mai.cli.output import say
+from mai.cli.restate import ingress_of
 from mai.cli.target import import_paths, load
 from mai.cli.usage import BadUsage
 from mai.core.clock import clock
@@ -57,6 +57,7 @@ class Restate(NamedTuple):
         host: Where to listen.
         port: The port.
         advertised: Where the server reaches this; None: there.
+        patience: How long to wait for the server [s].
     """
 
     admin: str
@@ -64,14 +65,13 @@ class Restate(NamedTuple):
     host: str
     port: int
     advertised: str | None
+    patience: float
 
     def engine(self, modules: Sequence[Module[Any, Any]]) -> RestateEngine:
         """Return an engine that serves *modules*."""
-        parts = urlsplit(self.admin)
-        place = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
         return RestateEngine(
-            self.admin, ingress=self.ingress or f"{parts.scheme}://{place}:8080", modules=modules, host=self.host,
-            port=self.port, advertised=self.advertised,
+            self.admin, ingress=ingress_of(self.admin, self.ingress), modules=modules, host=self.host, port=self.port,
+            advertised=self.advertised, patience=self.patience,
         )  # fmt: skip
 
 

@@ -1,12 +1,14 @@
-"""`mai run --restate`: a run on a Restate cluster, whose questions are answered from here."""
+"""Restate at the command line: where a server is, and `mai run --restate`, whose questions are answered from here."""
 
 import asyncio
 from contextlib import nullcontext
 from typing import Any
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel
 
 from mai.cli.output import say
+from mai.cli.usage import BadUsage
 from mai.core.clock import clock
 from mai.core.drive import apart, outcome
 from mai.core.frame import current
@@ -14,10 +16,23 @@ from mai.durable.restate import RemoteRun, RestateRunner
 from mai.layers import Module
 from mai.types import Context, Payload, Question
 
-__all__ = ["carry"]
+__all__ = ["carry", "ingress_of"]
 
 _LOOK, _SELDOM = 0.25, 2.0  # [s] between two looks for open questions, at first and later
 _DOUBT = 5.0  # [s] after which a question that is still open is taken for one whose answer did not fit
+
+
+def ingress_of(admin: str, ingress: str | None) -> str:
+    """Return the address of the ingress: *ingress*, or port 8080 of the machine that has the admin API *admin*.
+
+    Raises:
+        BadUsage: If *admin* is no address.
+    """
+    if not admin.startswith(("http://", "https://")):
+        raise BadUsage(f"--restate {admin}: give the address of an admin API, such as http://127.0.0.1:9070")
+    parts = urlsplit(admin)
+    place = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    return ingress or f"{parts.scheme}://{place}:8080"
 
 
 async def carry(module: Module[Any, Any], given: BaseModel, url: str, run_id: str, timeout: float | None) -> Any:

@@ -1,11 +1,14 @@
-"""`mai runs`: look at the durable runs in a journal, and tell them things; their code is not needed for it."""
+"""`mai runs`: look at durable runs in a journal or on a Restate server, and tell them things, without their code.
+
+Size: each command has its options, and what it does with either.
+"""
 
 import asyncio
 import json
 import re
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Annotated, Final, cast, get_args
+from typing import Annotated, Any, Final, NamedTuple, cast, get_args
 
 import typer
 
@@ -18,25 +21,56 @@ from mai.durable.questions import about_path
 from mai.durable.records import Status
 from mai.errors import MaiError, UnknownRun
 
-__all__ = ["runs_app"]
+__all__ = ["question_of", "runs_app"]
 
 runs_app: typer.Typer = typer.Typer(
-    name="runs", no_args_is_help=True, help="Look at durable runs in a journal, and tell them things."
+    name="runs",
+    no_args_is_help=True,
+    help="Look at durable runs in a journal or on a Restate server, and tell them things.",
 )
 
-Db = Annotated[Path, typer.Option("--db", metavar="FILE", help="The journal.", show_default=False)]
+Db = Annotated[
+    Path | None, typer.Option("--db", metavar="FILE", help="The journal, if it is a file.", show_default=False)
+]
+Admin = Annotated[
+    str | None,
+    typer.Option("--restate", metavar="URL", help="The admin API of a Restate server, if that has the journal."),
+]
+Ingress = Annotated[
+    str | None,
+    typer.Option(
+        "--ingress", metavar="URL", help="The ingress of that server; default: port 8080 of the same machine."
+    ),
+]
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="The id of the run.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 _UNITS: Final = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 
 
-def _on(db: Path, work: Callable[[SQLiteJournal], Awaitable[None]]) -> None:
-    """Do *work* with the journal, and end the command with its exit code."""
+class _Place(NamedTuple):
+    """Where the runs are: in a file, or on a server."""
+
+    db: Path | None
+    admin: str | None = None
+    ingress: str | None = None
+
+
+def _on(
+    place: _Place, work: Callable[[SQLiteJournal], Awaitable[None]], remote: Callable[[Any], Awaitable[None]]
+) -> None:
+    """Do *work* with the journal, or *remote* with the runner of a server, and end the command with its exit code."""
 
     async def main() -> None:
-        async with SQLiteJournal(db, create=False) as journal:
-            await work(journal)
+        if (place.db is None) is (place.admin is None):
+            raise BadUsage("give either --db FILE or --restate URL, where the runs are kept")
+        if place.db is not None:
+            async with SQLiteJournal(place.db, create=False) as journal:
+                await work(journal)
+        else:
+            from mai.cli.remote import on_server  # noqa: PLC0415 (an extra)
+
+            await on_server(place.admin or "", place.ingress, remote)
 
     try:
         asyncio.run(main())
@@ -46,6 +80,15 @@ def _on(db: Path, work: Callable[[SQLiteJournal], Awaitable[None]]) -> None:
     except MaiError as error:
         say(f"mai runs: {type(error).__name__}: {error}")
         raise typer.Exit(1) from None
+
+
+def _not(what: str) -> Callable[[Any], Awaitable[None]]:
+    """Return what says that a server does not give that."""
+
+    async def refuse(_: Any) -> None:
+        raise BadUsage(f"not with --restate: {what}")
+
+    return refuse
 
 
 def _json(data: object) -> str:
@@ -60,6 +103,19 @@ def _data(text: str | None) -> bytes:
         return json.dumps(json.loads(text), ensure_ascii=False, separators=(",", ":")).encode()
     except ValueError:
         return json.dumps(text, ensure_ascii=False).encode()
+
+
+def question_of(run_id: str, names: list[str], question: str | None) -> str:
+    """Return the question that is meant: *question*, or the only one that is known.
+
+    Raises:
+        BadUsage: If there is not exactly one.
+    """
+    found = names if question is None else [question]
+    if len(found) != 1:
+        hint = f"name one with --question: {', '.join(names)}" if names else "none is known: name it with --question"
+        raise BadUsage(f"the run {run_id!r} has no single open question; {hint}")
+    return found[0]
 
 
 def _did(done: bool, run_id: str, what: str, otherwise: str) -> None:  # noqa: FBT001 (what a method gave)
@@ -84,8 +140,10 @@ def _age(text: str) -> float:
 
 @runs_app.command("list")
 def _list(
-    db: Db,
     *,
+    db: Db = None,
+    restate: Admin = None,
+    ingress: Ingress = None,
     status: Annotated[str | None, typer.Option(help="Only runs with this status.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="At most so many, the newest first.")] = 50,
     as_json: AsJson = False,
@@ -100,11 +158,18 @@ def _list(
         else:
             write_result("\n".join(line(info, clock.wall()) for info in found) or "no runs")
 
-    _on(db, work)
+    async def remote(runner: Any) -> None:
+        from mai.cli.remote import listed  # noqa: PLC0415 (an extra)
+
+        await listed(runner, None if status is None else _status(status), limit, as_json=as_json)
+
+    _on(_Place(db, restate, ingress), work, remote)
 
 
 @runs_app.command("show")
-def _show(run_id: RunId, db: Db, *, as_json: AsJson = False) -> None:
+def _show(
+    run_id: RunId, *, db: Db = None, restate: Admin = None, ingress: Ingress = None, as_json: AsJson = False
+) -> None:
     """Show what a run has done, as a tree, and what it waits for."""
 
     async def work(journal: SQLiteJournal) -> None:
@@ -117,36 +182,52 @@ def _show(run_id: RunId, db: Db, *, as_json: AsJson = False) -> None:
         history, signals = await journal.history(run_id), await journal.signals(run_id)
         write_result("\n".join(lines(info, history, signals, clock.wall())))
 
-    _on(db, work)
+    async def remote(runner: Any) -> None:
+        from mai.cli.remote import shown  # noqa: PLC0415 (an extra)
+
+        await shown(runner, run_id, as_json=as_json)
+
+    _on(_Place(db, restate, ingress), work, remote)
 
 
 @runs_app.command("resume")
-def _resume(run_id: RunId, db: Db) -> None:
+def _resume(run_id: RunId, *, db: Db = None, restate: Admin = None, ingress: Ingress = None) -> None:
     """Let a run that waits or needs attention go on now; a worker that has its code takes it up."""
 
     async def work(journal: SQLiteJournal) -> None:
-        _did(await journal.resume(run_id), run_id, "goes on", "does not stand still: it runs or has ended")
+        did(await journal.resume(run_id))
 
-    _on(db, work)
+    async def remote(runner: Any) -> None:
+        did(await (await runner.find(run_id)).resume())
+
+    def did(done: bool) -> None:  # noqa: FBT001 (what a method gave)
+        _did(done, run_id, "goes on", "does not stand still: it runs or has ended")
+
+    _on(_Place(db, restate, ingress), work, remote)
 
 
 @runs_app.command("cancel")
-def _cancel(run_id: RunId, db: Db) -> None:
+def _cancel(run_id: RunId, *, db: Db = None, restate: Admin = None, ingress: Ingress = None) -> None:
     """Ask for the end of a run."""
 
     async def work(journal: SQLiteJournal) -> None:
         _did(await journal.cancel(run_id), run_id, "is asked to end", "has ended already")
 
-    _on(db, work)
+    async def remote(runner: Any) -> None:
+        _did(await (await runner.find(run_id)).cancel(), run_id, "is asked to end", "has ended already")
+
+    _on(_Place(db, restate, ingress), work, remote)
 
 
 @runs_app.command("signal")
 def _signal(
     run_id: RunId,
     name: Annotated[str, typer.Argument(help="What the run waits for.")],
-    db: Db,
     value: Annotated[str | None, typer.Argument(help="JSON, or a text; null if it is left out.")] = None,
     *,
+    db: Db = None,
+    restate: Admin = None,
+    ingress: Ingress = None,
     key: Annotated[str | None, typer.Option("--id", help="The same id is stored once.")] = None,
 ) -> None:
     """Send a signal to a run; it is kept until the run asks for it."""
@@ -155,15 +236,21 @@ def _signal(
         stored = await journal.signal(run_id, name, _data(value), id=key)
         _did(stored, run_id, f"has the signal {name!r}", "has ended")
 
-    _on(db, work)
+    async def remote(runner: Any) -> None:
+        stored = await (await runner.find(run_id)).signal(name, json.loads(_data(value)), id=key)
+        _did(stored, run_id, f"has the signal {name!r}", "has ended")
+
+    _on(_Place(db, restate, ingress), work, remote)
 
 
 @runs_app.command("answer")
 def _answer(
     run_id: RunId,
     value: Annotated[str, typer.Argument(help="JSON, or a text.")],
-    db: Db,
     *,
+    db: Db = None,
+    restate: Admin = None,
+    ingress: Ingress = None,
     question: Annotated[str | None, typer.Option(help="Which question, where several are open.")] = None,
 ) -> None:
     """Answer the question that a run waits with."""
@@ -172,27 +259,29 @@ def _answer(
         info = await journal.run(run_id)
         if info is None:
             raise UnknownRun(f"{journal.path!r} has no run {run_id!r}", run_id=run_id)
-        names = [question] if question is not None else sorted(set(info.waits.values()))
-        if len(names) != 1:
-            hint = (
-                f"name one with --question: {', '.join(names)}" if names else "none is known: name it with --question"
-            )
-            raise BadUsage(f"the run {run_id!r} has no single open question; {hint}")
-        about = next((one for one in await journal.history(run_id) if one.path == about_path(names[0])), None)
+        name = question_of(run_id, sorted(set(info.waits.values())), question)
+        about = next((one for one in await journal.history(run_id) if one.path == about_path(name)), None)
         is_text = about is not None and json.loads(about.output or b"{}").get("expected") == "str"
         data = json.dumps(value).encode() if is_text else _data(value)
-        stored = await journal.signal(run_id, names[0], data)
-        _did(stored, run_id, f"has the answer to {names[0]!r}", "has ended")
+        stored = await journal.signal(run_id, name, data)
+        _did(stored, run_id, f"has the answer to {name!r}", "has ended")
 
-    _on(db, work)
+    async def remote(runner: Any) -> None:
+        from mai.cli.remote import answer  # noqa: PLC0415 (an extra)
+
+        name = await answer(runner, run_id, value, question, _data)
+        write_result(f"{run_id}: has the answer to {name!r}")
+
+    _on(_Place(db, restate, ingress), work, remote)
 
 
 @runs_app.command("fork")
 def _fork(
     run_id: RunId,
     new_id: Annotated[str, typer.Argument(metavar="NEW", help="The id of the new run.")],
-    db: Db,
     *,
+    db: Db = None,
+    restate: Admin = None,
     at: Annotated[str | None, typer.Option(metavar="PATH", help="The first step that is done again.")] = None,
     override: Annotated[
         list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Another output for a recorded step.")
@@ -210,23 +299,24 @@ def _fork(
         info = await journal.fork(run_id, new_id, at=at, override=changes)
         write_result(f"{new_id}: begins with {info.records} records of {run_id}")
 
-    _on(db, work)
+    _on(_Place(db, restate), work, _not("a server begins no workflow with the journal of another one; start a new run"))
 
 
 @runs_app.command("export")
-def _export(run_id: RunId, db: Db) -> None:
+def _export(run_id: RunId, *, db: Db = None, restate: Admin = None) -> None:
     """Print all that is known of a run as JSON."""
 
     async def work(journal: SQLiteJournal) -> None:
         write_result(_json(await journal.export(run_id)))
 
-    _on(db, work)
+    _on(_Place(db, restate), work, _not("mai runs show --json prints what the server knows of a run"))
 
 
 @runs_app.command("prune")
 def _prune(
-    db: Db,
     *,
+    db: Db = None,
+    restate: Admin = None,
     older: Annotated[str, typer.Option("--older-than", metavar="AGE", help="As 12h, 30d or 8w.")] = "30d",
     status: Annotated[
         list[str] | None, typer.Option(help="Which ended runs; without it those that are ok or cancelled.")
@@ -239,11 +329,11 @@ def _prune(
         count = await journal.prune(clock.wall() - _age(older), statuses)
         write_result(f"{count} runs deleted")
 
-    _on(db, work)
+    _on(_Place(db, restate), work, _not("the server forgets a run by itself, some time after its end"))
 
 
 @runs_app.command("check")
-def _check(db: Db) -> None:
+def _check(*, db: Db = None, restate: Admin = None) -> None:
     """Read the whole journal and say what is wrong with it; exit code 1 if anything is."""
 
     async def work(journal: SQLiteJournal) -> None:
@@ -252,15 +342,20 @@ def _check(db: Db) -> None:
         if problems:
             raise typer.Exit(1)
 
-    _on(db, work)
+    _on(_Place(db, restate), work, _not("a server watches over its own storage"))
 
 
 @runs_app.command("backup")
-def _backup(target: Annotated[Path, typer.Argument(metavar="TARGET", help="A new file.")], db: Db) -> None:
+def _backup(
+    target: Annotated[Path, typer.Argument(metavar="TARGET", help="A new file.")],
+    *,
+    db: Db = None,
+    restate: Admin = None,
+) -> None:
     """Copy the journal into one new file, while others use it."""
 
     async def work(journal: SQLiteJournal) -> None:
         await journal.backup(target)
         write_result(f"{target}: is a copy of {db}")
 
-    _on(db, work)
+    _on(_Place(db, restate), work, _not("a server is backed up with its own tools"))

@@ -149,7 +149,8 @@ def check_named(path: str, call: StepCall) -> None:
     f = call.frame
     owner: Any = getattr(f.parent, "y", None)
     task = asyncio.current_task() if f.n > 1 and isinstance(owner, tuple) else None
-    if task is not None and owner[0] is not task and not isinstance(task, Worker):
+    waited = f.env.door is not f.parent.env.door  # for by the thread of a plain forward, which calls `run` in a row
+    if task is not None and owner[0] is not task and not (waited or isinstance(task, Worker)):
         what = "is made in a task of its own, and its number depends on which task comes first"
         text = f"{path}: this call {what}; give each its own name: .with_(name=...)"
         warnings.warn(text, RuntimeWarning, stacklevel=2)

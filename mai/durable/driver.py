@@ -26,7 +26,7 @@ from mai.durable.ending import status_of, take_back, uncancel
 from mai.durable.places import Place
 from mai.durable.records import ENDED, Journal, Lease, Record, RunInfo, Status, What
 from mai.durable.run import DurableRun, Unloaded
-from mai.durable.segments import Segment, begun_anew
+from mai.durable.segments import JournalSegment, begun_anew
 from mai.errors import Fenced, NeedsAttention, PayloadError, ReplayMismatch
 from mai.values.casts import written
 
@@ -183,7 +183,7 @@ class Driver:
         if info.claims > MAX_CLAIMS:
             await self.engine.journal.release(lease, status="needs_attention")
             raise attention(self.run_id, f"it was taken up {MAX_CLAIMS} times without getting a step further")
-        segment = Segment(info, records, before, h)
+        segment = JournalSegment(info, records, before, h)
         run = self.run = DurableRun(self.engine, lease, info, self.code.past(records), segment, self.see)
         try:
             if info.cancelled and not records:

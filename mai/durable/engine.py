@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from mai.core.clock import clock
 from mai.core.drive import framed
-from mai.core.engine import LocalEngine, start_run
+from mai.core.engine import start_run
 from mai.core.events import Bell
 from mai.core.frame import ROOT, Frame, Scope, current, scoped
 from mai.core.ids import new_id as fresh_id
@@ -27,7 +27,7 @@ from mai.durable.places import Places
 from mai.durable.questions import chosen, over
 from mai.durable.records import ENDED, Journal, Record, RunInfo, Status, What
 from mai.durable.segments import is_mark
-from mai.durable.starting import bound_call, bound_value, call_of, chosen_id
+from mai.durable.starting import RecordingEngine, chosen_id
 from mai.durable.storage.tables import ERRORS
 from mai.durable.uptake import Uptake
 from mai.errors import ConfigError, MaiError, RunExists, UnknownRun
@@ -39,7 +39,7 @@ from mai.values.events import Outcome
 __all__ = ["DurableEngine"]
 
 
-class DurableEngine(LocalEngine):
+class DurableEngine(RecordingEngine):
     """Runs calls so that they survive the process: what was done is in a journal, and is not done again.
 
     ``async with`` chooses it for the calls inside, as any engine. A call outside of a run (``await m(x)``,
@@ -79,8 +79,6 @@ class DurableEngine(LocalEngine):
         >>> asyncio.run(main())
         42
     """
-
-    durable = True
 
     def __init__(
         self,
@@ -128,33 +126,6 @@ class DurableEngine(LocalEngine):
         self.codes.add(module, moved)
         if self._unwatch is not None:
             self.soon(self._uptake.look())
-
-    def start(self, module: Any, value: Any, /, *, run_id: str | None = None, delay: float = 0.0) -> TraceHandle[Any]:
-        """Start a run, or attach to the one that has this id, and return its handle.
-
-        A cancelled ``await`` of the handle does not cancel the run; ``handle.cancel()`` does.
-
-        Args:
-            module: The module.
-            value: The one value that it is called with, or a Payload of ``module.payload(...)``.
-            run_id: The id; None: a fresh one.
-            delay: When it is to begin [s from now]; so long it is only in the journal.
-
-        Raises:
-            RunExists: By the handle, if the run of that id has another module or another input.
-            CastError: If the value does not fit.
-            PayloadError: If the value cannot be written as JSON.
-            ConfigError: If it is called outside of ``async with``, or *run_id* or *delay* cannot be used.
-        """
-        return self._start(module, bound_value(module, value), run_id, checked("start", "delay", delay, PAUSE))
-
-    def submit(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> TraceHandle[Any]:
-        """Start a run for a call that is made outside of one."""
-        return self._start(module, bound_call(module, args, kwargs), None, 0.0)
-
-    def called(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Frame:
-        """Make a call that is made outside of a run; a detached one gives its handle."""
-        return call_of(module, self.submit(module, args, kwargs))
 
     def _start(self, module: Any, bound: Any, run_id: str | None, delay: float) -> TraceHandle[Any]:
         if self._unwatch is None or self.closing:

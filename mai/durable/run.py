@@ -36,7 +36,7 @@ from mai.durable.past import PATIENCE, PAUSE, Past
 from mai.durable.questions import about, about_path, is_asked, refuse, refused_path
 from mai.durable.records import Kind, Lease, Record, RunInfo
 from mai.durable.rests import LATE, Rest, Rests
-from mai.durable.segments import Opening, Segment
+from mai.durable.segments import JournalSegment, Opening
 from mai.durable.transactions import Transaction
 from mai.errors import AlreadyRecorded, DeadlineExceeded, MaiError, PayloadError
 from mai.types import Question
@@ -72,7 +72,7 @@ class DurableRun(Run):
 
     def __init__(
         self, engine: "DurableEngine", lease: Lease, info: RunInfo, records: list[Record],
-        segment: Segment, unloads: Callable[[], object],
+        segment: JournalSegment, unloads: Callable[[], object],
     ) -> None:  # fmt: skip
         self.engine: LocalEngine = engine
         self.lease = lease
@@ -90,7 +90,7 @@ class DurableRun(Run):
         self._unloads, self._own_flows = unloads, 0  # flows whose code may make tasks of its own
         self._repeats, self._breathed = 0, clock.ticks()
         self._casts = Casts()
-        self.segment: Segment = segment
+        self.segment: JournalSegment = segment
         self._journal = engine.journal
         self._failures: Failures = engine.failures
 
@@ -285,7 +285,7 @@ class DurableRun(Run):
             raise past.mismatch(path, _text(record.input), _text(now))
         if record.version != call.spec.version:
             raise past.mismatch(path, f"version {record.version!r}", f"version {call.spec.version!r}")
-        self.segment.repeats += 1
+        self.segment.count()
         failed = value = None
         try:
             if record.error is not None:

@@ -33,7 +33,17 @@ from mai.types import Started, TraceLink
 from mai.values import names
 from mai.values.casts import written
 
-__all__ = ["Deferred", "Opening", "Segment", "begun_anew", "is_mark", "opened", "tell_begin", "traces"]
+__all__ = [
+    "Deferred",
+    "JournalSegment",
+    "Opening",
+    "Segment",
+    "begun_anew",
+    "is_mark",
+    "linked",
+    "opened",
+    "traces",
+]
 
 Opening = Callable[[], otel.Context | None]
 _MARK = "!segment/"
@@ -45,7 +55,7 @@ def is_mark(path: str) -> bool:
     return path.startswith(_MARK)
 
 
-def tell_begin(f: Frame) -> None:
+def _tell_begin(f: Frame) -> None:
     """Tell those who watch the run that the flow *f* has begun."""
     if f.handle is not None and f.n >= 0:  # of an attempt only the outcome is told
         post(Started, f.handle.name, f.handle.kind, frame=f)
@@ -77,41 +87,38 @@ def opened(f: Frame, opening: Opening) -> otel.Context | None:
     return context
 
 
+def linked(handle: TraceHandle[Any], span: Span, earlier: Span, relation: str) -> None:
+    """Link the root of a segment to that of an earlier one."""
+    link = earlier.get_span_context()
+    span.add_link(link, {names.LINK: relation})
+    handle.links = (TraceLink(relation, format_trace_id(link.trace_id), format_span_id(link.span_id)),)
+
+
 class Segment:
-    """One segment, and the one before.
+    """One segment of a run: what is new in it is told, and what is only repeated is not.
 
     Args:
-        info: What is known of the run now that it was claimed.
-        records: What was on record then.
-        before: What was known of the run before it was claimed; None: it was made just now.
+        handle: Of the run.
+        number: Which segment it is, from 1, if that is known already.
 
     Attributes:
         handle: Of the run.
         attributes: What the span has from its start.
-        left: When the last sign of life before this segment was [s, wall-clock].
         repeats: How many steps were on record.
     """
 
-    def __init__(
-        self, info: RunInfo, records: Sequence[Record], before: RunInfo | None, handle: TraceHandle[Any]
-    ) -> None:
+    def __init__(self, handle: TraceHandle[Any], number: int | None = None) -> None:
         self.handle: TraceHandle[Any] = handle
-        self.attributes: dict[str, Any] = {names.RUN_SEGMENT: info.epoch}
-        self.left: float = max([0.0 if before is None else before.updated, *(one.ended for one in records)])
+        self.attributes: dict[str, Any] = {} if number is None else {names.RUN_SEGMENT: number}
         self.repeats: int = 0
-        self._own = f"{_MARK}{info.run_id}/"
-        self._clean = before is not None and before.status != "running"
-        self._earlier = max((one for one in records if is_mark(one.path)), key=lambda one: one.seq, default=None)
-        self._mark: Record | None = None
-        self._sampled = False
         self._still: set[Frame] = set()  # the flows that have only been repeated so far
 
-    # ---------------------------------------------------------------- what is new in it
+    def count(self) -> None:
+        """Note that a step was on record."""
+        self.repeats += 1
 
     def spanned(self, f: Frame, opening: Opening, *, replaying: bool) -> otel.Context | None:
         """Open the span of the flow *f*, or put off to open it until something new begins in it."""
-        if f.handle is self.handle:
-            return self._open(opening)
         if replaying:
             f.span = Deferred(f, opening, self.live)
             return set_span_in_context(f.span)
@@ -123,7 +130,7 @@ class Segment:
         if replaying and f.handle is not self.handle:
             self._still.add(f)
         else:
-            tell_begin(f)
+            _tell_begin(f)
         try:
             yield lambda: f in self._still
         except BaseException:
@@ -144,11 +151,40 @@ class Segment:
         for one in reversed(chain):
             if one in self._still:
                 self._still.discard(one)
-                tell_begin(one)
+                _tell_begin(one)
                 if isinstance(one.span, Deferred):
                     one.span.open()
 
-    # ---------------------------------------------------------------- the root, and the segment before
+
+class JournalSegment(Segment):
+    """A segment of a run whose journal says which one it is, and the one before.
+
+    Args:
+        info: What is known of the run now that it was claimed.
+        records: What was on record then.
+        before: What was known of the run before it was claimed; None: it was made just now.
+        handle: Of the run.
+
+    Attributes:
+        left: When the last sign of life before this segment was [s, wall-clock].
+    """
+
+    def __init__(
+        self, info: RunInfo, records: Sequence[Record], before: RunInfo | None, handle: TraceHandle[Any]
+    ) -> None:
+        super().__init__(handle, info.epoch)
+        self.left: float = max([0.0 if before is None else before.updated, *(one.ended for one in records)])
+        self._own = f"{_MARK}{info.run_id}/"
+        self._clean = before is not None and before.status != "running"
+        self._earlier = max((one for one in records if is_mark(one.path)), key=lambda one: one.seq, default=None)
+        self._mark: Record | None = None
+        self._sampled = False
+
+    def spanned(self, f: Frame, opening: Opening, *, replaying: bool) -> otel.Context | None:
+        """Open the span of the flow *f*; that of the run at once, since there will be something new in it."""
+        if f.handle is self.handle:
+            return self._open(opening)
+        return super().spanned(f, opening, replaying=replaying)
 
     def _open(self, opening: Opening) -> otel.Context | None:
         """Open the root span: below that of the segment before, unless the process died in that; linked to it."""
@@ -159,9 +195,7 @@ class Segment:
         under = set_span_in_context(get_current_span(above) if resumes and self._clean else INVALID_SPAN)
         otel.attach(under)  # in the context of the call, which is dropped
         context = self._noted(opening())
-        link = get_current_span(above).get_span_context()
-        get_current_span(context).add_link(link, {names.LINK: relation})
-        self.handle.links = (TraceLink(relation, format_trace_id(link.trace_id), format_span_id(link.span_id)),)
+        linked(self.handle, get_current_span(context), get_current_span(above), relation)
         return context
 
     def _noted(self, context: otel.Context | None) -> otel.Context | None:

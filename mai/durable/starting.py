@@ -1,21 +1,77 @@
-"""What starting a run needs of a module, whichever engine carries the run on: its arguments, and a call that waits."""
+"""How a run is started, whichever engine carries it on: by an id of the user's, or by a call outside of a run."""
 
 import asyncio
+from abc import abstractmethod
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar, overload
 
 from pydantic import Field, TypeAdapter
 
 from mai.core.drive import DONE, framed
+from mai.core.engine import LocalEngine
 from mai.core.frame import Frame
 from mai.core.ids import new_id
 from mai.core.trace import TraceHandle
 from mai.types import Payload
-from mai.values.checked import checked
+from mai.values.checked import PAUSE, checked
 
-__all__ = ["bound_call", "bound_value", "call_of", "chosen_id"]
+__all__ = ["RecordingEngine", "bound_value", "chosen_id"]
 
+A = TypeVar("A")
+R = TypeVar("R")
 _ID: TypeAdapter[str] = TypeAdapter(Annotated[str, Field(min_length=1, strict=True)])
+
+
+class RecordingEngine(LocalEngine):
+    """What durable engines share: each call outside of a run becomes one."""
+
+    durable = True
+
+    @overload
+    def start(
+        self, module: Callable[[A], Awaitable[R]], value: A, /, *, run_id: str | None = ..., delay: float = ...
+    ) -> TraceHandle[R]: ...
+    @overload
+    def start(
+        self, module: Callable[..., Awaitable[R]], value: Payload[Any], /, *,
+        run_id: str | None = ..., delay: float = ...,
+    ) -> TraceHandle[R]: ...  # fmt: skip
+    def start(self, module: Any, value: Any, /, *, run_id: str | None = None, delay: float = 0.0) -> TraceHandle[Any]:
+        """Start a run, or attach to the one that has this id, and return its handle.
+
+        A cancelled ``await`` of the handle does not cancel the run; ``handle.cancel()`` does.
+
+        Args:
+            module: The module.
+            value: The one value that it is called with, or a Payload of ``module.payload(...)``.
+            run_id: The id; None: a fresh one. On a server it belongs to the module, in a journal to all.
+            delay: When it is to begin [s from now]; so long it is in no process.
+
+        Raises:
+            RunExists: By the handle, if the run of that id has another input, or, in a journal, another module.
+            CastError: If the value does not fit.
+            PayloadError: If the value cannot be written as JSON.
+            ConfigError: If it is called outside of ``async with``, or *run_id* or *delay* cannot be used.
+        """
+        return self._start(module, bound_value(module, value), run_id, checked("start", "delay", delay, PAUSE))
+
+    def submit(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> TraceHandle[Any]:
+        """Start a run for a call that is made outside of one."""
+        spec = module._mai_spec or module._mai_compile()
+        return self._start(module, spec.signature.bind(args, kwargs, spec.params, None, spec.settings), None, 0.0)
+
+    def called(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Frame:
+        """Make a call that is made outside of a run; a detached one gives its handle."""
+        handle = self.submit(module, args, kwargs)
+        if not module._mai_spec.detached:
+            return framed(_awaited(handle))
+        f = Frame()
+        f.handle, f.y, f.out = None, DONE, handle
+        return f
+
+    @abstractmethod
+    def _start(self, module: Any, bound: Any, run_id: str | None, delay: float) -> TraceHandle[Any]: ...
 
 
 def chosen_id(owner: str, key: str, given: str | None) -> str:
@@ -33,21 +89,6 @@ def bound_value(module: Any, value: Any) -> Any:
     payload: Any = value
     args, kwargs = _given(spec.signature, payload.value) if isinstance(value, Payload) else ((value,), {})
     return spec.signature.bind(args, kwargs, spec.params, None)
-
-
-def bound_call(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Return the arguments of *module* for a call of it, with what its settings give."""
-    spec = module._mai_spec or module._mai_compile()
-    return spec.signature.bind(args, kwargs, spec.params, None, spec.settings)
-
-
-def call_of(module: Any, handle: TraceHandle[Any]) -> Frame:
-    """Return the call that gives the value of the run *handle*; that of a detached module gives the handle."""
-    if not module._mai_spec.detached:
-        return framed(_awaited(handle))
-    f = Frame()
-    f.handle, f.y, f.out = None, DONE, handle
-    return f
 
 
 def _given(signature: Any, model: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:

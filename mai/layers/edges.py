@@ -21,6 +21,7 @@ _SAMPLES: dict[type, list[Any]] = {
     bytes: [b"1", b"true", b"a", b"2020-01-01", b"12:00", b"0" * 16],
     type(None): [None],
 }
+_READ = (abc.Iterable, abc.AsyncIterable, abc.Iterator, abc.AsyncIterator)
 _MANY = (list, tuple, set, frozenset, deque, abc.Iterator)  # lax mode makes one of another
 
 
@@ -76,14 +77,14 @@ def _rank(src: Any, dst: Any) -> int:
     """Return 2 where *src* is a *dst*, 1 where some value of it can be made one, 0 where none can."""
     if is_open(dst) or src == dst:
         return 2
-    if is_open(src):
+    if is_open(src) or hasattr(src, "__value__") or hasattr(dst, "__value__"):  # an alias that may be within itself
         return 1
     have, want = get_origin(src) or src, get_origin(dst) or dst
     if have is Literal:
         given = [v in get_args(dst) if want is Literal else is_subclass(type(v), want) for v in get_args(src)]
         return 2 if all(given) else int(any(given) or _converts(src, dst, have, want))
     if is_subclass(have, want):
-        first = want in (abc.Iterable, abc.AsyncIterable) and have is not tuple  # a dict gives keys, a generator yields
+        first = want in _READ and have is not tuple  # a dict gives keys, a generator yields
         return _compare(get_args(src)[: 1 if first else None], get_args(dst), fixed=want is tuple)
     if all(any(is_subclass(kind, one) or is_subclass(one, kind) for one in _MANY) for kind in (have, want)):
         return min(1, _compare(get_args(src), get_args(dst), fixed=have is want is tuple))
@@ -99,17 +100,16 @@ def _compare(src: tuple[Any, ...], dst: tuple[Any, ...], *, fixed: bool) -> int:
         return 0
     pairs = zip(ones, others, strict=True) if len(ones) == len(others) else itertools.product(ones, others)
     most = 1 if fixed and ... in src and ... not in dst else 2  # only the tuples of the right length fit
-    return min(most, *(_rank_all(a, b) for a, b in pairs))
-
-
-def _rank_all(src: Any, dst: Any) -> int:
-    return {None: 0, "cast": 1, "same": 2}[fits(src, dst)]
+    return min(most, *({None: 0, "cast": 1, "same": 2}[fits(a, b)] for a, b in pairs))
 
 
 def _converts(src: Any, dst: Any, have: Any, want: Any) -> bool:
     """Ask pydantic with samples: does its lax mode take some value of *src* for a *dst*?"""
     made, samples = caster(dst).adapter, _samples(src)
     fields = any(hasattr(want, mark) for mark in ("__required_keys__", "__pydantic_fields__", "__dataclass_fields__"))
+    one, other = (getattr(tp, "__pydantic_generic_metadata__", {"origin": None}) for tp in (have, want))
+    if one["origin"] is other["origin"] is not None:  # of one generic family of models
+        return bool(_compare(one["args"], other["args"], fixed=False))
     if made is None or (fields and (is_subclass(have, dict) or hasattr(have, "__required_keys__"))):
         return True  # some dict has the fields; and where pydantic knows nothing, nothing can be said
     if samples and hasattr(want, "__get_pydantic_core_schema__") and not fields:

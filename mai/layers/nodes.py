@@ -159,5 +159,4 @@ def _bound(binding: Binding, values: list[Any] | None) -> tuple[tuple[Any, ...],
     """Return the arguments of a node, of which *values* came from other nodes."""
     came = iter(values or ())
     args = [slot.value if slot.source is None else next(came) for slot in binding.args]
-    pairs = [(slot.parameter, slot.value if slot.source is None else next(came)) for slot in binding.kwargs]
-    return tuple(args), dict(pairs)
+    return tuple(args), {slot.parameter: slot.value if slot.source is None else next(came) for slot in binding.kwargs}

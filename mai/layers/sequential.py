@@ -51,22 +51,23 @@ class Sequential(Module[X, Y]):
         self: "Sequential[A, Any]", a: Step[A, Any], b: Any, c: Any, d: Any, e: Any, f: Any, /, *more: Any
     ) -> None: ...
     def __init__(self, *steps: Any) -> None:
-        flat: list[Module[Any, Any]] = []
-        spreads: list[bool] = []
+        giver: Any = None
+        flat, spreads = list[Module[Any, Any]](), list[bool]()
         for step in steps:
             m: Any = lift(step, "Sequential")
             plain = type(m) is Sequential and m._mai_settings is Sequential._mai_settings
             inner: Any = m._line if plain else ((m, "", False),)  # its own edges have been checked
-            spreads += [bool(flat) and _connect(flat[-1], inner[0][0]), *(spread for _, _, spread in inner[1:])]
+            spreads += [giver is not None and _connect(giver, inner[0][0]), *(spread for _, _, spread in inner[1:])]
             flat += [item[0] for item in inner]
+            # What goes into a delay comes out of it: an edge from one is that from the step before it.
+            giver = next((one for one in reversed(flat) if not one._mai_kind.endswith("delay")), flat[-1])
         if not flat:
             raise WiringError("Sequential has no steps; give it at least one")
         check_one("Sequential", flat[0])
         self.steps: tuple[Module[Any, Any], ...] = tuple(flat)
         self._line = tuple(zip(flat, keys_of("Sequential", flat), spreads, strict=True))
-        typed = [m for m in flat if not m._mai_kind.endswith("delay")] or flat  # what goes into a delay comes out of it
-        first, last = signature_of(typed[0]), signature_of(typed[-1])
-        self._mai_signature = single("Sequential", first.first, last.returns)
+        typed = [m for m in flat if not m._mai_kind.endswith("delay")] or flat
+        self._mai_signature = single("Sequential", signature_of(typed[0]).first, signature_of(typed[-1]).returns)
 
     async def forward(self, x: X, /) -> Y:
         """Run the steps."""

@@ -13,7 +13,7 @@ from operator import sub
 from typing import Any, NamedTuple
 
 from ..errors import CastError, WiringError
-from ..values.casts import caster, show
+from ..values.casts import bare_type, caster, show
 from ..values.checked import near
 from ..values.signature import Signature
 from .checks import name_of, signature_of
@@ -137,11 +137,8 @@ class Wiring:
         places = signature.positional[: len(args)]
         rest = [p for p in signature.params.values() if p.kind is p.VAR_POSITIONAL] * (len(args) - len(places))
         if len(places) + len(rest) < len(args):
-            raise WiringError(
-                f"{self.owner}: {name}{signature} takes {len(places)} values by position, not {len(args)}"
-            )
-        given_twice = [p.name for p in places if p.name in kwargs]
-        if given_twice:
+            raise WiringError(f"{self.owner}: {name}{signature} takes {len(places)} by position, not {len(args)}")
+        if given_twice := [p.name for p in places if p.name in kwargs]:
             raise WiringError(f"{self.owner}: {name} gets {given_twice[0]!r} by position and by name")
         by_place = tuple(
             self._slot(shape, p, p.name if k < len(places) else f"{p.name}[{k - len(places)}]", value)
@@ -197,8 +194,8 @@ class Wiring:
                 raise WiringError(f"{self.owner}: {name}: {error}") from error
         source = self.id_of(ref._index).removeprefix("$")
         wire(source, ref._type, name, key, p.annotation)
-        checked = ref._type != p.annotation and "Annotated[" in show(p.annotation)  # it may ask for more than the type
-        same = fits(ref._type, p.annotation) == "same" and not (checked or caster(p.annotation)._always)
+        asks = "Annotated[" in show(bare_type(p.annotation)) and ref._type != p.annotation  # for more than the type
+        same = fits(ref._type, p.annotation) == "same" and not (asks or caster(p.annotation)._always)
         if same and p in signature_of(shape.module).positional and not isinstance(shape.module, Pack):
             shape.accepts[signature_of(shape.module).positional.index(p)].add(id(ref._type))
         return Slot(key, ref._index, cast=not same)

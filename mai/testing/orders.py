@@ -44,7 +44,9 @@ class _Random:
 class _Pct:
     """The task of the highest priority; priorities are random and change at a few random steps.
 
-    It finds orders that random choice hardly ever gives: one task starved for long, while the others go on.
+    It finds orders that random choice hardly ever gives: one task starved for long, while the others go on. Far beyond
+    its horizon it chooses at random: what calls itself again until a task has run, as a cancelled scope of anyio does,
+    would starve that task for ever.
 
     Source:
         Burckhardt, Kothari, Musuvathi, Nagarakatte: "A Randomized Scheduler with Probabilistic Guarantees of Finding
@@ -55,11 +57,14 @@ class _Pct:
 
     def __init__(self, rng: Rng, horizon: int) -> None:
         self.draw = rng.random
+        self.last = 1_000 + 10 * horizon
         self.changes = {int(rng.random() * horizon) for _ in range(self.CHANGES)}
         self.tasks: dict[object, float] = {}  # by task, which is kept: an address may come again
         self.others: dict[int, tuple[object, float]] = {}  # by address; with the callback, so that none comes again
 
     def choose(self, ready: _Ready, step: int) -> int:
+        if step > self.last:
+            return int(self.draw() * len(ready))
         rank = [self._priority(handle) for handle in ready]
         if step in self.changes and (owner := owner_of(ready[rank.index(max(rank))])) is not None:
             self.tasks[owner] = -self.draw()

@@ -37,10 +37,15 @@ def show(tp: Any) -> str:
 
 
 def bare_type(tp: Any) -> Any:
-    """Return *tp* with NewTypes and TypeVars replaced by what they stand for."""
-    while isinstance(tp, NewType | TypeVar):
-        tp = tp.__supertype__ if isinstance(tp, NewType) else tp.__bound__ or Any
+    """Return *tp* with NewTypes, TypeVars and aliases replaced by what they stand for."""
+    while key := {NewType: "__supertype__", TypeVar: "__bound__"}.get(type(tp), "__value__" if _is_short(tp) else ""):  # pyright: ignore[reportUnknownArgumentType]
+        tp = getattr(tp, key) or Any
     return type(None) if tp is None else tp
+
+
+def _is_short(tp: Any) -> bool:
+    """Say whether *tp* is an alias, ``type A = ...``, that is neither generic nor within itself."""
+    return hasattr(tp, "__value__") and not get_args(tp) and tp.__name__ not in repr(tp.__value__)
 
 
 def is_open(tp: Any) -> bool:

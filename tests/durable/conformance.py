@@ -33,7 +33,7 @@ from mai import (
 )
 from mai.models import Budget, ScriptedModel
 
-__all__ = ["Bench", "Conformance", "Outcome", "UnservedConformance"]
+__all__ = ["Bench", "Conformance", "Outcome"]
 
 
 class Bench(Protocol):
@@ -307,13 +307,6 @@ class Conformance:
             assert all(again[path] == records[path] for path in again.keys() & records.keys() if "!" not in path)
 
         bench.run(main)
-
-
-class UnservedConformance(Conformance):
-    """The suite for engines that take signals and answers also while nobody serves the code of the run.
-
-    On a Restate server it is the code of the run that takes them.
-    """
 
     def test_a_signal_that_came_while_nobody_served_a_waiting_run_ends_it_in_a_fresh_process(
         self, bench: Bench

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from tests.durable.benches import FileBench, MemoryBench
-from tests.durable.conformance import Bench, UnservedConformance
+from tests.durable.conformance import Bench, Conformance
 
 
-class TestMemory(UnservedConformance):
+class TestMemory(Conformance):
     """A journal in memory, in simulated time."""
 
     @pytest.fixture
@@ -17,7 +17,7 @@ class TestMemory(UnservedConformance):
 
 
 @pytest.mark.slow
-class TestFile(UnservedConformance):
+class TestFile(Conformance):
     """A journal in a file, in real time."""
 
     @pytest.fixture

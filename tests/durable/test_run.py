@@ -1196,6 +1196,17 @@ async def _detaches(n: int) -> int:
 
 
 @simulated
+async def test_a_plain_flow_may_call_the_same_step_in_a_row(bench: MemoryBench) -> None:
+    @module(flow=True)
+    def plain(n: int) -> int:
+        return sum(add.run(n) for _ in range(3))
+
+    async with bench.engine() as engine:
+        assert await engine.start(plain, 1, run_id="r") == 6
+        assert [record.path for record in await engine.history("r")] == ["plain/add", "plain/add~2", "plain/add~3"]
+
+
+@simulated
 async def test_calls_in_tasks_of_the_users_own_must_have_names(bench: MemoryBench) -> None:
     @module(flow=True)
     async def nameless(n: int) -> int:

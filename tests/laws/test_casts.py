@@ -2,17 +2,27 @@
 
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from decimal import Decimal
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    ConfigDict,
+    Field,
+    PydanticUserError,
+    StringConstraints,
+    TypeAdapter,
+    ValidationError,
+)
 
-from mai import CastError
+from mai import BlockingDelay, CastError, Graph, WiringError, module
 from mai.layers.edges import fits
 from mai.values.casts import caster
+from tests.support import simulate
 
 from .typed import Point, Row, identical, types, values
 
@@ -80,3 +90,61 @@ def test_what_fits_as_it_is_stays_the_very_object(edge: tuple[Any, Any, Any]) ->
     if fits(src, dst) == "same":
         out = caster(dst)(value, "x")
         assert out is value or (out == value and "bool" in repr(src))  # of which pydantic makes an int, among ints
+
+
+ASKING = [
+    Annotated[int, Field(gt=0)], Annotated[str, StringConstraints(to_lower=True)], list[Annotated[float, Field(le=1)]],
+    Annotated[int, AfterValidator(lambda n: n + 1)], Annotated[Point, "noted"], dict[str, Any], list[Any],
+]  # fmt: skip
+OPEN = {
+    Any: st.none() | st.integers() | st.text() | st.just({"x": 1}),
+    dict[str, Any]: st.fixed_dictionaries({"x": st.integers()}),
+}
+
+
+@st.composite
+def wired(draw: Any) -> tuple[Any, Any, Any]:
+    """A source type, a target type that may ask for more than pydantic's strict mode, a value of the source type."""
+    src, dst = draw(types | st.sampled_from([*OPEN])), draw(types | st.sampled_from(ASKING))
+    return src, dst, draw(OPEN[src] if src in OPEN else values(src))
+
+
+@MANY
+@example((int, Annotated[int, Field(gt=0)], -1))
+@example((dict[str, Any], Point, {"x": 1}))
+@given(wired())
+def test_a_step_gets_the_same_value_in_a_sequence_a_graph_branches_and_a_call(edge: tuple[Any, Any, Any]) -> None:
+    src, dst, value = edge
+    got: list[Any] = []
+
+    async def giving(x: int) -> Any:
+        return value
+
+    async def taking(x: Any) -> int:
+        got.append(x)
+        return 1
+
+    giving.__annotations__["return"], taking.__annotations__["x"] = src, dst
+    a, b = module(giving), module(taking)
+
+    @module
+    async def call(x: int) -> int:
+        return await b(await a(x))
+
+    try:
+        line = a >> b
+    except WiringError:
+        return
+    g = Graph("g")
+    wired = g.output(g.add(b, g.add(a, g.input("x", int))))
+    outcomes: list[Any] = []
+
+    async def main() -> None:
+        for m in (line, wired, call, a >> (b & b.with_(name="again")), a >> BlockingDelay(0) >> b):
+            got.clear()
+            with suppress(CastError):
+                await m(1)
+            outcomes.append(got[:1])
+
+    simulate(main)
+    assert all(identical(found, outcomes[0]) for found in outcomes)

@@ -6,7 +6,16 @@ from typing import Any
 
 import pytest
 
-from mai import BlockingDelay, ConfigError, Context, DeadlineExceeded, NonBlockingDelay, capture
+from mai import (
+    BlockingDelay,
+    ConfigError,
+    Context,
+    DeadlineExceeded,
+    NonBlockingDelay,
+    WiringError,
+    capture,
+    module,
+)
 from tests.support import loop_of, refused_value, simulated
 
 BOTH = pytest.mark.parametrize("delay", [BlockingDelay, NonBlockingDelay])
@@ -88,3 +97,22 @@ async def test_forward_itself_may_be_called(delay: Any) -> None:
     began = loop_of().time()
     assert await delay(1).forward("x") == "x"
     assert loop_of().time() == began + 1
+
+
+@BOTH
+def test_an_edge_through_a_delay_is_checked_and_spread_as_without_it(delay: Any) -> None:
+    @module
+    async def pair(text: str) -> tuple[str, int]:
+        return text, len(text)
+
+    @module
+    async def repeat(text: str, n: int) -> str:
+        return text * n
+
+    @module
+    async def total(numbers: list[int]) -> int:
+        return sum(numbers)
+
+    assert (pair >> delay(0) >> delay(0) >> repeat).run("ab") == "abab"
+    with pytest.raises(WiringError, match="cannot connect repeat -> total"):
+        repeat.with_(n=1) >> delay(0) >> total

@@ -10,6 +10,7 @@ from typing import Annotated, Any, NamedTuple, TypedDict
 
 import pytest
 from pydantic import AfterValidator, BaseModel, Field
+from typing_extensions import TypeAliasType
 
 from mai import (
     BlockingDelay,
@@ -192,7 +193,7 @@ def test_wiring_is_checked_as_it_is_written() -> None:
     cases: list[tuple[str, Any]] = [
         ("g: combine(text: str, n: int) -> str needs 'n'", lambda: g.add(combine, text)),
         ("g: combine has no parameter 'm'; it has 'n', 'text'", lambda: g.add(combine, text, m=n)),
-        ("g: length(text: str) -> int takes 1 values by position, not 2", lambda: g.add(length, text, n)),
+        ("g: length(text: str) -> int takes 1 by position, not 2", lambda: g.add(length, text, n)),
         ("g: combine gets 'text' by position and by name", lambda: g.add(combine, text, n, text=text)),
         ("g: length: 'text' must be str, not int 3 (Input should be a valid string)", lambda: g.add(length, 3)),
         ("g: <Ref x: str> belongs to another graph, other", lambda: g.add(length, far)),
@@ -571,13 +572,18 @@ def test_the_declared_value_is_cast() -> None:
     assert (again.plan(), repr(again.run("abc"))) == (g.plan(), "3.0")
 
 
-def test_a_type_that_asks_for_more_than_another_one_is_looked_at_as_in_a_sequence() -> None:
+@pytest.mark.parametrize(
+    "natural",
+    [Annotated[int, Field(ge=0)], TypeAliasType("Natural", Annotated[int, Field(ge=0)])],
+    ids=["type", "alias"],
+)
+def test_a_type_that_asks_for_more_than_another_one_is_looked_at_as_in_a_sequence(natural: Any) -> None:
     @module
     async def negative(n: int) -> int:
         return -n
 
     @module
-    async def root(n: Annotated[int, Field(ge=0)]) -> float:
+    async def root(n: natural) -> float:
         return float(n**0.5)
 
     @graph

@@ -1,1 +1,1 @@
-"""The search: many interleavings of fourteen shapes of pipelines, with cancels, faults and crashes at every step."""
+"""The search: many interleavings of 21 shapes of pipelines, with cancels, faults and crashes at every step."""

@@ -15,7 +15,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from .parts import NAMED, PARTS, Found, parts_of, search
 
 CHUNK = 50  # seeds in one job of a process
-EVERY = 10  # seeds of what happens at every step
+EVERY = 8  # seeds of what happens at every step
 LONGER = 4  # so many times as many for a release
 
 

@@ -53,6 +53,7 @@ def bounded(world: World) -> Run:
     spoiled = world.step("spoiled", 9.0, stubborn="fail").with_(total_timeout=0.02, fallback=never)
     fresh = first.with_(timeout=0.02, fallback=slower)
     cleans: Any = Parallel(world.step("cleans", 9.0, cleanup=0.01), world.step("beside", 9.0, cleanup=0.0))
+    swallows = world.step("swallows", 9.0, stubborn="swallow")
     blocked = Threaded(world, "blocked", ())
     blocked.inner = world.step("below", 90.0)
 
@@ -67,10 +68,12 @@ def bounded(world: World) -> Run:
         with Context.scope(timeout=0.02):
             return await failure(far(x))
 
-    async def foreign(x: int) -> bool:
+    async def foreign(x: int) -> tuple[bool, bool]:
         with anyio.move_on_after(0.02) as own:
             await cleans(x)
-        return own.cancelled_caught
+        with anyio.move_on_after(0.02) as other:
+            await swallows(x)
+        return own.cancelled_caught, other.cancelled_caught
 
     async def at_once(x: int) -> str:
         before = clock.now()
@@ -89,7 +92,7 @@ def bounded(world: World) -> Run:
     return lambda: calls(0)
 
 
-BOUNDED = ("DeadlineExceeded", True, "ValueError after 0.01 s", *("DeadlineExceeded",) * 3)
+BOUNDED = ("DeadlineExceeded", (True, True), "ValueError after 0.01 s", *("DeadlineExceeded",) * 3)
 
 
 def parked(world: World) -> Run:
@@ -123,16 +126,20 @@ def parked(world: World) -> Run:
         for i in range(4):
             yield i
 
-    parks = Map(NonBlockingDelay(0.02), concurrency=1)
+    parks = Map(_sequential(world.step("fed", 0.005), NonBlockingDelay(0.02)), concurrency=1)
     some: Any = Parallel(*(branch(i) for i in range(5)), limit=2)
     own: Any = Parallel(Doing(tasks), *(world.step(f"t{i}", 0.02, group="tasks") for i in range(5)), limit=2)
     taken: Any = Parallel(strands, holds, limit=1)
-    items = Doing(lambda x: parks(source()))
-    whole: Any = Parallel(some, own, taken, items)
+
+    async def items(x: int) -> tuple[list[int], bool]:
+        before = clock.now()
+        return await parks(source()), clock.now() - before < 0.05  # all of them at the same time
+
+    whole: Any = Parallel(some, own, taken, Doing(items))
     return lambda: whole(0)
 
 
-PARKED = ((2,) * 5, (0, *(1,) * 5), ((1, "DeadlineExceeded"), 1), [0, 1, 2, 3])
+PARKED = ((2,) * 5, (0, *(1,) * 5), ((1, "DeadlineExceeded"), 1), ([1, 2, 3, 4], True))
 
 
 def mapped(world: World) -> Run:

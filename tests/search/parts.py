@@ -1,6 +1,7 @@
 """The parts of the search: one shape under many seeds, and what may meet it at every step."""
 
 import asyncio
+import gc
 import logging
 import time
 from collections.abc import Callable, Coroutine, Generator, Iterable
@@ -13,7 +14,7 @@ from mai.testing import Trial, explore
 
 from .durable import JOURNALS, killed
 from .shapes import SHAPES, Shape
-from .world import MARK, World, check, check_cancel, loop_of
+from .world import CALLER, MARK, World, check, check_cancel, loop_of
 
 EVENTS = ("cancel", "fail", "crash")  # what meets a shape at every step
 PARTS = ("order", *EVENTS, *JOURNALS)
@@ -43,6 +44,8 @@ def program(shape: Shape, world: World) -> Callable[[], Coroutine[Any, Any, Any]
 
     async def main() -> Any:
         world.clear()
+        world.caller = "main"
+        CALLER.set(world.caller)
         task = asyncio.current_task()
         assert task is not None
         with capture() as trace:
@@ -94,6 +97,7 @@ def search(name: str, part: str, seeds: Iterable[int]) -> Found:
             return Found(name, part, killed(name, part, seeds), 0, time.monotonic() - started)
         with quiet(part == "crash"):
             seen = explore(main, seeds=seeds, at_every_step=event, check=watched, max_threads=shape.max_threads)
+            gc.collect()  # what died is gone before anybody listens
     except BaseException as error:  # noqa: BLE001 (told in the table)
         notes = "\n".join(getattr(error, "__notes__", []))
         return Found(name, part, 0, 0, time.monotonic() - started, f"{type(error).__name__}: {error}\n{notes}")

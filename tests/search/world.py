@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .shapes import Shape
 
 MARK: ContextVar[str] = ContextVar("search.mark", default="caller's")
+CALLER: ContextVar[str] = ContextVar("search.caller", default="")  # set where a run begins: all of its steps see it
 OWN = (SimulatedFault, DeadlineExceeded, LoopExhausted, PartialFailure)  # errors that no step of ours has raised
 SLACK = 0.02  # seconds that threads may need to come round
 
@@ -28,6 +29,7 @@ class World:
 
     def clear(self) -> None:
         """Begin a new run, with the modules that were built in this world."""
+        self.caller = ""
         self.begun: Counter[str] = Counter()
         self.ended: Counter[str] = Counter()
         self.made: Counter[str] = Counter()  # chunks of generators
@@ -57,6 +59,8 @@ class World:
         self.most[group] = max(self.most[group], self.active[group])
         if MARK.get() == name:
             self.wrong.append(f"{name} sees what an earlier call of it left")
+        if CALLER.get() != self.caller:
+            self.wrong.append(f"{name} does not see what its caller has set")
         MARK.set(name)
         path = Context.get().step_id
         try:

@@ -119,6 +119,25 @@ def test_priorities_starve_a_task_as_chance_never_does() -> None:
 # ---------------------------------------------------------------- time
 
 
+def test_in_pct_order_too_what_calls_itself_again_starves_no_task_for_ever() -> None:
+    async def main() -> None:
+        loop, ended = asyncio.get_running_loop(), asyncio.Event()
+
+        async def works() -> None:
+            for _ in range(20):
+                await asyncio.sleep(0)
+            ended.set()
+
+        def look() -> None:
+            if not ended.is_set():
+                loop.call_soon(look)
+
+        look()
+        await asyncio.create_task(works())
+
+    explore(main, seeds=20, orders=("pct",))
+
+
 def test_time_is_virtual_for_the_loop_and_for_mai() -> None:
     async def main() -> None:
         loop, begun = asyncio.get_running_loop(), clock.now()

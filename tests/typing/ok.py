@@ -44,6 +44,7 @@ from mai import (
     graph,
     module,
 )
+from mai.durable import DurableEngine, MemoryJournal
 from mai.types import Event
 
 
@@ -452,6 +453,14 @@ async def infers_what_a_started_run_gives() -> None:
 def infers_the_result_of_a_started_run() -> None:
     assert_type(length.start("abc").result(timeout=9), int)
     assert_type(list(write.start("a b").chunks()), list[str])
+
+
+async def infers_what_a_durable_run_gives() -> None:
+    async with DurableEngine(MemoryJournal()) as engine:
+        assert_type(await engine.start(length, "abc", run_id="a"), int)
+        assert_type(await engine.start(search >> summarise, "x"), str)
+        assert_type(engine.start(search, search.payload(query="x", k=2)), TraceHandle[list[Doc]])
+        assert_type(await engine.start(rag, "x", delay=0.001), str)
 
 
 async def loud(call: Call, next: Callable[[Call], Awaitable[Any]]) -> Any:  # noqa: A002

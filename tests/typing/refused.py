@@ -25,6 +25,7 @@ from mai import (
     graph,
     module,
 )  # fmt: skip
+from mai.durable import DurableEngine
 
 
 class Doc(BaseModel):
@@ -298,3 +299,9 @@ def the_wiring_by_hand() -> None:
     Graph("g", on_error="ignore")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     Graph("g", limit="2")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     rag.draw(3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+async def the_input_of_a_durable_run(engine: DurableEngine) -> None:
+    await engine.start(length, 3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType, reportCallIssue]
+    handle = engine.start(length, "abc")
+    text: str = await handle  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType, reportUnusedVariable]

@@ -8,7 +8,18 @@ import enum
 import types
 import typing
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Collection,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from dataclasses import dataclass
 from pathlib import Path
 from typing import (
@@ -32,6 +43,7 @@ from pydantic import (
     BaseModel,
     Field,
     GetCoreSchemaHandler,
+    JsonValue,
     RootModel,
     SecretStr,
     StringConstraints,
@@ -39,7 +51,7 @@ from pydantic import (
     field_validator,
 )
 from pydantic_core import CoreSchema, core_schema
-from typing_extensions import TypedDict  # what pydantic asks for before Python 3.12
+from typing_extensions import TypeAliasType, TypedDict  # what pydantic asks for before Python 3.12
 
 from mai import CastError, Module, WiringError, module
 from mai.values.casts import caster, show
@@ -156,6 +168,10 @@ class BoxModel(BaseModel, Generic[T]):
     item: T
 
 
+Numbers = TypeAliasType("Numbers", list[int])
+Tree = TypeAliasType("Tree", "int | list[Tree]")  # type: ignore[misc]  # as ``type Tree = int | list[Tree]``
+
+
 def f() -> None: ...
 
 
@@ -257,6 +273,8 @@ def test_a_value_of_the_type_passes_as_the_very_same_object(tp: Any, value: Any)
         (Annotated[str, StringConstraints(strip_whitespace=True)], " a ", "a"),
         (list[SecretStr], ["a"], [SecretStr("a")]),
         (list[RootModel[int]], [1], [RootModel[int](1)]),
+        (Numbers, ["1"], [1]),
+        (BoxModel[Any], BoxModel[int](item=1), BoxModel[Any](item=1)),
         (int | None, "5", 5),
         (list[int | None], ["5", None], [5, None]),
         (UserId, "5", 5),
@@ -404,6 +422,11 @@ SAME = [
     (Level, int),
     (Movie, dict),
     (Person, Named),
+    (Numbers, list[int]),
+    (list[int], Numbers),
+    (dict[str, Numbers], Mapping[str, Sequence[int]]),
+    (Generator[int, str, None], Iterator[int]),
+    (AsyncGenerator[int, None], AsyncIterable[int]),
 ]
 CAST = [
     (Shape, Circle),
@@ -456,6 +479,13 @@ CAST = [
     (set[int], deque[int]),
     (int, Callable[[int], int] | float),
     (dict, BoxModel[int]),
+    (BoxModel[int], BoxModel[Any]),
+    (BoxModel[Any], BoxModel[int]),
+    (BoxModel[int], BoxModel[str | float]),
+    (Numbers, list[str | float]),
+    (int, Tree),
+    (Tree, JsonValue),
+    (JsonValue, str),
 ]
 NEVER = [
     (Shape, int),
@@ -467,6 +497,8 @@ NEVER = [
     (list[int], int),
     (int, dict[str, int]),
     (Opaque, int),
+    (BoxModel[int], BoxModel[Point]),
+    (Numbers, int),
     (int, Opaque),
     (Point, Size),
     (type(None), int),

@@ -20,6 +20,7 @@ from mai.core.frame import Timer
 from mai.core.recorded import StepCall
 from mai.durable.calls import around, expired, has_deadline, shown
 from mai.durable.failures import Failures
+from mai.durable.restate.segment import RestateSegment
 from mai.values.casts import caster, written
 
 __all__ = ["Body", "Busy", "Entry"]
@@ -34,6 +35,7 @@ class Entry(NamedTuple):
         output: The value, as JSON.
         error: The failure as data.
         cancelled: Whether the step was cut off.
+        segment: Of the first entry of a segment, which one that is.
     """
 
     input: str | None = None
@@ -41,11 +43,12 @@ class Entry(NamedTuple):
     output: bytes | None = None
     error: str | None = None
     cancelled: bool = False
+    segment: str | None = None
 
     def dump(self) -> bytes:
         """Return the entry as it is kept."""
-        facts = {"input": self.input, "version": self.version, "error": self.error, "cancelled": self.cancelled}
-        about = written({key: fact for key, fact in facts.items() if fact}).encode("utf-8", "backslashreplace")
+        facts = {key: fact for key, fact in self._asdict().items() if fact and key != "output"}
+        about = written(facts).encode("utf-8", "backslashreplace")
         return about if self.output is None else about + b"\n" + self.output
 
     @classmethod
@@ -56,9 +59,14 @@ class Entry(NamedTuple):
 
 
 class Busy:
-    """How many steps of each run go on here; *bell* rings when one has ended."""
+    """How many steps of each run go on here; *bell* rings when one has ended.
+
+    Attributes:
+        is_closed: Whether no other step is to begin here.
+    """
 
     def __init__(self) -> None:
+        self.is_closed: bool = False
         self.counts: Counter[str] = Counter()
         self.bell: Bell = Bell()
 
@@ -80,17 +88,26 @@ class Busy:
 class Body:
     """One call of a step in this process.
 
+    Args:
+        failures: How failures become data.
+        call: The step.
+        busy: Where it is counted while it runs.
+        run_id: The run.
+        segment: What is told of the run.
+
     Attributes:
         ran: Whether it ran here, so that *value* or *raised* is what came of it.
+        began: Whether it was to run here, and was not cut off before.
     """
 
-    def __init__(self, failures: Failures, call: StepCall, busy: Busy, run_id: str) -> None:
+    def __init__(self, failures: Failures, call: StepCall, busy: Busy, run_id: str, segment: RestateSegment) -> None:
         self.ran: bool = False
+        self.began: bool = False
+        self._cancelled = False
         self.value: Any = None
         self.raised: BaseException | None = None
         self._failures, self._call, self._context = failures, call, copy_context()
-        self._busy, self._run_id = busy, run_id
-        self._cancelled = False
+        self._busy, self._run_id, self._segment = busy, run_id, segment
         self._task: asyncio.Task[bytes] | None = None
         data = shown(call)
         self._entry = Entry(None if data is None else data.decode(errors="replace"), call.spec.version)
@@ -114,6 +131,10 @@ class Body:
         """Run it, unless it is cut off already; a cancel of this call itself leaves no entry."""
         if self._cancelled:
             return self._entry._replace(cancelled=True).dump()
+        if self._busy.is_closed:  # the run goes on elsewhere, once this attempt is broken off
+            await asyncio.get_running_loop().create_future()
+        self.began = True
+        self._segment.live(self._call.frame.parent)
         self._task = asyncio.get_running_loop().create_task(self._performed(), context=self._context)
         with self._busy.one(self._run_id):
             return await self._task
@@ -127,7 +148,7 @@ class Body:
         if has_deadline(f) and f.deadline is not None:
             f.timer = Timer(task, task.cancelling(), f.deadline - clock.now())
         try:
-            return (await self._outcome(task)).dump()
+            return (await self._outcome(task))._replace(segment=self._segment.mark()).dump()
         finally:
             if f.timer is not outer[1] and isinstance(f.timer, Timer):
                 f.timer.handle.cancel()

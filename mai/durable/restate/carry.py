@@ -23,6 +23,7 @@ from mai.durable.code import Code
 from mai.durable.ending import status_of, take_back, uncancel
 from mai.durable.records import Status
 from mai.durable.restate.run import RestateRun
+from mai.durable.restate.segment import RestateSegment
 from mai.durable.restate.turns import Commands, Mismatch, Turns
 from mai.durable.segments import begun_anew
 from mai.errors import ReplayMismatch
@@ -85,7 +86,8 @@ class Carried:
             BaseException: Whatever *commands* raise when it cannot be carried on here.
         """
         self._turns = turns = Turns(commands)
-        self._run = RestateRun(self._engine, self._run_id, turns, self._tell)
+        self._segment = RestateSegment(self._handle(), is_flow=self._code.module._mai_spec.flow)
+        self._run = RestateRun(self._engine, self._run_id, turns, self._tell, self._segment)
         self._status: Status = "running"
         try:
             return await turns.drive(self._main())  # type: ignore[no-any-return]
@@ -106,12 +108,12 @@ class Carried:
 
     async def _main(self) -> Ended:
         """Run the code, on the loop of the flow."""
-        scope, handle = self._scope(), None if self._seen is None else self._seen[1]
+        scope = self._scope()
         set_current(scope)
         otel.attach(TraceContextTextMapPropagator().extract(dict(self._headers)))
         self._tell()
         try:
-            value = await self._attempted(scope, handle)
+            value = await self._attempted(scope)
             ended = Ended("ok", self._code.dump(value))
         except (Exception, asyncio.CancelledError) as error:  # becomes the outcome of the run
             if self._turns.stopped is not None:
@@ -135,16 +137,21 @@ class Carried:
         scope.run = self._run
         return scope
 
-    async def _attempted(self, scope: Scope, h: TraceHandle[Any] | None) -> Any:
-        module, key = self._code.module, f"/{self._code.target}"
+    def _handle(self) -> TraceHandle[Any]:
+        """Return the handle of whoever looks on; where nobody here does, spans and subscribers still do."""
+        if self._seen is not None:
+            return self._seen[1]
+        shell, module = Frame(), self._code.module
+        shell.key, shell.n, shell.parent = f"/{self._code.target}", 0, ROOT
+        return open_handle(shell, None, module._mai_spec or module._mai_compile())
+
+    async def _attempted(self, scope: Scope) -> Any:
+        module, handle = self._code.module, self._segment.handle
         spec = module._mai_spec or module._mai_compile()
-        if h is None:  # where nobody here looks, spans and subscribers still do
-            shell = Frame()
-            shell.key, shell.n, shell.parent = key, 0, ROOT
-            h = open_handle(shell, None, spec)
-        begun_anew(h, {**spec.facts})
+        facts = self._segment.attributes
+        begun_anew(handle, {**spec.facts, **facts})
         args, kwargs = spec.signature.load(self._data)
-        return await outcome(begin(module, scope, key, 0, args, kwargs, None, h))
+        return await outcome(begin(module, scope, f"/{self._code.target}", 0, args, kwargs, facts or None, handle))
 
     def _failed(self, error: BaseException) -> Ended:
         facts, raised = self._engine.failures.crossed(error, self._code.modules)

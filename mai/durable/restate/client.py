@@ -20,7 +20,7 @@ from mai.errors import ConfigError, JournalError, UnknownRun
 if TYPE_CHECKING:
     import httpx2
 
-__all__ = ["End", "RestateClient", "addresses"]
+__all__ = ["End", "RestateClient", "addresses", "sql_text"]
 
 _BUSY = 470  # the ingress says so of a run that has not ended
 _PAUSE, _LONGEST = 0.05, 2.0  # [s] between two rounds of asking all nodes
@@ -137,6 +137,37 @@ class RestateClient:
             raise await self._refused(answer, service)
         return answer.content
 
+    async def send(self, service: str, run_id: str, handler: str, data: bytes) -> str:
+        """Let the server call another handler of a run as soon as a worker serves it; return the id of that call.
+
+        However often the request has to be made, it is one call.
+
+        Raises:
+            ConfigError: If no such service is registered.
+            JournalError: If no node answers, or one refuses.
+        """
+        path, head = f"{_path(service, run_id)}/{handler}/send", {"idempotency-key": new_id()}
+        answer = await self._ask("POST", self._ingress, path, data, head)
+        if answer.status_code >= 400:
+            raise await self._refused(answer, service)
+        return str(answer.json()["invocationId"])
+
+    async def sent(self, call_id: str, within: float) -> bytes | None:
+        """Return what a call gives that `send` made; None if it has given nothing *within* so many seconds.
+
+        Raises:
+            JournalError: If somebody has ended the call in the server.
+        """
+        path = f"/restate/invocation/{quote(call_id, safe='')}/attach"
+        try:
+            async with asyncio.timeout(within):
+                answer = await self._ask("GET", self._ingress, path)
+        except OSError:  # a timeout, or no node that answers now
+            return None
+        if answer.status_code >= 400:
+            raise JournalError(f"The server ended the call {call_id}: {_message(answer)}")
+        return answer.content
+
     async def _end(self, answer: "httpx2.Response", service: str, run_id: str) -> End:
         if answer.status_code < 400:
             return End(answer.content)
@@ -148,16 +179,6 @@ class RestateClient:
         raise await self._refused(answer, service)
 
     # ---------------------------------------------------------------- the admin API
-
-    async def invocation(self, service: str, run_id: str) -> Mapping[str, Any] | None:
-        """Return what the server knows of a run: ``id``, ``status``, ...; None if there is none of that id.
-
-        Raises:
-            JournalError: If no node answers, or one refuses.
-        """
-        where = f"target_service_name = {_text(service)} and target_service_key = {_text(run_id)}"
-        rows = await self.query(f"select * from sys_invocation where {where} and target_handler_name = 'run'")
-        return rows[0] if rows else None
 
     async def cancel(self, invocation_id: str) -> bool:
         """Ask for the end of an invocation; False: it has ended already.
@@ -301,7 +322,7 @@ def _path(service: str, run_id: str) -> str:
     return f"/{quote(service, safe='')}/{quote(run_id, safe='')}"
 
 
-def _text(value: str) -> str:
+def sql_text(value: str) -> str:
     """Return *value* as SQL has it."""
     return "'" + value.replace("'", "''") + "'"
 

@@ -13,26 +13,28 @@ from contextvars import Context
 from typing import Any, Self
 
 from mai.core.drive import framed
-from mai.core.engine import LocalEngine, start_run
+from mai.core.engine import start_run
 from mai.core.frame import ROOT, Env, Frame, Scope, current, scoped
 from mai.core.trace import TraceHandle, ended
 from mai.durable.code import Code, Codes
 from mai.durable.ending import uncancel
 from mai.durable.failures import Failures
-from mai.durable.records import Record
+from mai.durable.questions import chosen, over
+from mai.durable.records import ENDED, Record, Status
 from mai.durable.restate.body import Busy
 from mai.durable.restate.carry import digest
-from mai.durable.restate.client import End, RestateClient
+from mai.durable.restate.client import End, RestateClient, sql_text
 from mai.durable.restate.commands import ContextCommands
-from mai.durable.restate.history import records_of
+from mai.durable.restate.mail import Asked
+from mai.durable.restate.outside import data_of, send_signal
 from mai.durable.restate.runner import sent_along
 from mai.durable.restate.server import Server
-from mai.durable.restate.service import FACTS, Limits, service_of
+from mai.durable.restate.service import FACTS, SHAPE, Limits, services_of
+from mai.durable.restate.tables import NO_FORK, RemoteInfo, about_of, find_row, journal_of, list_runs, row_of
 from mai.durable.restate.turns import Commands
-from mai.durable.starting import bound_call, bound_value, call_of, chosen_id
-from mai.errors import AskError, ConfigError, NeedsAttention, RunExists, StepFailed, UnknownRun
-from mai.types import Payload
-from mai.values.casts import caster, written
+from mai.durable.starting import RecordingEngine, chosen_id
+from mai.errors import ConfigError, NeedsAttention, RunExists, StepFailed
+from mai.values.casts import written
 from mai.values.checked import PAUSE, SECONDS, checked
 from mai.values.events import Outcome
 
@@ -42,7 +44,7 @@ _LOOK = 0.05  # seconds between two looks at what still goes on when the block i
 _KILLED = "killed"  # what the server says of a run that it was told to give up
 
 
-class RestateEngine(LocalEngine):
+class RestateEngine(RecordingEngine):
     """Runs calls so that they survive processes and machines: what was done is in the journal of a Restate server.
 
     ``async with`` chooses it for the calls inside, as any engine, listens for the server, and registers the modules
@@ -70,6 +72,7 @@ class RestateEngine(LocalEngine):
         retention: How long what came of a run is kept after its end [s]; then its id may begin another one.
         errors: Exception classes that replays may raise beside those that steps and flows themselves can name.
         auth: The ``auth`` of the runs: it is in no journal.
+        patience: How long it goes on asking while no server answers [s].
         max_threads: As of `mai.LocalEngine`.
         max_abandoned: As of `mai.LocalEngine`.
 
@@ -87,7 +90,6 @@ class RestateEngine(LocalEngine):
         ...         return await engine.start(double, 21, run_id="order-42")
     """
 
-    durable = True
     commands: Callable[[Any], Commands] = ContextCommands  # what the verbs of a run are given to
 
     def __init__(
@@ -105,6 +107,7 @@ class RestateEngine(LocalEngine):
         retention: float = 604_800.0,
         errors: Iterable[type[Exception]] = (),
         auth: Any = None,
+        patience: float = 30.0,
         max_threads: int = 64,
         max_abandoned: int = 64,
     ) -> None:
@@ -114,9 +117,11 @@ class RestateEngine(LocalEngine):
         self.prefix: str = prefix
         self.closing: bool = False
         self.busy: Busy = Busy()
+        self.asked: Asked = Asked()
         limit = None if inactivity is None else checked("RestateEngine", "inactivity", inactivity, PAUSE)
         kept = checked("RestateEngine", "retention", retention, SECONDS)
         self._limits = Limits(limit, checked("RestateEngine", "longest", longest, SECONDS), kept)
+        self._patience = checked("RestateEngine", "patience", patience, PAUSE)
         self._where = admin, ingress, host, port, advertised
         self._client: RestateClient | None = None
         self._codes = Codes()
@@ -151,39 +156,24 @@ class RestateEngine(LocalEngine):
         """Let the server know of all that is served; a set of plans that it does not know is a new deployment."""
         async with self._lock:
             plans = {name: code.fingerprint for name, code in sorted(self._served.items())}
-            version = digest(written([plans, *self._limits]).encode())[:16]
+            version = digest(written([SHAPE, plans, *self._limits]).encode())[:16]
             uri = f"{self._uri}/{version}"
             if plans and uri != self._registered:
-                served = [service_of(self, code, name, self._limits) for name, code in self._served.items()]
-                self._server.offer(served)
+                served = [services_of(self, code, name, self._limits) for name, code in self._served.items()]
+                self._server.offer(one for both in served for one in both)
                 await self.client.register(uri)
                 self._registered = uri
+                self.soon(self._hurry([one.name for both in served for one in both]))
 
-    def start(self, module: Any, value: Any, /, *, run_id: str | None = None, delay: float = 0.0) -> TraceHandle[Any]:
-        """Start a run, or attach to the one of that module that has this id, and return its handle.
-
-        A cancelled ``await`` of the handle does not cancel the run; ``handle.cancel()`` does.
-
-        Args:
-            module: The module.
-            value: The one value that it is called with, or a Payload of ``module.payload(...)``.
-            run_id: The id; None: a fresh one.
-            delay: When it is to begin [s from now].
-
-        Raises:
-            RunExists: By the handle, if the run of that id has another input.
-            PayloadError: If the value cannot be written as JSON.
-            ConfigError: If it is called outside of ``async with``, or *run_id* or *delay* cannot be used.
-        """
-        return self._start(module, bound_value(module, value), run_id, checked("start", "delay", delay, PAUSE))
-
-    def submit(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> TraceHandle[Any]:
-        """Start a run for a call that is made outside of one."""
-        return self._start(module, bound_call(module, args, kwargs), None, 0.0)
-
-    def called(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Frame:
-        """Make a call that is made outside of a run; a detached one gives its handle."""
-        return call_of(module, self.submit(module, args, kwargs))
+    async def _hurry(self, services: Sequence[str]) -> None:
+        """Let the server try at once what it would try again later, since nobody served it."""
+        names = ", ".join(sql_text(name) for name in services)
+        sql = f"select id from sys_invocation where status = 'backing-off' and target_service_name in ({names})"
+        try:
+            for row in await self.client.query(f"{sql} order by created_at"):
+                await self.client.resume(row["id"])
+        except OSError as error:
+            logging.getLogger("mai").warning("what waits for a worker is tried later: %s", error)
 
     def _start(self, module: Any, bound: Any, run_id: str | None, delay: float) -> TraceHandle[Any]:
         if self._client is None or self.closing:
@@ -238,12 +228,12 @@ class RestateEngine(LocalEngine):
         return await self._outcome(end, service, run_id, code)
 
     async def _check_same(self, service: str, run_id: str, data: bytes) -> None:
-        about = await self._about(service, run_id)
-        if about is not None and about.get("input", "") not in ("", digest(data)):
+        about = about_of(await row_of(self.client, service, run_id))
+        if about.get("input", "") not in ("", digest(data)):
             raise RunExists(f"There is a run {run_id!r} of {service!r} with another input", run_id=run_id)
 
     async def _cancelled(self, service: str, run_id: str) -> None:
-        found = await self.client.invocation(service, run_id)
+        found = await row_of(self.client, service, run_id)
         if found is not None:
             await self.client.cancel(found["id"])
 
@@ -255,8 +245,8 @@ class RestateEngine(LocalEngine):
         if facts is not None:
             raise self.failures.load(facts.encode(), modules)
         text = end.message
-        about = await self._about(service, run_id) if text == _KILLED else None
-        if about is not None and "error" in about:
+        about: Any = about_of(await row_of(self.client, service, run_id) if text == _KILLED else None)
+        if "error" in about:
             raise self.failures.load(written(about["error"]).encode(), modules)
         if text == "canceled" or text == "cancelled":
             raise asyncio.CancelledError
@@ -284,10 +274,6 @@ class RestateEngine(LocalEngine):
             await self.client.kill(invocation_id)
         except OSError as failure:
             logging.getLogger("mai").warning("run %r cannot be ended: %s", run_id, failure)
-
-    def turn_of(self, run_id: str, name: str) -> "Turn":
-        """Return what stands in the place of the future of a question."""
-        return Turn(self, run_id, name)
 
     def soon(self, work: Coroutine[Any, Any, Any]) -> None:
         """Do *work* in the loop of the engine; from any thread."""
@@ -337,35 +323,44 @@ class RestateEngine(LocalEngine):
             UnknownRun: If there is no such run.
             PayloadError: If *value* cannot be written as JSON.
         """
-        data = value.json() if isinstance(value, Payload) else caster(type(value)).dump(value)
-        return await self.send(run_id, name, data, key=id)
+        data = data_of(value)
+        return await send_signal(self.client, await self._service(run_id), run_id, name, data, key=id)
 
-    async def send(self, run_id: str, name: str, data: bytes, *, key: str | None = None) -> bool:
-        """Send a signal that carries this JSON."""
-        letter = {"name": name, "value": json.loads(data), "id": key}
-        answer = await self.client.tell(await self._service(run_id), run_id, "signal", written(letter).encode())
-        return bool(json.loads(answer))
+    def send(self, run_id: str, name: str, data: bytes) -> None:
+        """Send what answers a question, in the loop of the engine."""
+        self.soon(self._send(run_id, name, data))
+
+    async def _send(self, run_id: str, name: str, data: bytes) -> None:
+        await send_signal(self.client, await self._service(run_id), run_id, name, data)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether its server can be asked."""
+        return self._client is not None
 
     async def answer(self, run_id: str, value: object, *, question: str | None = None) -> None:
         """Answer a question of a run.
 
         Args:
             run_id: The run.
-            value: The answer. It is checked by the step that asks.
+            value: The answer. It is checked here if a worker that knows the question says so in time, else by the step
+                that asks, which puts one that does not fit aside.
             question: The id of the question: the path of its ``ask``. Needed where several are open.
 
         Raises:
             AskError: If no question is open, several are and *question* is not given, or the run has ended.
+            CastError: If *value* is known not to fit.
             UnknownRun: If there is no such run.
         """
-        about = await self._about(await self._service(run_id), run_id)
-        names: list[str] = [] if about is None else [*about["questions"]]
-        chosen = names if question is None else [question]
-        if len(chosen) != 1:
-            hint = "; say which with question=" if chosen else ""
-            raise AskError(f"answer({value!r}) belongs to no single open question of {run_id!r}; open: {names}{hint}")
-        if not await self.signal(run_id, chosen[0], value):
-            raise AskError(f"answer({value!r}): run {run_id!r} has ended")
+        service = await self._service(run_id)
+        about = about_of(await row_of(self.client, service, run_id))
+        if about.get("status") in ENDED:
+            raise over(value, run_id)
+        name = chosen(value, question, about.get("questions", ()), run_id)
+        known = self.asked.get(run_id, name)
+        data = data_of(value) if known is None else known.data(value)
+        if not await send_signal(self.client, service, run_id, name, data, answers=True):
+            raise over(value, run_id)
 
     async def cancel(self, run_id: str) -> bool:
         """Ask for the end of a run; False: it has ended already.
@@ -392,12 +387,28 @@ class RestateEngine(LocalEngine):
         Raises:
             UnknownRun: If there is no such run.
         """
-        found = (await self._row(run_id))["id"]
-        sql = f"select index, entry_json from sys_journal where id = '{found}' order by index"
-        return records_of(json.loads(row["entry_json"]) for row in await self.client.query(sql))
+        return (await journal_of(self.client, (await self._row(run_id))["id"])).records
 
-    async def _about(self, service: str, run_id: str) -> Any:
-        return json.loads(await self.client.tell(service, run_id, "about", b"{}"))
+    async def runs(
+        self, status: Status | None = None, *, limit: int = 100, after: str | None = None
+    ) -> Sequence[RemoteInfo]:
+        """Return what is known of runs, newest first; *after* is the last one of the page before.
+
+        Raises:
+            UnknownRun: If there is no run *after*.
+        """
+        return await list_runs(self.client, self.prefix, status, limit, after)
+
+    async def fork(
+        self, run_id: str, *, at: str | None = None, override: Mapping[str, object] | None = None,
+        new_id: str | None = None,
+    ) -> TraceHandle[Any]:  # fmt: skip
+        """Refuse: a Restate server begins no workflow in the middle of another one's journal.
+
+        Raises:
+            ConfigError: In any case.
+        """
+        raise ConfigError(f"fork({run_id!r}): {NO_FORK}")
 
     async def _service(self, run_id: str) -> str:
         if run_id in self._begun:  # the server may not know of the run yet
@@ -407,12 +418,7 @@ class RestateEngine(LocalEngine):
 
     async def _row(self, run_id: str) -> Mapping[str, Any]:
         """Return what the server knows of a run."""
-        wanted = "'" + run_id.replace("'", "''") + "'"
-        sql = f"select * from sys_invocation where target_service_key = {wanted} and target_handler_name = 'run'"
-        for row in await self.client.query(sql):
-            if row["target_service_name"].startswith(self.prefix):
-                return row
-        raise UnknownRun(f"There is no run {run_id!r}", run_id=run_id)
+        return await find_row(self.client, self.prefix, run_id)
 
     # ---------------------------------------------------------------- the block
 
@@ -421,11 +427,16 @@ class RestateEngine(LocalEngine):
             admin, ingress, host, port, advertised = self._where
             self._server = Server(host, port)
             self._uri = (advertised or self._server.uri).rstrip("/")
-            self._client = RestateClient(ingress, admin)
+            self._client = RestateClient(ingress, admin, patience=self._patience)
             self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
-            self.closing, self._registered = False, ""
+            self.closing = self.busy.is_closed = False
+            self._registered = ""
             await self._server.open()
-            await self._register()
+            try:
+                await self._register()
+            except BaseException:
+                await self._closed(at_once=True)
+                raise
         await super().__aenter__()
         return self
 
@@ -455,6 +466,8 @@ class RestateEngine(LocalEngine):
 
     async def _closed(self, *, at_once: bool) -> None:
         """Let the steps end that run here, and listen no more."""
+        self.busy.is_closed = True
+        self._server.refuse()
         if not at_once:
             await self.busy.bell.heard(self.busy.is_over)
         if self._work:
@@ -462,22 +475,3 @@ class RestateEngine(LocalEngine):
         await self._server.close()
         await self.client.close()
         self._client = None
-
-
-class Turn:
-    """In the place of the future of a question: the answer goes through the server, as every signal does."""
-
-    def __init__(self, engine: RestateEngine, run_id: str, name: str) -> None:
-        self._engine, self._run_id, self._name = engine, run_id, name
-
-    def get_loop(self) -> asyncio.AbstractEventLoop:
-        """Return the loop of the engine."""
-        return self._engine.loop
-
-    def done(self) -> bool:
-        """Say that an answer is welcome."""
-        return False
-
-    def set_result(self, data: bytes) -> None:
-        """Send the answer."""
-        self._engine.soon(self._engine.send(self._run_id, self._name, data))

@@ -9,7 +9,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry import context as otel
-from opentelemetry.trace import set_span_in_context
 
 from mai.core.clock import clock
 from mai.core.drive import apart, outcome
@@ -17,15 +16,18 @@ from mai.core.engine import LocalEngine, Run
 from mai.core.events import post
 from mai.core.frame import PENDING, Frame, Timer, current
 from mai.core.recorded import Recorded, StepCall, Suspended
+from mai.core.trace import noted
 from mai.durable.calls import arm, around, check_middleware, recalled
-from mai.durable.inside import Inside
+from mai.durable.inside import Inside, Turn
 from mai.durable.questions import about, is_asked
 from mai.durable.restate.body import Body, Entry
 from mai.durable.restate.mail import Mail
+from mai.durable.restate.segment import RestateSegment
 from mai.durable.restate.turns import Turns
-from mai.durable.segments import Deferred, Opening, opened, tell_begin
+from mai.durable.segments import Opening
 from mai.errors import DeadlineExceeded, PayloadError, ReplayMismatch
 from mai.types import Question
+from mai.values import names
 from mai.values.casts import caster, written
 from mai.values.events import Asked
 
@@ -38,45 +40,63 @@ __all__ = ["RestateRun"]
 class RestateRun(Run):
     """The verbs of a run; branches need none of their own, since the loop that they run on has one order.
 
+    Size: the verbs are one list, and what they share is with them.
+
     Attributes:
         undos: What takes back the steps that were done: seq, path, module, value.
         questions: What is asked, by the name of the answer.
+        segment: What is told of it in this attempt.
     """
 
     records = durable = True
 
-    def __init__(self, engine: "RestateEngine", run_id: str, turns: Turns, tell: Callable[[], object]) -> None:
+    def __init__(
+        self, engine: "RestateEngine", run_id: str, turns: Turns, tell: Callable[[], object], segment: RestateSegment
+    ) -> None:
         self.engine: LocalEngine = engine
         self.run_id = run_id
         self.turns = turns
         self.inside: Inside = Inside(engine, run_id)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        self.segment: RestateSegment = segment
         self.undos: list[tuple[int, str, Any, Any]] = []
         self.questions: dict[str, Any] = {}
         self._tell = tell  # what is asked has changed
         self._failures = engine.failures
-        self._turn_of = engine.turn_of
+        self._asked = engine.asked
         self._mail = Mail(turns)
         self._busy = engine.busy
         self._count = 0
+
+    @property
+    def replaying(self) -> bool:  # type: ignore[override]  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Whether the next command is on record."""
+        return self.turns.commands.is_replaying()
 
     # ---------------------------------------------------------------- steps and flows
 
     def spanned(self, f: Frame, opening: Opening) -> otel.Context | None:
         """Open the span of a flow; while it is only repeated, when something new begins in it."""
-        if self.turns.commands.is_replaying():
-            f.span = Deferred(f, opening, _open)
-            return set_span_in_context(f.span)
-        return opened(f, opening)
+        return self.segment.spanned(f, opening, replaying=self.replaying)
 
     async def step(self, path: str, call: StepCall) -> Recorded:
         """Return what the journal has, or run the step and return what it gave; a flow runs each time."""
         if call.spec.flow:
             return await self._flow(path, call)
-        body = Body(self._failures, call, self._busy, self.run_id)
+        body = Body(self._failures, call, self._busy, self.run_id, self.segment)
+        try:
+            return await self._performed(path, call, body)
+        except BaseException:
+            if not body.began:
+                noted(call.frame, {names.REPLAYED: True})
+            raise
+
+    async def _performed(self, path: str, call: StepCall, body: Body) -> Recorded:
         entry, cancel = await self._entry(path, body)
         self._count += 1
         if (parts := body.differs(entry)) is not None:
             raise self._mismatch(path, *parts)
+        if not body.began:
+            self.segment.repeated(entry.segment)
         if entry.error is not None:
             raise body.raised or self._failures.load(entry.error.encode(), around(call.frame))
         value = None if entry.cancelled else self._value(path, call, body, entry)
@@ -117,14 +137,17 @@ class RestateRun(Run):
     async def _flow(self, path: str, call: StepCall) -> Recorded:
         """Run the body of a flow; its deadline is a timer of the journal."""
         f = call.frame
-        tell_begin(f)
-        check_middleware(path, call)
-        timer = await self._begin_deadline(path, f) if call.spec.limit is not None or f.timer is PENDING else None
-        try:
-            return Recorded(await call.run(), 0, replayed=False)
-        finally:
-            if timer is not None:
-                timer.cancel()
+        with self.segment.flow(f, replaying=self.replaying) as is_still:
+            check_middleware(path, call)
+            timer = await self._begin_deadline(path, f) if call.spec.limit is not None or f.timer is PENDING else None
+            try:
+                value = await call.run()
+            finally:
+                if timer is not None:
+                    timer.cancel()
+                if f.handle is self.segment.handle and self.turns.stopped is None:
+                    self.segment.live(f)  # the end of the run
+            return Recorded(value, 0, replayed=is_still())
 
     async def _begin_deadline(self, path: str, f: Frame) -> "asyncio.Future[Any]":
         """Give a flow what is left of its time."""
@@ -146,7 +169,14 @@ class RestateRun(Run):
     async def sleep(self, path: str, seconds: float) -> None:
         """Wait for a timer of the journal."""
         if seconds > 0:
+            self._advance()
             await self.turns.expect(lambda: self.turns.commands.sleep(path, seconds))
+            self._advance()
+
+    def _advance(self) -> None:
+        """Note that something new happens, unless it is on record."""
+        if not self.replaying:
+            self.segment.live(current())
 
     async def value(self, path: str, make: Callable[[], Any]) -> Any:
         """Return what the journal has, or let *make* give it.
@@ -163,9 +193,10 @@ class RestateRun(Run):
 
     async def _made(self, path: str, make: Callable[[], Awaitable[bytes]]) -> bytes:
         """Return what the journal has, or let *make* give it, in the context of this call."""
-        context = copy_context()
+        context, f = copy_context(), current()
 
         async def action() -> bytes:
+            self.segment.live(f)
             return await asyncio.get_running_loop().create_task(make(), context=context)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType, reportUnknownVariableType]
 
         data: bytes = await self.turns.expect(lambda: self.turns.commands.run(path, action))
@@ -174,6 +205,7 @@ class RestateRun(Run):
     async def wait(self, path: str, signal: Question, timeout: float | None) -> bytes:
         """Take a signal, as soon as it is there; of answers to a question one that fits."""
         env, asked = current().env, is_asked(path, signal)
+        self._advance()
         if (answers := env.answers) is not None:
 
             async def answered() -> bytes:
@@ -186,15 +218,19 @@ class RestateRun(Run):
             timer = self.turns.expect(lambda: self.turns.commands.sleep(f"{path}!due", timeout))
             timer.add_done_callback(partial(_give_up, data, signal, timeout))
         open_questions: Any = {} if env.bus is None else env.bus.questions
-        open_questions[signal.id] = signal, self._turn_of(self.run_id, signal.id)
+        open_questions[signal.id] = signal, Turn(self.engine, self.run_id, signal.id)
         post(Asked, signal)
         if asked:
+            self._asked.add(self.run_id, signal)
             self._ask(signal.id, about(signal))
         try:
-            return await data
+            found = await data
+            self._advance()
+            return found
         finally:
             if self.turns.stopped is None:  # else the question stays open
                 open_questions.pop(signal.id, None)
+                self._asked.drop(self.run_id, signal)
                 self._ask(signal.id, None)
             if timer is not None:
                 timer.cancel()
@@ -206,16 +242,6 @@ class RestateRun(Run):
             self._tell()
         elif self.questions.pop(name, None) is not None:
             self._tell()
-
-
-def _open(f: Frame) -> None:
-    """Open the spans of the flows around *f*, the outermost one first."""
-    around = [f]
-    while (f := f.parent).mod is not None:
-        around.append(f)
-    for one in reversed(around):
-        if isinstance(one.span, Deferred):
-            one.span.open()
 
 
 def _expire(f: Frame, done: "asyncio.Future[Any]") -> None:

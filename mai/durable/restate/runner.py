@@ -3,24 +3,25 @@
 import asyncio
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final, Generic, Self, TypeVar, overload
+from typing import Any, Generic, Self, TypeVar, overload
 
 from opentelemetry import propagate
 
 from mai.core.clock import clock
 from mai.core.frame import current
-from mai.core.ids import new_id
 from mai.core.spans import around
 from mai.durable.code import modules_in
 from mai.durable.driver import kept
 from mai.durable.failures import Failures
-from mai.durable.records import Status
+from mai.durable.questions import chosen, over
+from mai.durable.records import Record, Status
 from mai.durable.restate.carry import digest
 from mai.durable.restate.client import End, RestateClient
+from mai.durable.restate.outside import SOON, data_of, send_signal
 from mai.durable.restate.service import FACTS
-from mai.durable.starting import bound_value
-from mai.errors import AskError, ConfigError, RunExists, StepFailed, UnknownRun
+from mai.durable.restate.tables import RemoteInfo, about_of, find_row, info_of, journal_of, list_runs, row_of
+from mai.durable.starting import bound_value, chosen_id
+from mai.errors import ConfigError, RunExists, StepFailed, UnknownRun
 from mai.layers import Module
 from mai.types import Payload
 from mai.values.casts import caster, written
@@ -29,31 +30,6 @@ from mai.values.checked import PAUSE, checked
 __all__ = ["RemoteInfo", "RemoteRun", "RestateRunner"]
 
 T = TypeVar("T")
-
-_STATUSES: Final[Mapping[str, Status]] = {
-    "pending": "pending", "scheduled": "pending", "ready": "pending",
-    "running": "running", "backing-off": "running", "suspended": "waiting", "paused": "needs_attention",
-}  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class RemoteInfo:
-    """What is known of a run from outside.
-
-    Attributes:
-        status: As of `mai.durable.RunInfo`. ``waiting``: it is in no worker's memory; ``needs_attention``: the server
-            has paused it, after as many failed attempts to carry it on as it was allowed.
-        questions: The prompts of the questions that wait for an answer, by their ids.
-        retries: How many attempts to carry it on have failed, since it last got a step further.
-        failure: What the last of these failed of; ``""`` if none did. It is no failure of the run.
-        invocation_id: The name that the server has for it, in its tables and its user interface.
-    """
-
-    status: Status
-    questions: Mapping[str, str] = field(default_factory=dict[str, str])
-    retries: int = 0
-    failure: str = ""
-    invocation_id: str = ""
 
 
 class RemoteRun(Generic[T]):
@@ -92,19 +68,16 @@ class RemoteRun(Generic[T]):
             UnknownRun: If there is no such run.
             JournalError: If no server answers.
         """
-        row, about = await self._row(), await self._about()
-        status: Status = _STATUSES.get(row["status"], "running")
-        if row["status"] == "completed":
-            status = about.get("status", "error") if row.get("completion_result") != "success" else "ok"
-        asked: Mapping[str, Any] = about.get("questions") or {}
-        goes_on = status in ("running", "waiting")
-        return RemoteInfo(
-            status=status,
-            questions={key: one["prompt"] for key, one in asked.items()} if goes_on else {},
-            retries=max(0, row.get("retry_count", 0) - 1) if row["status"] in ("backing-off", "paused") else 0,
-            failure=row.get("last_failure", "") if row["status"] in ("backing-off", "paused") else "",
-            invocation_id=row["id"],
-        )
+        return info_of(await self._row(), self._runner._prefix)
+
+    async def history(self) -> Sequence[Record]:
+        """Return what the journal of the run has, in the order of completion.
+
+        Raises:
+            UnknownRun: If there is no such run.
+            JournalError: If no server answers.
+        """
+        return (await journal_of(self._runner._client, (await self._row())["id"])).records
 
     async def signal(self, name: str, value: object = None, *, id: str | None = None) -> bool:  # noqa: A002
         """Send a signal, whether the run waits for it already or not; ``wait_for(name)`` takes it.
@@ -122,11 +95,13 @@ class RemoteRun(Generic[T]):
             UnknownRun: If there is no such run.
             JournalError: If no server answers.
         """
-        data = value.json() if isinstance(value, Payload) else caster(type(value)).dump(value)
+        return await self._send(name, data_of(value), key=id)
+
+    async def _send(self, name: str, data: bytes, *, key: str | None = None, answers: bool = False) -> bool:
         if await self._output() is not None:
             return False
-        facts = {"name": name, "value": json.loads(data), "id": id}
-        return bool(json.loads(await self._tell("signal", facts, once=True)))
+        client, service = self._runner._client, self._runner._service(self.target)
+        return await send_signal(client, service, self.run_id, name, data, key=key, answers=answers)
 
     async def questions(self) -> Mapping[str, str]:
         """Return the prompts of the questions that wait for an answer, by their ids.
@@ -141,26 +116,25 @@ class RemoteRun(Generic[T]):
         return {key: one["prompt"] for key, one in asked.items()}
 
     async def answer(self, value: object, *, question: str | None = None) -> None:
-        """Answer a question of the run; whether the answer fits is found out by the step that asks.
+        """Answer a question of the run.
 
         Args:
-            value: The answer.
+            value: The answer. It is checked here if a worker that knows the question says so in time, else by the step
+                that asks, which puts one that does not fit aside.
             question: The id of the question: the path of its ``ask``. Needed where several are open.
 
         Raises:
             AskError: If no question is open, several are and *question* is not given, or the run has ended.
+            CastError: If *value* is known not to fit.
             PayloadError: If *value* cannot be written as JSON.
             UnknownRun: If there is no such run.
             JournalError: If no server answers.
         """
-        names = [*(await self.questions())]
-        chosen = names if question is None else [question]
-        if len(chosen) != 1:
-            hint = "; say which with question=" if chosen else ""
-            text = f"answer({value!r}) belongs to no single open question of {self.run_id!r}; open: {names}{hint}"
-            raise AskError(text)
-        if not await self.signal(chosen[0], value):
-            raise AskError(f"answer({value!r}): run {self.run_id!r} has ended")
+        if await self._output() is not None:
+            raise over(value, self.run_id)
+        name = chosen(value, question, await self.questions(), self.run_id)
+        if not await self._send(name, data_of(value), answers=True):
+            raise over(value, self.run_id)
 
     async def cancel(self) -> bool:
         """Ask for the end of the run; False: it has ended already.
@@ -182,21 +156,25 @@ class RemoteRun(Generic[T]):
 
     async def _row(self) -> Mapping[str, Any]:
         """Return what the server's tables have of it."""
-        row = await self._runner._client.invocation(self._runner._service(self.target), self.run_id)
+        row = await row_of(self._runner._client, self._runner._service(self.target), self.run_id)
         if row is None:
             raise UnknownRun(f"There is no run {self.run_id!r} of {self.target!r}", run_id=self.run_id)
         return row
 
     async def _about(self) -> Mapping[str, Any]:
-        """Return what the run has said of itself; nothing before it began."""
-        return json.loads(await self._tell("about", {})) or {}
+        """Return what the run has said of itself; nothing before it began.
+
+        The run is asked itself, which needs the ingress only; where no worker serves it, the tables say it.
+        """
+        client, service = self._runner._client, self._runner._service(self.target)
+        try:
+            async with asyncio.timeout(SOON):
+                return json.loads(await client.tell(service, self.run_id, "about", b"{}", once=False)) or {}
+        except OSError:
+            return about_of(await row_of(client, service, self.run_id))  # type: ignore[no-any-return]
 
     async def _output(self) -> End | None:
         return await self._runner._client.output(self._runner._service(self.target), self.run_id)
-
-    async def _tell(self, handler: str, facts: Mapping[str, Any], *, once: bool = False) -> bytes:
-        service, data = self._runner._service(self.target), written(facts).encode()
-        return await self._runner._client.tell(service, self.run_id, handler, data, once=once)
 
 
 class RestateRunner:
@@ -275,7 +253,7 @@ class RestateRunner:
             ConfigError: If no worker has registered the module, or an argument cannot be used.
             JournalError: If no server answers.
         """
-        run: RemoteRun[Any] = self.attach(module, run_id or new_id())
+        run: RemoteRun[Any] = self.attach(module, chosen_id("start", "run_id", run_id))
         wait, data = checked("start", "delay", delay, PAUSE), _input(module, value)
         service = self._service(run.target)
         _, begun = await self._client.submit(service, run.run_id, data, delay=wait, headers=sent_along())
@@ -304,6 +282,27 @@ class RestateRunner:
         if not isinstance(module, Module):
             raise ConfigError(f"attach({module!r}): give a Module, or its name")
         return RemoteRun(self, _target(known), run_id, known)
+
+    async def find(self, run_id: str) -> RemoteRun[Any]:
+        """Return the run of that id, whichever module it is of; of several the newest.
+
+        Raises:
+            UnknownRun: If there is none.
+            JournalError: If no server answers.
+        """
+        row = await find_row(self._client, self._prefix, run_id)
+        return self.attach(row["target_service_name"].removeprefix(self._prefix), run_id)
+
+    async def runs(
+        self, status: Status | None = None, *, limit: int = 100, after: str | None = None
+    ) -> Sequence[RemoteInfo]:
+        """Return what is known of runs, newest first; *after* is the last one of the page before.
+
+        Raises:
+            UnknownRun: If there is no run *after*.
+            JournalError: If no server answers.
+        """
+        return await list_runs(self._client, self._prefix, status, limit, after)
 
     def _service(self, target: str) -> str:
         return self._prefix + target

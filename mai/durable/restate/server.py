@@ -28,7 +28,7 @@ class Server:
     def __init__(self, host: str, port: int) -> None:
         self.host = host
         self.port: int = _free(host, port)
-        self._app: Any = None
+        self._app: Any = _nothing
         self._server: Any = None
         self._task: asyncio.Task[None] | None = None
         self._answers: set[asyncio.Task[Any]] = set()
@@ -62,6 +62,10 @@ class Server:
                 writer.close()
                 return
 
+    def refuse(self) -> None:
+        """Let what comes from now on go to another worker."""
+        self._app = _nothing
+
     async def close(self) -> None:
         """Listen no more, and break off what goes on."""
         while self._answers:  # what has a result waits for the server to take it, and must be told twice
@@ -71,15 +75,50 @@ class Server:
         if self._server is not None and self._task is not None:
             self._server.stop()
             await asyncio.wait([self._task])
+            self._server = self._task = None
+            await asyncio.sleep(_LOOK)  # in which granian's threads end
 
     async def _answer(self, scope: Any, receive: Any, send: Any) -> None:
         task = asyncio.current_task()
         assert task is not None
         self._answers.add(task)
+        line = _Line(receive, send)
         try:
-            await self._app(scope, receive, send)
+            await self._app(scope, line.receive, line.send)
         finally:
+            line.close()
             self._answers.discard(task)
+
+
+class _Line:
+    """What one request is answered by, until it is.
+
+    The SDK keeps it in a reference cycle. What granian gives would keep a thread of granian's there, and one that is
+    still there when the interpreter ends aborts the process.
+    """
+
+    def __init__(self, receive: Any, send: Any) -> None:
+        self._receive: Any = receive
+        self._send: Any = send
+
+    async def receive(self) -> Any:
+        """Return the next message of the request."""
+        return await self._receive()
+
+    async def send(self, message: Any) -> None:
+        """Send a message of the answer."""
+        await self._send(message)
+
+    def close(self) -> None:
+        """Let go of the request."""
+        self._receive = self._send = None
+
+
+async def _nothing(scope: Any, receive: Any, send: Any) -> None:
+    """Answer where nothing is served: the server asks again, here or elsewhere."""
+    if scope["type"] == "http":
+        await send({"type": "http.response.start", "status": 503, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
 
 
 def hear(signum: int, hook: Callable[[], object]) -> None:

@@ -6,7 +6,7 @@ before lies in the future, and its owner is taken for dead. One row is renewed f
 """
 
 from .checksum import checksum
-from .rows import Book
+from .rows import Book, lease_of
 from .session import Session
 
 __all__ = ["alive", "renew", "renewal"]
@@ -27,12 +27,8 @@ def alive(book: Book, owner: str, now: float) -> bool:
     Raises:
         CorruptJournal: If its row was damaged.
     """
-    row = book.connection.execute("SELECT owner, leased, ttl, crc FROM mai_owner WHERE owner = ?", (owner,)).fetchone()
-    if row is None:
-        return False
-    if checksum(book.seed, row[:3]) != row[3]:
-        raise book.damaged(f"the row of the owner {owner!r}")
-    return bool(row[1] <= now < row[1] + row[2])
+    lease = lease_of(book, owner)
+    return lease is not None and lease[0] <= now < sum(lease)
 
 
 def renewal(session: Session) -> float | None:

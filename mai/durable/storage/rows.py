@@ -15,8 +15,8 @@ from .checksum import checksum, record_checksum
 
 __all__ = [
     "RECORD_COLUMNS", "RUN_COLUMNS", "SIGNAL_COLUMNS", "Book", "RecordRow", "RunRow", "SignalRow", "checked_record",
-    "checked_run", "checked_signal", "gathered", "record_of", "record_row", "record_rows", "records_of", "run_info",
-    "run_row", "save", "signal_of", "signal_rows", "spread",
+    "checked_run", "checked_signal", "gathered", "lease_of", "record_of", "record_row", "record_rows", "records_of",
+    "run_info", "run_row", "save", "signal_of", "signal_rows", "spread",
 ]  # fmt: skip
 
 
@@ -129,12 +129,24 @@ def gathered(book: Book, column: bytes | str | None) -> Any:
     return blobs.load(book.connection, column, book.path) if isinstance(column, str) else column
 
 
+def lease_of(book: Book, owner: str) -> tuple[float, float] | None:
+    """Return when *owner* was last heard of, and for how long that counts [s]; None if it has no row.
+
+    Raises:
+        CorruptJournal: If its row was damaged.
+    """
+    query = "SELECT owner, leased, ttl, crc FROM mai_owner WHERE owner = ?"
+    row = book.connection.execute(query, (owner,)).fetchone()
+    if row is not None and checksum(book.seed, row[:3]) != row[3]:
+        raise book.damaged(f"the row of the owner {owner!r}")
+    return None if row is None else (row[1], row[2])
+
+
 def run_info(book: Book, row: RunRow) -> RunInfo:
     """Return what the row of a run says."""
     until = None
     if row.owner is not None:
-        lease = book.connection.execute("SELECT leased, ttl FROM mai_owner WHERE owner = ?", (row.owner,)).fetchone()
-        now = clock.now()
+        lease, now = lease_of(book, row.owner), clock.now()
         if lease is not None:  # one of the future was written before this machine was started again
             until = clock.wall() + (sum(lease) - now if lease[0] <= now else 0.0)
     facts: Mapping[str, Any] = row._asdict() | {

@@ -46,9 +46,7 @@ class Session:
         if place is not None and place.version == self.version and (place.lease is lease or place.lease == lease):
             return place
         self.check(lease)
-        if place is None or place.lease != lease:  # else only its owner can have added to it, which is here
-            place = self.places[lease.run_id] = Place(lease, self.last(lease.run_id), self.version)
-        place.version = self.version
+        place = self.places[lease.run_id] = Place(lease, self.last(lease.run_id), self.version)
         return place
 
     def last(self, run_id: str) -> int:

@@ -13,6 +13,7 @@ from mai.core.ids import new_id
 from mai.durable.restate import RestateEngine
 from mai.durable.restate.commands import ContextCommands
 from tests.durable.conformance import outcome
+from tests.durable.restate_servers import free_port
 
 __all__ = ["RestateBench"]
 
@@ -41,11 +42,12 @@ class RestateBench:
     def __init__(self, admin: Any, ingress: Any) -> None:
         self.admin, self.ingress = admin, ingress
         self.prefix = f"t{new_id()[:12]}."
+        self.port = free_port()  # a run goes on at the address that it began at
 
     @asynccontextmanager
     async def engine(self, *modules: Any, **settings: Any) -> AsyncIterator[RestateEngine]:
         """Return the engine of one more process."""
-        settings = {"ingress": self.ingress, "port": 0, "prefix": self.prefix, **settings}
+        settings = {"ingress": self.ingress, "port": self.port, "prefix": self.prefix, **settings}
         async with RestateEngine(self.admin, modules=modules, **settings) as engine:
             yield engine
 

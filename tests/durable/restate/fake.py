@@ -5,6 +5,7 @@ It carries nothing on: a test says how a run stands and how it ends.
 
 import asyncio
 import json
+import re
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -27,7 +28,8 @@ class FakeRun:
     """One run.
 
     Attributes:
-        about: What its handler ``about`` gives.
+        about: What it has said of itself.
+        why: Why it could not go on, as data.
         signals: What was sent to it.
         end: Status and JSON of how it ended; None: it goes on.
     """
@@ -39,6 +41,7 @@ class FakeRun:
     delay: str | None = None
     status: str = "running"
     about: Any = None
+    why: Any = None
     signals: list[Any] = field(default_factory=list[Any])
     end: tuple[int, Any] | None = None
     row: dict[str, Any] = field(default_factory=dict[str, Any])
@@ -67,6 +70,8 @@ class FakeRestate:
             all, ``"text"`` for an error without JSON, ``"unreachable"`` for a query that another node did not answer.
         begun: What happens to a run that was begun.
         told: What happens to a run that was sent a signal.
+        is_served: Whether a worker is there for the handlers of runs.
+        refuses: What a worker says of the next signal, in the place of true.
     """
 
     begun: Callable[[FakeRun], object] = staticmethod(lambda run: None)
@@ -78,6 +83,11 @@ class FakeRestate:
         self.asked: list[str] = []
         self.keys: list[str] = []
         self.troubles: list[int | str] = []
+        self.is_served = True
+        self.refuses: Any = None
+        self.done: dict[int, Any] = {}
+        self.journal: list[dict[str, Any]] = []
+        self.calls: list[tuple[FakeRun | None, Any]] = []
 
     async def answer(self, method: str, target: str, headers: dict[str, str], body: bytes) -> Answer:
         """Return status, headers and JSON."""
@@ -91,15 +101,19 @@ class FakeRestate:
                 return self._registered(json.loads(body))
             case "PATCH", ["invocations", name, verb]:
                 return self._changed(name, verb)
-            case "GET", ["restate", "workflow", service, key, how]:
-                return await self._ended(service, key, how)
-            case "POST", [service, *_] if service not in self.services:
+            case "GET", ["restate", *what]:
+                return await self._attached(*what)
+            case "POST", [service, *_] if service.removesuffix(".mail") not in self.services:
                 return self._ingress(404, f"service '{service}' not found, make sure to register the service")
             case "POST", [service, key, "run", "send"]:
                 delay = parse_qs(parts.query).get("delay", [None])[0]
                 return self._submitted(FakeRun(service, key, body, headers, delay))
+            case "POST", [service, key, "signal", "send"]:
+                return self._sent(self.runs.get((service.removesuffix(".mail"), key)), headers, json.loads(body))
             case "POST", [service, key, handler]:
                 self.keys.append(headers.get("idempotency-key", ""))
+                if not self.is_served:
+                    return 500, {"x-restate-error-source": "invocation"}, {"code": 500, "message": "no connection"}
                 return 200, {}, self._told(self.runs.get((service, key)), handler, json.loads(body))
         return 405, {}, {"message": f"{method} {target}"}
 
@@ -111,6 +125,12 @@ class FakeRestate:
         if known is run:
             self.begun(run)
         return 202, {}, {"invocationId": known.id, "status": "Accepted" if known is run else "PreviouslyAccepted"}
+
+    async def _attached(self, kind: str, *names: str) -> Answer:
+        if kind == "workflow":
+            return await self._ended(*names)
+        number = int(names[0].removeprefix("inv_call_"))
+        return await self._called(number, *self.calls[number])
 
     async def _ended(self, service: str, key: str, how: str) -> Answer:
         run = self.runs.get((service, key))
@@ -134,15 +154,49 @@ class FakeRestate:
             return True
         return False
 
+    def _sent(self, run: FakeRun | None, headers: dict[str, str], given: Any) -> Answer:
+        """Take a call that is handed over when somebody serves it; one key is one call."""
+        key = headers["idempotency-key"]
+        if key not in self.keys:
+            self.keys.append(key)
+            self.calls.append((run, given))
+        return 202, {}, {"invocationId": f"inv_call_{len(self.calls) - 1}", "status": "Accepted"}
+
+    async def _called(self, number: int, run: FakeRun | None, given: Any) -> Answer:
+        while not self.is_served:
+            await asyncio.sleep(0.01)
+        if self.refuses == "killed":
+            return 409, {"x-restate-error-source": "invocation"}, {"code": 409, "message": "killed"}
+        if number not in self.done:
+            self.done[number] = self._told(run, "signal", given)
+        return 200, {}, self.done[number] if self.refuses is None else self.refuses
+
     def _rows(self, sql: str) -> list[Any]:
         if "sys_service" in sql:
             return [{"name": name} for name in self.services]
-        return [{"id": run.id, "status": run.status, **run.row} for run in self.runs.values() if self._meant(run, sql)]
+        if "sys_journal" in sql:
+            return self.journal
+        found = [self._row(run, i) for i, run in enumerate(self.runs.values()) if self._meant(run, sql)]
+        return found[::-1][: int(sql.rpartition(" limit ")[2])] if " limit " in sql else found[::-1]
+
+    @staticmethod
+    def _row(run: FakeRun, number: int) -> dict[str, Any]:
+        facts = {"about": run.about, "why": run.why}
+        said = {name: None if fact is None else json.dumps(fact) for name, fact in facts.items()}
+        at = f"2026-11-21T20:00:{number:02}.000Z"
+        names = {"target_service_name": run.service, "target_service_key": run.key}
+        return {"id": run.id, "status": run.status, "created_at": at, "modified_at": at, **names, **said, **run.row}
 
     @staticmethod
     def _meant(run: FakeRun, sql: str) -> bool:
+        """Read the few conditions that are asked for."""
         service, key = (one.replace("'", "''") for one in (run.service, run.key))
-        return f"target_service_name = '{service}'" in sql and f"target_service_key = '{key}'" in sql
+        for column, value in (("target_service_name", service), ("target_service_key", key), ("status", run.status)):
+            is_said = f"i.{column} = '" in sql or f"i.{column} in (" in sql
+            if is_said and f"i.{column} = '{value}'" not in sql and f"'{value}'" not in sql.partition(" in (")[2]:
+                return False
+        match = re.search(r"starts_with\(i\.target_service_name, '(.*?)'\)", sql)
+        return match is None or run.service.startswith(match[1])
 
     def _changed(self, name: str, verb: str) -> Answer:
         for run in self.runs.values():

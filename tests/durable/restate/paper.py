@@ -10,6 +10,7 @@ from mai.durable.code import Codes
 from mai.durable.failures import Failures
 from mai.durable.restate.body import Busy
 from mai.durable.restate.carry import Carried, Ended
+from mai.durable.restate.mail import Asked
 from mai.durable.restate.turns import Cancelled, Commands, Mismatch
 
 __all__ = ["Crash", "Paper", "PaperEngine", "attempted", "carried"]
@@ -148,10 +149,7 @@ class PaperEngine(LocalEngine):
 
     def __init__(self, auth: Any = None) -> None:
         super().__init__()
-        self.failures, self.busy, self.auth = Failures(), Busy(), auth
-
-    def turn_of(self, run_id: str, name: str) -> Any:
-        return run_id, name
+        self.failures, self.busy, self.asked, self.auth = Failures(), Busy(), Asked(), auth
 
 
 async def attempted(

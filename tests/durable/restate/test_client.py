@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from mai.durable.restate.client import End, RestateClient, addresses
+from mai.durable.restate.tables import row_of
 from mai.errors import ConfigError, JournalError, UnknownRun
 from tests.durable.restate.fake import FakeRestate, serving
 
@@ -61,7 +62,7 @@ async def test_a_run_that_is_not_there_is_told_as_such() -> None:
             with pytest.raises(UnknownRun, match="no run 'a' of 'double'") as told:
                 await look("double", "a")
             assert told.value.run_id == "a"
-        assert await client.invocation("double", "a") is None
+        assert await row_of(client, "double", "a") is None
 
 
 async def test_a_module_that_no_worker_serves_is_told_with_those_that_are_served() -> None:
@@ -79,7 +80,7 @@ async def test_any_text_may_be_the_id_of_a_run(key: str) -> None:
     fake = FakeRestate("do'uble")
     async with serving(fake) as url, RestateClient(url, url) as client:
         await client.submit("do'uble", key, b"{}")
-        found = await client.invocation("do'uble", key)
+        found = await row_of(client, "do'uble", key)
         assert found is not None
         assert fake.runs["do'uble", key].id == found["id"]
         assert await client.output("do'uble", key) is None

@@ -1,6 +1,7 @@
 """RestateEngine against a real server: what comes from outside, what ends a run, and what a worker leaves behind."""
 
 import asyncio
+import gc
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -10,9 +11,11 @@ import mai
 from mai import AskError, Context, DeadlineExceeded, Parallel, module
 from mai.core.ids import new_id
 from mai.durable.restate import RestateEngine
-from mai.errors import ConfigError, ReplayMismatch, RunExists, StepFailed, UnknownRun
+from mai.durable.restate.tables import about_of, row_of
+from mai.errors import CastError, ConfigError, ReplayMismatch, RunExists, StepFailed, UnknownRun
 from tests.durable.conformance import DONE, Approve, Boom, add, boom, did, parcel, put_back, slow
 from tests.durable.restate_servers import Servers, free_port
+from tests.support import recorded_spans
 
 pytestmark = pytest.mark.slow
 
@@ -42,7 +45,7 @@ async def until(ready: Callable[[], Awaitable[object]]) -> None:
 
 async def asked(engine: RestateEngine, run_id: str) -> Any:
     """Return what a run asks."""
-    return await engine._about(await engine._service(run_id), run_id)
+    return about_of(await row_of(engine.client, f"{engine.prefix}Approve", run_id)).get("questions")
 
 
 @module
@@ -64,15 +67,15 @@ async def test_a_question_is_answered_by_the_handle(engine: Given) -> None:
         assert [step.name for step in handle.children] == ["add", "add"]
 
 
-async def test_a_question_is_answered_through_the_server_and_one_that_does_not_fit_stays_open(engine: Given) -> None:
+async def test_a_question_is_answered_through_the_server_and_an_answer_that_does_not_fit_is_refused(
+    engine: Given,
+) -> None:
     async with engine(inactivity=0.1) as here:
         handle = here.start(Approve(), 3, run_id="one")
 
-        async def is_asked() -> bool:
-            return bool(((await asked(here, "one")) or {}).get("questions"))
-
-        await until(is_asked)
-        await here.answer("one", "nonsense")
+        await until(lambda: asked(here, "one"))
+        with pytest.raises(CastError, match="nonsense"):
+            await here.answer("one", "nonsense")
         await here.answer("one", False, question="Approve/ask")
         assert await handle == "4 no 5"
         with pytest.raises(AskError):
@@ -94,6 +97,27 @@ async def test_a_signal_is_kept_once_however_often_it_is_sent_and_refused_after_
         with pytest.raises(Exception, match="float"):
             await handle
         assert await here.signal("one", "paid", 2.5) is False
+
+
+async def test_signals_that_were_sent_while_nobody_served_the_run_come_in_their_order(engine: Given) -> None:
+    @module(flow=True)
+    async def three(n: int) -> list[int]:
+        return [await mai.wait_for("word", int) for _ in range(n)]
+
+    port = free_port()
+    async with engine(port=port) as here:
+        here.start(three, 3, run_id="one")
+        await until(lambda: here.client.query(f"select key from sys_promise where service_name = '{here.prefix}three'"))
+    async with engine(port=port) as other:
+        assert (
+            await asyncio.gather(other.signal("one", "word", 1), other.signal("one", "word", 1, id="x")) == [True] * 2
+        )
+        assert (
+            await asyncio.gather(other.signal("one", "word", 1, id="x"), other.signal("one", "word", 2)) == [True] * 2
+        )
+    async with engine(port=port, modules=[three]) as served:
+        assert await served.result("one") == [1, 1, 2]
+        assert not await served.signal("one", "word", 4)
 
 
 @pytest.mark.parametrize("by_handle", [True, False])
@@ -154,6 +178,27 @@ async def test_a_failure_has_its_class_and_facts_also_for_another_process(engine
             await other.result("one")
 
 
+async def test_a_run_that_left_memory_is_told_in_segments_and_what_is_repeated_in_none(engine: Given) -> None:
+    flow = (add.with_(undo=put_back) >> parcel >> (lambda text: int(text))).with_(name="told")
+    with recorded_spans() as found:
+        async with engine(inactivity=0.1) as here:
+            handle = here.start(flow, 1, run_id="one")
+            await until(lambda: asyncio.sleep(0, "told" in [span.name for span in found.get_finished_spans()]))
+            first = found.get_finished_spans()
+            found.clear()
+            await here.signal("one", "paid", 2.0)
+            with pytest.raises(ValueError, match="invalid literal"):
+                await handle
+    second = found.get_finished_spans()
+    assert [span.name for span in first] == ["add", "parcel", "told"]
+    assert [span.name for span in second] == ["add", "parcel", "<lambda>", "told", "attempt", "put_back"]
+    root = second[3]
+    assert [link.context.span_id for link in root.links] == [first[-1].context.span_id]
+    assert ((root.attributes or {})["mai.run.segment"], (root.attributes or {})["mai.replay.steps"]) == (2, 1)
+    assert ((second[-1].attributes or {})["mai.run.id"], second[-1].parent) == ("one", None)
+    assert [child.outcome for child in handle.children] == ["replayed", "ok", "error"]
+
+
 async def test_a_run_whose_code_has_changed_fails_at_once_and_says_why(engine: Given) -> None:
     steps = [add, slow]
 
@@ -202,6 +247,21 @@ async def test_who_leaves_waits_for_runs_that_do_something_and_leaves_the_others
         assert [record.path for record in await other.history("two") if record.kind == "step"] == ["parcel/add"]
 
 
+async def test_what_the_http_server_gave_is_let_go_when_the_block_is_left(engine: Given) -> None:
+    """Its threads end with that; one that lived until the interpreter ends would abort the process."""
+    gc.collect()
+    gc.disable()
+    try:
+        async with engine() as here:
+            handle = here.start(Approve(), 3, run_id="one")
+            await until(lambda: asked(here, "one"))
+            await here.answer("one", True)
+            assert await handle == "4 yes 5"
+        assert not [one for one in gc.get_objects() if type(one).__name__ == "ASGIHTTPProtocol"]
+    finally:
+        gc.enable()
+
+
 async def test_an_error_in_the_block_leaves_all_runs_to_the_next_worker(engine: Given) -> None:
     port = free_port()
 
@@ -228,13 +288,38 @@ async def test_code_may_be_handed_over_and_calls_detached_while_runs_go_on(engin
         assert await add(2) == 3
 
 
+async def test_runs_are_told_newest_first_and_by_pages(engine: Given) -> None:
+    async with engine(inactivity=0.1) as here:
+        assert [*await here.runs()] == []
+        for run_id in ("a", "b"):
+            await here.start(add, 1, run_id=run_id)
+        with pytest.raises(Boom):
+            await here.start(boom, 1, run_id="c")
+        waiting = here.start(parcel, 1, run_id="d")
+
+        async def waits() -> bool:
+            return bool(await here.runs("waiting"))
+
+        await until(waits)
+        found = [(one.run_id, one.target, one.status) for one in await here.runs()]
+        assert found == [("d", "parcel", "waiting"), ("c", "boom", "error"), ("b", "add", "ok"), ("a", "add", "ok")]
+        assert [one.run_id for one in await here.runs("error")] == ["c"]
+        assert [one.run_id for one in await here.runs(limit=2)] == ["d", "c"]
+        assert [one.run_id for one in await here.runs(limit=2, after="c")] == ["b", "a"]
+        assert all(0.0 < one.created <= one.updated for one in await here.runs())
+        with pytest.raises(ConfigError, match="cannot begin a workflow with the journal of another one"):
+            await here.fork("a", at="add")
+        await here.cancel("d")
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert [one.run_id for one in await here.runs("cancelled")] == ["d"]
+
+
 async def test_a_run_that_somebody_kills_in_the_server_fails_and_says_so(engine: Given) -> None:
     async with engine() as here:
         handle = here.start(held, 1, run_id="one")
         await until(lambda: asyncio.sleep(0, here.busy.counts["one"]))
-        row = await here.client.invocation(f"{here.prefix}held", "one")
-        assert row is not None
-        await here.client.kill(row["id"])
+        await here.client.kill((await here._row("one"))["id"])
         with pytest.raises(StepFailed, match="killed"):
             await handle
         assert await here.resume("one") is False

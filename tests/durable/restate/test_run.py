@@ -106,7 +106,7 @@ async def test_a_signal_that_comes_when_nobody_waits_any_more_goes_to_the_next_o
 
 
 @simulated
-async def test_an_answer_that_does_not_fit_is_passed_over_and_the_question_stays_open() -> None:
+async def test_an_answer_that_does_not_fit_is_put_aside_on_record_and_the_question_stays_open() -> None:
     paper, seen = Paper(), list[Any]()
     loop = asyncio.get_running_loop()
     loop.call_later(1, paper.send, promise_of("Approve/ask", 0), letter("nonsense", None))
@@ -114,8 +114,21 @@ async def test_an_answer_that_does_not_fit_is_passed_over_and_the_question_stays
     loop.call_later(3, paper.send, promise_of("Approve/ask", 1), letter(True, None))
     ended = await broken(Approve(), 1, paper)
     assert ended.output == b'"2 yes 3"'
+    (aside,) = [place for place, (_, name) in enumerate(paper.commands) if name == "Approve/ask!refused[1]"]
+    assert dict(paper.done)[aside] == b'["nonsense"]'
+    assert [name for kind, name in paper.commands[aside:] if kind == "promise"] == ["signal/Approve/ask/1"]
     assert b'"questions":{"Approve/ask":{"prompt":"Is 2 good?","expected":"bool"}}' in seen[0]
     assert b'"status":"ok","questions":{}' in paper.facts["about"]
+
+
+@simulated
+async def test_answers_that_came_before_the_question_are_put_aside_one_after_the_other() -> None:
+    paper = Paper()
+    for number, value in enumerate(["nonsense", "more", True]):
+        paper.send(promise_of("Approve/ask", number), letter(value, None))
+    assert (await broken(Approve(), 1, paper)).output == b'"2 yes 3"'
+    refused = [name for _, name in paper.commands if "!refused" in name]
+    assert refused == ["Approve/ask!refused[1]", "Approve/ask!refused[2]"]
 
 
 @simulated

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -15,8 +16,10 @@ from mai.durable.restate import RemoteInfo, RestateRunner
 from mai.durable.restate.carry import digest
 from mai.errors import (
     AskError,
+    CastError,
     ConfigError,
     DeadlineExceeded,
+    JournalError,
     PayloadError,
     ReplayMismatch,
     RunExists,
@@ -176,12 +179,54 @@ async def test_a_signal_carries_a_value_and_is_refused_after_the_end() -> None:
         assert await run.signal("paid", 9.5, id="bank-1")
         assert await run.signal("seen", Doc(text="x"))
         assert await run.signal("named", label.payload(doc=Doc(text="y")))
-        assert only(fake).signals[0] == {"name": "paid", "value": 9.5, "id": "bank-1"}
+        assert only(fake).signals[0] == {"name": "paid", "value": 9.5, "id": "bank-1", "answers": False}
         assert [one["value"] for one in only(fake).signals[1:]] == [{"text": "x"}, {"doc": {"text": "y"}, "mark": "!"}]
         with pytest.raises(PayloadError):
             await run.signal("paid", object())
         only(fake).finish(200, {"text": "A!"})
         assert not await run.signal("paid", 9.5)
+
+
+@pytest.mark.slow
+async def test_a_signal_that_no_worker_takes_now_is_kept_once_and_taken_later() -> None:
+    async with opened() as (fake, runner):
+        run = await runner.start(label, Doc(text="a"))
+        fake.is_served, fake.troubles = False, [470, 503, 503]  # it goes on; and the server is not ready
+        assert await run.signal("paid", 9.5)
+        assert only(fake).signals == []
+        assert len(fake.keys) == 1
+        fake.is_served = True
+        assert await runner._client.sent("inv_call_0", 1.0) == b"true"
+        assert [one["value"] for one in only(fake).signals] == [9.5]
+
+
+@pytest.mark.slow
+async def test_a_run_that_ended_meanwhile_takes_no_signal() -> None:
+    async with opened() as (fake, runner):
+        run = await runner.start(label, Doc(text="a"))
+        fake.is_served = False
+        asyncio.get_running_loop().call_later(0.5, only(fake).finish, 200, {"text": "A!"})
+        assert not await run.signal("paid", 9.5)
+
+
+async def test_where_no_worker_says_what_a_run_asks_the_tables_do() -> None:
+    async with opened() as (fake, runner):
+        run = await runner.start(label, Doc(text="a"))
+        only(fake).about = {"questions": {"a": {"prompt": "A?"}}}
+        fake.is_served = False
+        assert await run.questions() == {"a": "A?"}
+
+
+async def test_an_answer_of_which_a_worker_says_that_it_does_not_fit_is_refused() -> None:
+    async with opened() as (fake, runner):
+        run = await runner.start(label, Doc(text="a"))
+        fake.refuses = {"refused": "no bool", "expected": "bool"}
+        with pytest.raises(CastError, match="no bool") as told:
+            await run.answer("perhaps", question="a")
+        assert (told.value.step_id, told.value.expected) == ("a", "bool")
+        fake.refuses = "killed"
+        with pytest.raises(JournalError, match="The server ended the call inv_call_1: killed"):
+            await run.answer("yes", question="a")
 
 
 async def test_the_one_open_question_is_answered() -> None:
@@ -192,7 +237,7 @@ async def test_the_one_open_question_is_answered() -> None:
         only(fake).about = {"questions": {"label/ask": {"prompt": "Go on?", "expected": "bool"}}}
         assert await run.questions() == {"label/ask": "Go on?"}
         await run.answer(True)
-        assert only(fake).signals == [{"name": "label/ask", "value": True, "id": None}]
+        assert only(fake).signals == [{"name": "label/ask", "value": True, "id": None, "answers": True}]
 
 
 async def test_of_several_questions_one_must_be_named() -> None:
@@ -265,8 +310,11 @@ async def test_attempts_that_failed_are_told_with_what_they_failed_of_and_may_be
         only(fake).about = {"questions": {"a": {"prompt": "A?"}}}
         only(fake).row = {"retry_count": 3, "last_failure": "[500] no connection"}
         only(fake).status = "backing-off"
-        told = RemoteInfo("running", {"a": "A?"}, 2, "[500] no connection", "inv_label_one")
-        assert await run.info() == told
+        began = datetime(2026, 11, 21, 20, tzinfo=UTC).timestamp()
+        facts = {"run_id": "one", "target": "label", "created": began, "updated": began}
+        assert await run.info() == RemoteInfo(
+            "running", {"a": "A?"}, 2, "[500] no connection", "inv_label_one", **facts
+        )
         assert await run.resume()
         only(fake).status = "running"
         assert ((await run.info()).retries, (await run.info()).failure) == (0, "")

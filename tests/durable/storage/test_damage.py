@@ -266,14 +266,15 @@ async def test_check_sees_what_belongs_to_nobody_and_owners_that_are_damaged(tmp
         assert await journal.check() == []
     look = sqlite3.connect(path)
     look.execute("DELETE FROM mai_run WHERE run_id = 'r'")
-    look.execute("UPDATE mai_owner SET ttl = 1e9 WHERE owner = 'you'")
+    look.execute("UPDATE mai_owner SET ttl = 'soon' WHERE owner = 'you'")
     look.execute("DELETE FROM mai_owner WHERE owner = 'they'")
     look.commit()
     look.close()
     async with SQLiteJournal(path) as journal:
-        assert len(await journal.check()) == 3
-        with pytest.raises(CorruptJournal, match="owner 'you'"):
-            await journal.claim("s", "me")
+        assert len(await journal.check()) == 4  # the owner that is damaged, and its run
+        for work in (journal.claim("s", "me"), journal.run("s"), journal.runs()):
+            with pytest.raises(CorruptJournal, match="owner 'you'"):
+                await work
         assert await journal.claim("t", "me") is not None
 
 

@@ -163,6 +163,15 @@ async def test_a_live_owner_keeps_its_run_and_a_dead_one_loses_it(tmp_path: Path
         vars(clock).update(before)
 
 
+async def test_two_that_write_under_one_lease_in_turn_give_each_record_a_place_of_its_own(
+    file: SQLiteJournal, tmp_path: Path
+) -> None:
+    lease = await begun(file)
+    async with SQLiteJournal(tmp_path / "runs.db", durability="process") as other:
+        seqs = [await journal.append(lease, step(n)) for n, journal in enumerate((file, other, other, file, other))]
+    assert seqs == [record.seq for record in await file.history("r")] == [1, 2, 3, 4, 5]
+
+
 async def test_writing_renews_the_lease(tmp_path: Path) -> None:
     with FakeClock() as now:
         async with SQLiteJournal(tmp_path / "runs.db") as one, SQLiteJournal(tmp_path / "runs.db") as other:
