@@ -44,30 +44,28 @@ def start(f: Frame, body: Body) -> Frame:
 
 
 @types.coroutine
-def finish(f: Frame, task: "asyncio.Task[Any] | None" = None) -> Body:
-    """Drive a started call from its first suspension to its end, in *task* (default: the current one).
+def finish(f: Frame) -> Body:
+    """Drive a started call from its first suspension to its end.
 
     Only here, where the call really waits, its deadline gets a timer. A timeout cancels once. A cancel that the step
     swallowed does not win: what it was for is raised when the step ends.
     """
-    y, step, send, throw = f.y, f.ctx.run, f.body.send, f.body.throw
+    y, ctx, body = f.y, f.ctx, f.body
     f.body = f.ctx = None
-    if task is None:
-        task = asyncio.current_task()
-        assert task is not None
+    task: Any = asyncio.current_task()
     before, timer, thrown = task.cancelling(), None, ()
     f.y = task, before
     if f.deadline is not None and (f.timer is PENDING or not _is_served(f, task)):
         timer = f.timer = Timer(task, before, f.deadline - clock.now())
     try:
-        while True:
+        while y is not DONE:
             try:
                 sent = yield y
             except BaseException as error:  # noqa: BLE001 (whatever it is, it is thrown into the step)
                 thrown = error.args  # by which anyio knows its own cancels
-                y = step(throw, error)
+                y = ctx.run(body.throw, error)
             else:
-                y = step(send, sent)
+                y = ctx.run(next, body, DONE) if sent is None else ctx.run(body.send, sent)
     except StopIteration:
         pass
     finally:

@@ -508,8 +508,8 @@ MUTANTS = (
     Mutant(
         "an async source goes on when an item parks",
         "mai/core/gather.py",
-        "                self.spawn()\n            self.place.ring()",
-        "                self.spawn()",
+        "        if self.limit is not None:\n            self.place.ring()\n",
+        "",
         (LAYERS + "test_map.py",),
     ),
     Mutant(
