@@ -345,10 +345,11 @@ def test_the_import_path_is_as_before_after_a_run(mai: Mai) -> None:
     assert sys.path == before
 
 
-def test_python_dash_m_is_the_command_too(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["mai", "mai.cli"])
+def test_python_dash_m_is_the_command_too(here: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setattr(sys, "argv", ["mai", "run", "flow.py:shout"])
     with pytest.raises(SystemExit) as end:
-        runpy.run_module("mai.cli", run_name="__main__")
+        runpy.run_module(name, run_name="__main__")
     assert end.value.code == 2
 
 
