@@ -93,7 +93,7 @@ class Wiring:
         self.known: dict[int, Shape] = {}  # by the id of what was added, which the shape keeps alive
         self.inputs: dict[int, Input] = {}
         self.special: dict[int, Binding] = {}
-        self.parts: dict[tuple[int, Any, bool], Ref[Any]] = {}
+        self.parts: dict[tuple[int, str, bool], Ref[Any]] = {}
         self.counts: dict[str, list[int]] = {}
         self.of: list[int] = []  # for each node: its shape,
         self.rank: list[int] = []  # and which one of its name it is
@@ -225,11 +225,11 @@ class Wiring:
 
     def part(self, ref: Ref[Any], key: Any, *, attribute: bool) -> Ref[Any]:
         """Return the node that looks up an attribute or an item of *ref*: one node, however often it is asked for."""
-        found = self.parts.get((ref._index, key, attribute))
+        found = self.parts.get((ref._index, repr(key), attribute))  # a slice has no hash, and 1 is equal to True
         if found is None:
             self.check_open()
             found = self.connect(Part(key, ref._type, attribute=attribute), (ref,), {})
-            self.parts[ref._index, key, attribute] = found
+            self.parts[ref._index, repr(key), attribute] = found
         return found
 
     # ---------------------------------------------------------------- finishing

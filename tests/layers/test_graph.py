@@ -374,6 +374,7 @@ def test_the_types_of_parts_are_known() -> None:
     for use, message in (
         (lambda: doc.name, "Doc has no attribute 'name'; it has title, words"),
         (lambda: doc.words["a"], "list[str] has no item 'a'"),
+        (lambda: doc.words[1:], "list[str] has no item slice(1, None, None)"),
         (lambda: doc[0], "Doc has no item 0"),
         (lambda: line["m"], "Row has no item 'm'; it has text, n"),
         (lambda: g.add(both, text)[2], "tuple[str, int] has no item 2: it has 2"),
@@ -481,7 +482,13 @@ def test_a_ref_may_be_a_key_and_has_no_odd_attributes() -> None:
     assert not hasattr(x, "__wrapped__")
 
 
-def test_only_modules_can_be_awaited() -> None:
+async def pausing(x: str) -> None:
+    async with asyncio.timeout(1):
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("wait", [lambda x: asyncio.sleep(0), lambda x: asyncio.sleep(1), pausing])
+def test_only_modules_can_be_awaited(wait: Any) -> None:
     with refused(
         TracingError,
         "g: only modules can be awaited while a graph is traced; steps that do not need each other's values run "
@@ -490,12 +497,23 @@ def test_only_modules_can_be_awaited() -> None:
 
         @graph
         async def g(x: str) -> str:
-            await asyncio.sleep(0)
+            await wait(x)
             return await shout(x)
 
 
+def test_an_error_of_the_function_itself_is_raised_as_it_is() -> None:
+    error = RuntimeError("of my own")
+    with pytest.raises(RuntimeError) as caught:
+
+        @graph
+        async def g(x: str) -> str:
+            raise error
+
+    assert caught.value is error
+
+
 def test_a_scope_inside_the_function_is_refused() -> None:
-    with refused(TracingError, "g: a scope around a step is over when the graph runs; use with_() instead"):
+    with refused(TracingError, "g: a scope around a step is over when the graph runs; use with_()"):
 
         @graph
         async def g(x: str) -> str:
