@@ -205,9 +205,9 @@ async def drain_in_thread(stream: Callable[[], Any]) -> list[Any]:
 
 
 def _is_nested(f: Frame) -> bool:
-    """Say whether a call around streams too; asked only where it is told."""
+    """Say whether a call around streams too, in the same started run; asked only where it is told."""
     f = f.parent if f.n < 0 else f  # from an attempt to its call
-    while f.env.bus is not None and (f := f.parent).mod is not None:
+    while (bus := f.env.bus) is not None and (f := f.parent).env.bus is bus:
         if f.n >= 0 and "generator" in f.mod._mai_spec.colour:
             return True
     return False

@@ -210,8 +210,7 @@ def keys_of(owner: str, modules: Iterable[Any]) -> list[str]:
         WiringError: If two of them were given the same name explicitly.
     """
     modules = list(modules)
-    twice = [name for name, n in Counter(m._mai_settings.name for m in modules).items() if n > 1 and name is not None]
-    if twice:
+    if twice := [name for name, n in Counter(m._mai_settings.name for m in modules).items() if name and n > 1]:
         raise WiringError(f"{owner}: two steps are named {twice[0]!r}; names in one scope must differ")
     seen, keys = Counter[str](), list[str]()
     for name in map(name_of, modules):

@@ -26,8 +26,7 @@ def declared(fn: Callable[..., Any], owner: str, *, method: bool = False, names:
         NameError: If an annotation names something that does not exist (yet).
     """
     hints = _hints(fn, owner, names)
-    listed = list(_inspect(fn, owner).parameters.values())[1 if method else 0 :]
-    if not listed:
+    if not (listed := list(_inspect(fn, owner).parameters.values())[1 if method else 0 :]):
         raise ConfigError(f"{owner}: forward takes no input; a step needs at least one parameter besides self")
     colour, returns = colour_of(fn), hints.get("return", _EMPTY)
     if "generator" in colour or "generator" in _kind(_target(fn)):

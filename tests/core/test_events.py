@@ -435,6 +435,18 @@ async def test_streams_go_through_composites_and_tell_their_path() -> None:
 
 
 @simulated
+async def test_a_stream_may_read_another_one_that_it_has_started() -> None:
+    class Louder(Module):
+        async def forward(self, text: str) -> AsyncIterator[str]:
+            async for chunk in (Words() >> Letters()).with_(retry=2).start(text).chunks():
+                yield chunk.upper()
+
+    h = Louder().with_(retry=2).start("a b")
+    assert [chunk async for chunk in h.chunks()] == ["A", "B", "A", "B"]
+    assert await h == "ABAB"
+
+
+@simulated
 async def test_a_stream_inside_a_stream_is_not_told_twice() -> None:
     class Outer(Module):
         async def forward(self, text: str) -> AsyncIterator[str]:
