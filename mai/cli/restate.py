@@ -13,6 +13,7 @@ from mai.core.clock import clock
 from mai.core.drive import apart, outcome
 from mai.core.frame import current
 from mai.durable.restate import RemoteRun, RestateRunner
+from mai.errors import CastError
 from mai.layers import Module
 from mai.types import Context, Payload, Question
 
@@ -66,5 +67,11 @@ async def _talk(run: RemoteRun[Any]) -> None:
                 say(f"mai run: {prompt} (nobody is here to answer: {how})")
                 done[key] = float("inf")
             else:
-                await run.answer(await outcome(apart(answers, Question(key, prompt, key, Any))), question=key)
-                done[key], pause = clock.now() + _DOUBT, _LOOK
+                answer = await outcome(apart(answers, Question(key, prompt, key, Any)))
+                try:
+                    await run.answer(answer, question=key)
+                except CastError as error:  # the question stays open
+                    say(f"mai run: {error}")
+                else:
+                    done[key] = clock.now() + _DOUBT
+                pause = _LOOK

@@ -62,6 +62,18 @@ def test_a_question_is_answered_by_an_option(mai: Mai, fake: FakeRestate, url: s
 
 
 @pytest.mark.slow
+def test_an_answer_that_does_not_fit_is_told_and_the_next_one_is_given(mai: Mai, fake: FakeRestate, url: str) -> None:
+    def told(run: FakeRun) -> None:
+        fake.refuses = {"refused": "no bool", "expected": "bool"} if len(run.signals) == 1 else None
+        if len(run.signals) == 2:
+            run.finish(200, f"got {run.signals[-1]['value']}")
+
+    fake.begun, fake.told = asking, told
+    done = mai("run", "flow.py:shout", "hello", "--restate", url, "--answer", "perhaps", "--answer", "true")
+    assert [*done] == [0, "got True\n", "mai run: no bool\n"]
+
+
+@pytest.mark.slow
 def test_a_question_that_nobody_here_can_answer_is_told_once(fake: FakeRestate, url: str, here: Path) -> None:
     fake.begun = asking
     process = subprocess.Popen(
