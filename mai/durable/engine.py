@@ -5,10 +5,8 @@ Size: what a run can be asked from outside is one list.
 
 import asyncio
 import json
-import logging
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
-from contextvars import Context
 from functools import partial
 from typing import Any, Self
 
@@ -30,7 +28,7 @@ from mai.durable.segments import is_mark
 from mai.durable.starting import RecordingEngine, chosen_id
 from mai.durable.storage.tables import ERRORS
 from mai.durable.uptake import Uptake
-from mai.errors import ConfigError, MaiError, RunExists, UnknownRun
+from mai.errors import ConfigError, RunExists, UnknownRun
 from mai.types import Payload
 from mai.values.casts import caster
 from mai.values.checked import COUNT, PAUSE, SECONDS, checked
@@ -104,7 +102,6 @@ class DurableEngine(RecordingEngine):
         self.closing: bool = False
         self.codes: Codes = Codes()
         self._drivers: dict[str, Driver] = {}
-        self._work = set[asyncio.Task[Any]]()
         self._uptake = Uptake(self)
         self._told_bell, self._told_count = Bell(), 0
         self._unwatch: Callable[[], object] | None = None
@@ -224,17 +221,6 @@ class DurableEngine(RecordingEngine):
             self._do(work)
         else:
             self.loop.call_soon_threadsafe(self._do, work)
-
-    def _do(self, work: Coroutine[Any, Any, Any]) -> None:
-        task = self.loop.create_task(work, context=Context())
-        self._work.add(task)
-        task.add_done_callback(self._done)
-
-    def _done(self, task: "asyncio.Task[Any]") -> None:
-        self._work.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            known = isinstance(error, MaiError)
-            logging.getLogger("mai").warning("%s: %s", type(self).__name__, error, exc_info=None if known else error)
 
     def send(self, run_id: str, name: str, data: bytes) -> None:
         """Send what answers a question, in the loop of the engine; while its block is being left, too."""

@@ -1,9 +1,11 @@
 """How a run is started, whichever engine carries it on: by an id of the user's, or by a call outside of a run."""
 
 import asyncio
+import logging
 from abc import abstractmethod
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
+from contextvars import Context
 from typing import Annotated, Any, TypeVar, overload
 
 from pydantic import Field, TypeAdapter
@@ -13,6 +15,7 @@ from mai.core.engine import LocalEngine
 from mai.core.frame import Frame
 from mai.core.ids import new_id
 from mai.core.trace import TraceHandle
+from mai.errors import MaiError
 from mai.types import Payload
 from mai.values.checked import PAUSE, checked
 
@@ -27,6 +30,10 @@ class RecordingEngine(LocalEngine):
     """What durable engines share: each call outside of a run becomes one."""
 
     durable = True
+
+    def __init__(self, *, max_threads: int, max_abandoned: int) -> None:
+        super().__init__(max_threads=max_threads, max_abandoned=max_abandoned)
+        self._work = set[asyncio.Task[Any]]()  # of the engine itself, in its loop
 
     @overload
     def start(
@@ -69,6 +76,18 @@ class RecordingEngine(LocalEngine):
         f = Frame()
         f.handle, f.y, f.out = None, DONE, handle
         return f
+
+    def _do(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Do *work* in this loop; what it fails of is told in the log."""
+        task = asyncio.get_running_loop().create_task(work, context=Context())
+        self._work.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: "asyncio.Task[Any]") -> None:
+        self._work.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            known = isinstance(error, MaiError)
+            logging.getLogger("mai").warning("%s: %s", type(self).__name__, error, exc_info=None if known else error)
 
     @abstractmethod
     def _start(self, module: Any, bound: Any, run_id: str | None, delay: float) -> TraceHandle[Any]: ...

@@ -9,7 +9,6 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
-from contextvars import Context
 from typing import Any, Self
 
 from mai.core.drive import framed
@@ -131,7 +130,6 @@ class RestateEngine(RecordingEngine):
         self._begun: dict[str, str] = {}  # the services of the runs that were begun here, and have not ended
         self._seen: dict[str, tuple[Env, TraceHandle[Any]]] = {}  # the runs that somebody here looks at
         self._active = Counter[str]()
-        self._work = set[asyncio.Task[Any]]()
         for module in modules:
             self.serve(module)
 
@@ -169,11 +167,8 @@ class RestateEngine(RecordingEngine):
         """Let the server try at once what it would try again later, since nobody served it."""
         names = ", ".join(sql_text(name) for name in services)
         sql = f"select id from sys_invocation where status = 'backing-off' and target_service_name in ({names})"
-        try:
-            for row in await self.client.query(f"{sql} order by created_at"):
-                await self.client.resume(row["id"])
-        except OSError as error:
-            logging.getLogger("mai").warning("what waits for a worker is tried later: %s", error)
+        for row in await self.client.query(f"{sql} order by created_at"):
+            await self.client.resume(row["id"])
 
     def _start(self, module: Any, bound: Any, run_id: str | None, delay: float) -> TraceHandle[Any]:
         if self._client is None or self.closing:
@@ -277,13 +272,7 @@ class RestateEngine(RecordingEngine):
 
     def soon(self, work: Coroutine[Any, Any, Any]) -> None:
         """Do *work* in the loop of the engine; from any thread."""
-
-        def begun() -> None:
-            task = self.loop.create_task(work, context=Context())
-            self._work.add(task)
-            task.add_done_callback(self._work.discard)
-
-        self.loop.call_soon_threadsafe(begun)
+        self.loop.call_soon_threadsafe(self._do, work)
 
     # ---------------------------------------------------------------- controlling runs
 

@@ -82,6 +82,7 @@ def services_of(engine: "RestateEngine", code: Code, name: str, limits: Limits) 
     )  # who asks is told that nobody is there
     workflow.handler("end", **data)(_bare(_end))
     mailbox = needed("restate").VirtualObject(mailbox_of(name), description=f"Signals for {name}, in their order")
+    data["idempotency_retention"] = timedelta(hours=1)  # so long who sent one may ask what became of it
     mailbox.handler("signal", invocation_retry_policy=kept, **data)(_bare(partial(_passed_on, name)))
     return [workflow, mailbox]
 
