@@ -32,7 +32,8 @@ FACTS = "mai"  # where a failed run's TerminalError has the failure as data
 _CODES = {"cancelled": 409, "timeout": 408}
 _AGAIN = timedelta(seconds=30)
 _END = "end"  # promise of why a run could not go on
-_KEPT: Final = {"max_interval": timedelta(seconds=10), "max_attempts": 1_000_000_000}  # as long as it takes
+# A signal waits for a worker as long as it takes; who asks about a run is told at once that nobody is there to say it.
+_KEPT: Final = {"max_interval": timedelta(seconds=10), "max_attempts": 1_000_000_000}
 _ONCE: Final = {"initial_interval": timedelta(milliseconds=50), "max_attempts": 2, "on_max_attempts": "kill"}
 _Handler = Callable[[Any, bytes], Awaitable[bytes]]
 
@@ -77,9 +78,7 @@ def services_of(engine: "RestateEngine", code: Code, name: str, limits: Limits) 
     data["journal_retention"] = timedelta(0)
     kept, once = (needed("restate").InvocationRetryPolicy(**how) for how in (_KEPT, _ONCE))
     workflow.handler("signal", invocation_retry_policy=kept, **data)(_bare(partial(_signal, engine)))
-    workflow.handler("about", invocation_retry_policy=once, **data)(
-        _bare(_about)
-    )  # who asks is told that nobody is there
+    workflow.handler("about", invocation_retry_policy=once, **data)(_bare(_about))
     workflow.handler("end", **data)(_bare(_end))
     mailbox = needed("restate").VirtualObject(mailbox_of(name), description=f"Signals for {name}, in their order")
     data["idempotency_retention"] = timedelta(hours=1)  # so long who sent one may ask what became of it
