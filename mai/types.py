@@ -108,17 +108,17 @@ class Context(BaseModel, frozen=True, arbitrary_types_allowed=True, revalidate_i
     @classmethod
     def get(cls) -> "Context":
         """Return the Context of the current call (outside a call: of the scopes around)."""
-        frame, made = current(), cls.__new__(cls)
-        env, run, put = frame.env, frame.run, object.__setattr__
+        frame, made = current(), object.__new__(cls)
+        env, run = frame.env, frame.run
         values = {
             "deadline": frame.deadline, "metadata": env.metadata, "auth": env.auth,
             "retry_count": -frame.n - 1 if frame.n < 0 else 0, "step_id": frame.path, "span": frame.span,
             "run_id": None if run is None else run.run_id,
         }  # fmt: skip
-        put(made, "__dict__", values)  # as model_construct does, which looks at every field
-        put(made, "__pydantic_fields_set__", _ALL_SET)
-        put(made, "__pydantic_extra__", None)
-        put(made, "__pydantic_private__", None)
+        _put_values(made, values)  # as model_construct does, which looks at every field
+        _put_names(made, _ALL_SET)
+        _put_extra(made, None)
+        _put_private(made, None)
         return made
 
     @classmethod
@@ -166,6 +166,7 @@ class Context(BaseModel, frozen=True, arbitrary_types_allowed=True, revalidate_i
             restore(token)
 
 
+_put_values, _put_names, _put_extra, _put_private = (vars(BaseModel)[place].__set__ for place in BaseModel.__slots__)
 _ALL_SET = {*Context.model_fields}  # shared: a frozen model never writes to it, and its copies have one of their own
 
 

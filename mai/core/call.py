@@ -18,6 +18,7 @@ from opentelemetry import context as otel
 
 from ..errors import ConfigError
 from ..values import names
+from ..values.casts import size_of
 from ..values.checked import UNSET
 from ..values.events import Retrying, Started
 from .clock import clock
@@ -32,7 +33,7 @@ from .recorded import StepCall
 from .spans import close_span, has_provider, open_span, telemetry
 from .spec import Spec
 from .threads import offload
-from .trace import TraceHandle, begun, collect, note_span, noted, open_handle, size_of, succeeded
+from .trace import TraceHandle, begun, collect, note_span, noted, open_handle, succeeded
 
 # What composites need of the core, from one place.
 __all__ = ["DONE", "apart", "begin", "call", "current", "current_run", "finish", "launch", "outcome", "started"]
@@ -46,6 +47,7 @@ async def call(m: Any, value: Any = UNSET, /, *args: Any, **kwargs: Any) -> Any:
     p, n = current(), 0
     spec: Spec = m._mai_spec or m._mai_compile()
     key, run, quiet = spec.key, p.run, p.quiet
+    above = p.handle
     if quiet:  # a call made by user code inside a run: repeats are numbered
         seen = p.seen
         if seen is None:
@@ -54,9 +56,9 @@ async def call(m: Any, value: Any = UNSET, /, *args: Any, **kwargs: Any) -> Any:
     elif run is not None:
         if p.env.tracer is not None:
             return p.env.tracer(m, () if value is UNSET else (value, *args), kwargs)
-        n = repeat(p, key)
-    elif p is ROOT and not (has_provider() or telemetry.watchers or (run := new_run(p.env)).engine.watchers):
-        quiet = NEST
+        n, quiet, above = repeat(p, key), p.light, p.above
+    elif p.light and not (has_provider() or telemetry.watchers or (run := new_run(p.env)).engine.watchers):
+        quiet, above = p.light, p.above
     fits = quiet and spec.simple and (spec.tin is None or type(value) is spec.tin)
     if not fits or args or kwargs or value is UNSET:
         return await outcome(begin(m, p, key, n, args if value is UNSET else (value, *args), kwargs))
@@ -65,9 +67,7 @@ async def call(m: Any, value: Any = UNSET, /, *args: Any, **kwargs: Any) -> Any:
     f.n, f.env, f.run = n, p.env, run
     f.deadline, f.quiet = p.deadline, quiet - 1
     f.seen = f.started = f.handle = f.span = None
-    if p.handle is not None:
-        f.handle, f.span = open_handle(f, p.handle, spec, None, clock.ticks()), p.span
-    body: Any = quick(f, m, value, spec)
+    body: Any = quick(f, m, value, spec, above)
     y = f.y = ctx.run(next, body, DONE)
     if y is not DONE:
         f.body, f.ctx = body, ctx
@@ -90,9 +90,7 @@ def launch(m: Any, p: Frame, key: str, value: Any, n: int = 0, attrs: Any = None
     f.n, f.env, f.run = n, p.env, p.run
     f.deadline, f.quiet = p.deadline, p.quiet - 1
     f.seen = f.started = f.handle = f.span = None
-    if p.handle is not None:
-        f.handle, f.span = open_handle(f, p.handle, spec, attrs, clock.ticks()), p.span
-    body: Any = quick(f, m, value, spec, args)
+    body: Any = quick(f, m, value, spec, p.handle, attrs, args)
     y = f.y = ctx.run(next, body, DONE)
     if y is not DONE:
         f.body, f.ctx = body, ctx
@@ -171,16 +169,18 @@ def _set_deadline(f: Frame, p: Frame, spec: Spec, armed: float | None) -> bool:
 
 
 @types.coroutine
-def quick(f: Frame, m: Any, value: Any, spec: Spec, args: Any = None) -> Body:
-    """The body of a simple call, of which nothing but a handle knows, with *args* or, where there are none, *value*."""
+def quick(f: Frame, m: Any, value: Any, spec: Spec, above: Any, attrs: Any = None, args: Any = None) -> Body:
+    """The body of a simple call, of which nothing but a handle knows, with *args* or, where there are none, *value*.
+
+    It has one if there is one *above*.
+    """
     set_current(f)
-    h = f.handle
+    h = None
     try:
-        if h is not None:
-            if not args:
-                h.input_size = size_of(value, spec.takes, None)
-            if f.span is not None:  # so far that of the call around
-                f.span = telemetry.light and telemetry.light(f.span, h, spec)
+        if above is not None:
+            h = f.handle = open_handle(f, above, spec, attrs, args or value)
+            if f.parent.span is not None:
+                f.span = telemetry.light and telemetry.light(f.parent.span, h, spec)
         if (f.deadline is not None or spec.limit is not None) and _set_deadline(f, f.parent, spec, f.deadline):
             raise late(f)  # nothing starts
         out: Any = yield from m.forward(*args) if args else m.forward(value)  # pyright: ignore[reportUnknownVariableType]

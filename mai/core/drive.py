@@ -19,13 +19,14 @@ from ..errors import DeadlineExceeded
 from ..values.events import ErrorInfo, Failed, Finished
 from .clock import clock
 from .events import post
-from .frame import PENDING, Frame, Timer
+from .frame import PENDING, Frame, Scope, Timer
 from .recorded import Suspended
 from .spans import close_span, telemetry
-from .trace import MAX_CHILDREN, TraceHandle, adopt, ended, open_handle
+from .trace import MAX_CHILDREN, TraceHandle, ended, open_handle
 
 DONE: Any = object()
 Body = Generator[Any, Any, Any]
+enclosed: Callable[[], Context] = copy_context  # what functions do to contextvars stays among those that it runs
 _DECISIONS = frozenset({bool, str, int})  # what is decided, as a rule: hasattr is slow to say no
 
 
@@ -43,30 +44,28 @@ def start(f: Frame, body: Body) -> Frame:
 
 
 @types.coroutine
-def finish(f: Frame, task: "asyncio.Task[Any] | None" = None) -> Body:
-    """Drive a started call from its first suspension to its end, in *task* (default: the current one).
+def finish(f: Frame) -> Body:
+    """Drive a started call from its first suspension to its end.
 
     Only here, where the call really waits, its deadline gets a timer. A timeout cancels once. A cancel that the step
     swallowed does not win: what it was for is raised when the step ends.
     """
-    y, step, send, throw = f.y, f.ctx.run, f.body.send, f.body.throw
+    y, ctx, body = f.y, f.ctx, f.body
     f.body = f.ctx = None
-    if task is None:
-        task = asyncio.current_task()
-        assert task is not None
+    task: Any = asyncio.current_task()
     before, timer, thrown = task.cancelling(), None, ()
     f.y = task, before
     if f.deadline is not None and (f.timer is PENDING or not _is_served(f, task)):
         timer = f.timer = Timer(task, before, f.deadline - clock.now())
     try:
-        while True:
+        while y is not DONE:
             try:
                 sent = yield y
             except BaseException as error:  # noqa: BLE001 (whatever it is, it is thrown into the step)
                 thrown = error.args  # by which anyio knows its own cancels
-                y = step(throw, error)
+                y = ctx.run(body.throw, error)
             else:
-                y = step(send, sent)
+                y = ctx.run(next, body, DONE) if sent is None else ctx.run(body.send, sent)
     except StopIteration:
         pass
     finally:
@@ -110,11 +109,6 @@ def framed(awaitable: Any, ctx: Context | None = None) -> Frame:
     f.body, f.ctx = _kept(f, awaitable), ctx or copy_context()
     f.y = f.ctx.run(next, f.body, DONE)
     return f
-
-
-def enclosed() -> Callable[..., Any]:
-    """Return what calls functions in a context of their own: what they do to contextvars stays among them."""
-    return copy_context().run
 
 
 @types.coroutine
@@ -172,13 +166,15 @@ def failed(f: Frame, error: BaseException) -> None:
 
 
 def _explain(f: Frame, error: Exception) -> None:
-    owner, lost, since = f.parent, getattr(f, "lost", None) or (), getattr(f, "since", None)
+    owner = f.parent.owner if isinstance(f.parent, Scope) else f.parent
+    lost, since = getattr(f, "lost", None) or (), getattr(f, "since", None)
     innermost = getattr(error, "__mai_trace__", None) not in lost
     h = f.handle
     if h is None:
         h = open_handle(f, None, f.mod._mai_spec)
+        h.children = list(lost)
         for child in lost:
-            adopt(h, child)
+            child.parent = h
     ended(h, "timeout" if isinstance(error, DeadlineExceeded) else "error")
     h._error = ErrorInfo(type(error).__qualname__, type(error).__module__, str(error))
     close_span(f, h, error, innermost=innermost)

@@ -22,7 +22,7 @@ from .control import Control, join
 from .drive import apart, closed, outcome
 from .events import Bell, post
 from .frame import Env, Frame, Scope, current, restore, scoped, set_current
-from .gather import Work, gather
+from .gather import Group, Work
 from .ids import new_id
 from .spans import Watchers, telemetry, watched
 from .threads import Door, Threads, start_thread, thread_owners, worker_loop
@@ -82,7 +82,7 @@ class Run:
 
     async def gather(self, path: str, work: Work, *, limit: int | None = None) -> None:
         """Drive the branches in this loop."""
-        await gather(work, limit)
+        await Group(work, limit).run()
 
 
 class LocalEngine:

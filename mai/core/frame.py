@@ -75,6 +75,7 @@ class Frame:
     y: Any
     body: Any
     ctx: Any
+    light, above = 0, None  # no fields: only a Scope has its own
 
     @property
     def path(self) -> str:
@@ -82,21 +83,25 @@ class Frame:
         parts: list[str] = []
         frame = self
         while frame.mod is not None:
-            parts.append(f"{frame.key}~{frame.n}" if frame.n > 1 else frame.key)
+            parts.append(frame.key if frame.n < 2 else f"{frame.key}~{frame.n}")
             frame = frame.parent
         parts.reverse()
         return "".join(parts).removeprefix("/")
 
 
 class Scope(Frame):
-    """Stands before a frame (``owner``) for the calls made inside a scope.
+    """Stands before a frame (``owner``) for the calls made inside a scope; `ROOT` is the one around everything.
 
-    ``armed`` is the deadline that the owner's timer serves, so that a nearer one gets a timer of its own.
+    ``armed`` is the deadline that the owner's timer serves, so that a nearer one gets a timer of its own. ``light`` is
+    how many calls may nest in it the quick way; their handles, if they have any, are put under ``above``: the scope
+    itself, since captures are told of them.
     """
 
-    __slots__ = ("armed", "owner")
+    __slots__ = ("above", "armed", "light", "owner")
+    children = ()
     owner: Frame
     armed: float | None
+    above: Any
 
 
 class Timer:
@@ -121,10 +126,11 @@ class Timer:
 
 NEST = 63  # calls on one stack: each costs some Python frames and some of the C stack
 PENDING: Any = object()  # in the place of a timer that is still to be armed: a call that never waits needs none
-ROOT = Frame()
-for _fact in "mod run deadline since timer handle span seen lost started".split():
+ROOT = Scope()
+for _fact in "mod run deadline since timer handle span seen lost started armed above".split():
     setattr(ROOT, _fact, None)
-ROOT.quiet, ROOT.left, ROOT.key, ROOT.n, ROOT.env, ROOT.parent = 0, NEST, "", 0, Env(), ROOT
+ROOT.quiet, ROOT.left, ROOT.key, ROOT.n, ROOT.env, ROOT.parent, ROOT.owner = 0, NEST, "", 0, Env(), ROOT, ROOT
+ROOT.light = NEST
 _frame: ContextVar[Frame] = ContextVar("mai.frame", default=ROOT)
 current: Callable[[], Frame] = _frame.get
 set_current: Callable[[Frame], Token[Frame]] = _frame.set
@@ -137,9 +143,11 @@ def scoped(frame: Frame, *, deadline: Any = UNSET, armed: Any = UNSET, **env: An
     scope.owner, scope.armed = owner, serves if armed is UNSET else armed
     scope.mod, scope.parent, scope.key, scope.n = owner.mod, owner.parent, owner.key, owner.n
     scope.run, scope.handle, scope.span = owner.run, owner.handle, owner.span
-    scope.env = frame.env._replace(**env)
+    scope.env = e = frame.env._replace(**env)
     scope.deadline = frame.deadline if deadline is UNSET else deadline
-    scope.quiet = 0
+    whole = scope.deadline is not None or e.bus or e.doubles or e.tracer or (e.engine and e.engine.durable)
+    scope.quiet, scope.light = 0, 0 if whole or (e.sink and e.sink.sizes) else owner.quiet or owner.light
+    scope.above = None if e.sink is None and owner.handle is None else scope
     return scope
 
 

@@ -19,8 +19,6 @@ from .drive import DONE, Body, Worker, breathe, finish, start
 from .events import Bell
 from .frame import Frame, current
 
-_Task = asyncio.Task[Any]
-
 
 class Work(Protocol):
     """A source of branches: what Parallel, Map, Race, and later Graph, are to the runner.
@@ -34,8 +32,8 @@ class Work(Protocol):
     def feed(self) -> "Callable[[Callable[[], Awaitable[bool]]], Awaitable[bool]] | None":
         """What makes branches ready, if anything has to."""
 
-    def more(self) -> bool:  # pyright: ignore[reportReturnType]
-        """Say whether a branch is ready to be taken."""
+    def more(self) -> int:  # pyright: ignore[reportReturnType]
+        """Return how many branches are ready to be taken, as far as is known; 0: none is."""
 
     def take(self, slot: "Slot | None") -> tuple[Any, Frame | None, BaseException | None]:  # pyright: ignore[reportReturnType]
         """Start the next ready branch: its key, its frame, or the error that it ended with at once."""
@@ -115,14 +113,14 @@ def held_slot() -> Slot | None:
 class Group:
     """One gather: its tasks, its places, and how it ends."""
 
-    def __init__(self, work: Work, limit: int | None) -> None:
+    def __init__(self, work: Work, limit: int | None = None) -> None:
         self.work: Work = work
         self.limit: int | None = limit
         self.live: int = 0  # places taken
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self.waiting: deque[Slot] = deque()  # parked branches that want to go on
-        self.tasks: dict[_Task, None] = {}  # in the order in which they began
-        self.coming: bool = False  # one of them has not begun
+        self.tasks: dict[asyncio.Task[Any], None] = {}  # in the order in which they began
+        self.coming: int = 0  # so many of them have not begun
         self.idle: asyncio.Future[None] = self.loop.create_future()
         self.crash: BaseException | None = None
         self.outside: tuple[Any, ...] | None = None  # what a cancel from outside said
@@ -130,6 +128,10 @@ class Group:
         self.outer: Slot | None = held_slot()
         self.place: Bell = Bell()  # for which the feed waits
         self.context: Context = copy_context()  # of the caller: a branch may be the one that makes room for another
+        self.burst: int = 1  # so many begin at once, more and more while no branch ends after a wait
+        self.since: int = 0  # when the last one of the workers began, or went on after a pause [ns]
+        # Let the loop run about every millisecond; in a run that records, at the same places in each replay.
+        self.stint: int = -1 if getattr(current().run, "records", False) else 1_000_000
 
     def full(self) -> bool:
         """Say whether every place is taken."""
@@ -140,9 +142,17 @@ class Group:
         if self.waiting:
             if not self.full() and (turn := self.waiting[0].turn) is not None:
                 turn.set()
-        elif self.limit is not None and not self.stopped and not self.full():
-            if not self.coming and self.work.more():
+        elif self.limit is not None and not self.stopped:
+            self.spread()
+
+    def spread(self) -> None:
+        """Let new tasks take over what has not begun: several at once, as a turn of the loop for each costs as much."""
+        if not self.coming and (ready := self.work.more()):
+            most = min(ready, self.burst, 64)
+            self.burst += most
+            for _ in range(most if self.limit is None else min(most, self.limit - self.live)):
                 self.spawn()
+        if self.limit is not None:
             self.place.ring()
 
     async def room(self) -> bool:
@@ -153,95 +163,98 @@ class Group:
 
     def spawn(self, feed: Any = None) -> None:
         """Let a new task take over what has not begun, or let it feed the others."""
-        worker = self.worker(feed)
-        self.coming = self.coming or feed is None
+        self.coming += feed is None
+        worker = self.worker(self.begin(feed))
         worker.send(None)  # up to its first pause: a cancel before the task's first step must not pass our code by
-        self.tasks[Worker(worker, loop=self.loop, context=self.context.copy())] = None
+        self.tasks[Worker(worker, loop=self.loop, name="mai-branches", context=self.context.copy())] = None
         if self.outer is not None:
             self.outer.join()
 
-    async def worker(self, feed: Any) -> None:
-        """Take over what has not begun, or feed the others."""
+    async def worker(self, rest: Any) -> None:
+        """Wait for *rest*, and for one branch after the other that suspends."""
+        key = slot = frame = error = None
         try:
-            await breathe()
-            if feed is None:
-                self.coming = False
-                await self.drain()
-            elif not await feed(self.room):
-                self.stop()
-        except asyncio.CancelledError as error:  # in a pause between two branches: by `stop`, or from outside
-            self.stop(error)
-        except BaseException as error:  # noqa: BLE001 (raised by `gather`, once everything has ended)
-            self.crash = self.crash or error
-            self.stop()
+            while rest is not None:
+                try:
+                    await rest
+                except BaseException as raised:
+                    if frame is None:
+                        raise
+                    error = raised
+                key, slot, frame, rest = self.drain(key, slot, frame, error)
+                error = None
+        except BaseException as failure:  # noqa: BLE001 (a cancel in a pause, or raised by `run` once all has ended)
+            self.stop(failure)
         self.tasks.pop(asyncio.current_task())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-        last = not self.tasks
-        if self.outer is not None and not last:
+        if self.tasks and self.outer is not None:
             self.outer.leave()  # the last one hands its strand to the caller that waits for it
-        if last and not self.idle.done():
+        if not (self.tasks or self.idle.done()):
             self.idle.set_result(None)
 
-    def stop(self, cancel: BaseException | None = None) -> None:
-        """Let nothing new begin and cancel the rest, once, after what fails in this very turn of the loop too."""
-        if not self.stopped:
-            self.stopped, self.outside = True, None if cancel is None else cancel.args
-            self.loop.call_soon(lambda: [task.cancel() for task in self.tasks])
-
-    async def drain(self) -> None:
-        """Run branches until there are none, or until another task has taken over and our own branch has ended."""
-        work, limit, count, mark = self.work, self.limit, 0, clock.ticks()
-        slot = None
-        while not self.stopped and work.more():
-            if limit is not None:
-                if self.live >= limit or self.waiting:
-                    return
-                slot = Slot(self)
-            key, frame, error = work.take(slot)
-            if frame is not None and frame.y is not DONE:
-                if not self.coming and not self.full() and work.more():
-                    self.spawn()
-                self.place.ring()
-                await self.follow(key, frame)
-            elif not work.done(key, None if frame is None else frame.out, error):
-                self.stop()
-            if slot is not None:
-                slot.end()
-                self.place.ring()
-            count += 1
-            # Let the loop run about every millisecond; in a run that records, at the same places in each replay.
-            if not count & 15 and (getattr(current().run, "records", False) or clock.ticks() - mark > 1_000_000):
-                await breathe()
-                mark = clock.ticks()
-
-    async def follow(self, key: Any, frame: Frame) -> None:
-        """Drive a branch that has suspended, in this task, to its end."""
-        value, error, task = None, None, asyncio.current_task()
-        assert task is not None
-        try:
-            await finish(frame, task)
-            value = frame.out
-        except BaseException as raised:  # noqa: BLE001 (becomes the outcome of the branch)
-            error = raised
-        if isinstance(error, asyncio.CancelledError) and (self.stopped or task.cancelling()):  # not the branch's own
-            self.stop(error)
-        elif not self.work.done(key, value, error):
+    async def begin(self, feed: Any) -> None:
+        """Let a worker begin in its task, and feed the others if it is to."""
+        await breathe()
+        if feed is None:
+            self.coming -= 1
+        elif not await feed(self.room):
             self.stop()
 
+    def drain(self, key: Any, slot: Slot | None, frame: Frame | None, error: Any) -> tuple[Any, ...]:
+        """Take the outcome of the branch that a worker has waited for, and run others, as far as they do not wait.
+
+        Returns:
+            What the worker has to wait for now: a branch with its place and its frame, a pause of its own, or nothing.
+        """
+        if frame is not None:
+            self.ended(key, slot, frame, error)
+            self.burst = 1
+        else:
+            self.since = clock.ticks()
+        work, limited, count = self.work, self.limit is not None, 0
+        while not self.stopped and work.more() and not (limited and (self.full() or self.waiting)):
+            slot = Slot(self) if limited else None
+            key, frame, error = work.take(slot)
+            if frame is not None and frame.y is not DONE:
+                self.spread()
+                return key, slot, frame, finish(frame)
+            self.ended(key, slot, frame, error)
+            count += 1
+            if not count & 15 and clock.ticks() - self.since > self.stint:
+                return None, None, None, breathe()
+        return None, None, None, None
+
+    def ended(self, key: Any, slot: Slot | None, frame: Any, error: BaseException | None) -> None:
+        """Hand on the outcome of a branch, and give its place back."""
+        if isinstance(error, asyncio.CancelledError) and (self.stopped or asyncio.current_task().cancelling()):  # type: ignore[union-attr]  # pyright: ignore[reportOptionalMemberAccess]
+            self.stop(error)  # not the branch's own
+        elif not self.work.done(key, None if error is not None or frame is None else frame.out, error):
+            self.stop()
+        if slot is not None:
+            slot.end()
+            self.place.ring()
+
+    def stop(self, error: BaseException | None = None) -> None:
+        """Let nothing new begin and cancel the rest, once, after what fails in this very turn of the loop too.
+
+        *error* is a cancel, by `stop` or from outside, or a failure that is not of a branch.
+        """
+        if not isinstance(error, asyncio.CancelledError):
+            self.crash, error = self.crash or error, None
+        if not self.stopped:
+            self.stopped, self.outside = True, None if error is None else error.args
+            self.loop.call_soon(lambda: [task.cancel() for task in self.tasks])
+
     async def run(self) -> None:
-        """Run the branches to their ends."""
+        """Run all branches, and return when every one has ended.
+
+        Raises:
+            asyncio.CancelledError: If the caller was cancelled; all branches have ended by then.
+        """
         self.spawn(self.work.feed)
         if self.outer is not None:
             self.outer.leave()
-        await self.join()
-        if self.outside is not None:
-            raise asyncio.CancelledError(*self.outside)
-        if self.crash is not None:
-            raise self.crash
-
-    async def join(self) -> None:
-        """Wait until every task has ended, through any further cancel."""
         waits: Any = self.idle
-        while left := [task for task in self.tasks if not task.done()]:
+        while left := [task for task in self.tasks if not task.done()]:  # through any further cancel
             try:
                 with anyio.CancelScope(shield=self.outside is not None):  # anyio repeats its cancels
                     await (waits or asyncio.wait(left))
@@ -249,15 +262,10 @@ class Group:
                 self.stop()
                 self.outside = error.args
             waits = None
-
-
-async def gather(work: Work, limit: int | None = None) -> None:
-    """Run all branches of *work*, at most *limit* at once, and return when every one has ended.
-
-    Raises:
-        asyncio.CancelledError: If the caller was cancelled; all branches have ended by then.
-    """
-    await Group(work, limit).run()
+        if self.outside is not None:
+            raise asyncio.CancelledError(*self.outside)
+        if self.crash is not None:
+            raise self.crash
 
 
 class _Lone:
@@ -301,7 +309,7 @@ def hopped(body: Body, dropped: Callable[[BaseException], None]) -> Body:
     before = task.cancelling()
     work = _Lone(body, lambda: task.cancelling() - before)
     try:
-        yield from gather(work).__await__()
+        yield from Group(work).run().__await__()
     except asyncio.CancelledError as error:
         if work.body is not None:
             dropped(error)

@@ -234,21 +234,27 @@ class Threads:
             job.state = "running"
         job.run()
         with self._lock:
-            self.abandoned -= job.state == "abandoned"  # pyright: ignore[reportUnnecessaryComparison]
-            job.state = "done"
-        self._deliver(job)
-
-    def _deliver(self, job: Job) -> None:
-        """Give a job that has ended to its loop, with one wake-up for all that are ready."""
-        with self._lock:
-            ready = self._ready.setdefault(job.loop, [])
-            ready.append(job)
-            first = len(ready) == 1
+            first = self._end(job)
         if first:
-            try:
-                job.loop.call_soon_threadsafe(self._settle, job.loop)
-            except RuntimeError:  # the loop was closed while an abandoned job ran on: nobody waits for it
-                self._ready.pop(job.loop, None)
+            self._tell(job.loop)
+
+    def _end(self, job: Job) -> bool:
+        """Note that *job* has ended; say whether its loop has to be told, as of the first that is; with the lock held.
+
+        One wake-up serves all that have ended when the loop comes to it.
+        """
+        self.abandoned -= job.state == "abandoned"
+        job.state = "done"
+        ready = self._ready.setdefault(job.loop, [])
+        ready.append(job)
+        return len(ready) == 1
+
+    def _tell(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Let *loop* take the results that are ready."""
+        try:
+            loop.call_soon_threadsafe(self._settle, loop)
+        except RuntimeError:  # it was closed while an abandoned job ran on: nobody waits for that
+            self._ready.pop(loop, None)
 
     def _settle(self, loop: asyncio.AbstractEventLoop) -> None:
         with self._lock:
@@ -265,31 +271,28 @@ class Threads:
         job: Job | None = None
         arrives = True
         while True:
-            ended = job
+            told = None
             with self._lock:
                 if arrives:
                     self._coming = arrives = False
-                if ended is not None:
-                    self.abandoned -= ended.state == "abandoned"
-                    ended.state = "done"
-                stays = ended is None or self._busy() <= self.limit  # else another has our place
+                if job is not None and self._end(job):
+                    told = job.loop
+                stays = job is None or self._busy() <= self.limit  # else another has our place
                 job = self._take() if stays else None
-                if job is None:
-                    stays = stays and not self.closed
-                    if stays:
-                        self._idle.append(gate)
-                    else:
-                        self.started -= 1
-            if ended is not None:
-                self._deliver(ended)  # with this the loop wakes: what comes after it is kept short
+                ends = job is None and (self.closed or not stays)
+                self.started -= ends
+                if job is None and not ends:
+                    self._idle.append(gate)
+            if told is not None:
+                self._tell(told)  # with this it wakes: what comes after it is kept short
             if job is not None:
                 job.run()
-            elif stays:
-                del ended  # an idle thread holds nothing
+            elif ends:
+                return
+            else:
+                told = None  # an idle thread holds nothing
                 rest()
                 arrives = True
-            else:
-                return
 
     def _take(self) -> Job | None:
         """Take the next job that is still wanted, and call another thread if more wait; with the lock held."""

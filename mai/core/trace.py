@@ -3,23 +3,23 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, TypeVar
 
 from opentelemetry.trace import Span
 
-from ..values.casts import caster, sized
+from ..values.casts import DIGITS, LEAST, size_of
+from ..values.checked import UNSET
 from ..values.events import ErrorInfo, Outcome, TraceEvent, TraceLink
 from ..viewed import Viewed
 from .clock import clock
 from .control import Control, Controlled
-from .frame import Frame
+from .frame import Frame, Scope
 
 R_co = TypeVar("R_co", covariant=True)
 MAX_CHILDREN = 1000
 
 
-@dataclass(slots=True, init=False, eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class TraceHandle(Controlled[R_co], Viewed):
     """The record of one call: when, how long, what came of it, and the calls inside it.
 
@@ -62,29 +62,30 @@ class TraceHandle(Controlled[R_co], Viewed):
         ['Sequential', 'Sequential/shout', 'Sequential/title']
     """
 
+    # What a call does not set is read off the class: to fill a place costs a twentieth of a bare await.
     name: str
     kind: str
     module: str
-    outcome: Outcome
-    start_ns: int | None
-    end_ns: int | None
-    _error: ErrorInfo | None
-    _control: Control | None
-    input_size: int | None
-    output_size: int | None
-    items: int | None
-    attributes: Mapping[str, Any]
-    events: Sequence[TraceEvent]
-    links: Sequence[TraceLink]
     parent: "TraceHandle[Any] | None"
-    children: "Sequence[TraceHandle[Any]]"
-    dropped: int
+    attributes: Mapping[str, Any]
     _key: str
     _n: int
-    _base: str  # path of what is around the topmost handle, which need not be observed
-    _zero: tuple[float, int] | None  # when the topmost handle began: wall-clock time, and start_ns
-    _span: tuple[int, int, int]  # the ids of the OpenTelemetry span, and its flags
-    _queued: int  # how long it waited for a worker thread [ns]
+    outcome: Outcome = "running"
+    start_ns: int | None = None
+    end_ns: int | None = None
+    _error: ErrorInfo | None = None
+    _control: Control | None = None
+    input_size: int | None = None
+    output_size: int | None = None
+    items: int | None = None
+    events: Sequence[TraceEvent] = ()
+    links: Sequence[TraceLink] = ()
+    children: "Sequence[TraceHandle[Any]]" = ()
+    dropped: int = 0
+    _base: str = ""  # path of what is around the topmost handle, which need not be observed
+    _zero: tuple[float, int] | None = None  # when the topmost handle began: wall-clock time, and start_ns
+    _span: tuple[int, int, int] = (0, 0, 0)  # the ids of the OpenTelemetry span, and its flags
+    _queued: int = 0  # how long it waited for a worker thread [ns]
 
     @property
     def step_id(self) -> str:
@@ -157,23 +158,37 @@ class TraceHandle(Controlled[R_co], Viewed):
         return f"<TraceHandle {self.step_id} {self.outcome}, {len(self.children)} children>"
 
 
-def open_handle(frame: Frame, parent: Any, spec: Any, attrs: Any = None, start: int | None = None) -> TraceHandle[Any]:
-    """Make the handle of the call *frame*, which may have begun, and link it to *parent*."""
+def open_handle(frame: Frame, parent: Any, spec: Any, attrs: Any = None, value: Any = UNSET) -> TraceHandle[Any]:
+    """Make the handle of the call *frame* and link it to *parent*; a call with a *value* begins now.
+
+    Where *parent* is a Scope, the handle is linked to that of its owner, and its captures are told.
+    """
+    others = () if parent is None else parent.children
+    if not others and type(parent) is Scope:
+        first = open_handle(frame, parent.handle, spec, attrs, value)
+        collect(first, frame, parent.owner)
+        return first
     h: TraceHandle[Any] = TraceHandle()
-    (h.name, h.kind, h.module), h._key, h._n = spec.what, frame.key, frame.n
-    h._control = h.end_ns = h._error = h.input_size = h.output_size = h.items = h._zero = None
-    h.outcome, h.children, h.dropped, h._base, h._span = "running", (), 0, "", (0, 0, 0)
-    h.events, h.links, h._queued = (), (), 0
-    h.start_ns, h.parent = start, parent
+    h.name, h.kind, h.module = spec.what
+    h._key, h._n = frame.key, frame.n
     h.attributes = {**spec.facts, **attrs} if attrs and spec.facts else attrs or spec.facts  # never written to
-    if parent is not None:
-        h._zero, others = parent._zero, parent.children
-        if others and len(others) < MAX_CHILDREN:  # what `adopt` does, without a call of it
-            others.append(h)
+    h.parent = parent
+    if parent is None:
+        h._base = "" if frame.parent.mod is None else "/" + frame.parent.path
+    elif not others:
+        parent.children = [h]
+    elif len(others) < MAX_CHILDREN:
+        others.append(h)
+    else:
+        parent.dropped += 1
+    if value is not UNSET:
+        kind = type(value)  # pyright: ignore[reportUnknownVariableType]
+        if kind is int and (bits := value.bit_length()) < 64 and value >= 0:  # what `size_of` does, without a call
+            h.input_size = DIGITS[bits] if value >= LEAST[bits] else DIGITS[bits] - 1
         else:
-            adopt(parent, h)
-    elif frame.parent.mod is not None:
-        h._base = "/" + frame.parent.path
+            h.input_size = len(value) if kind is str and value.isascii() else size_of(value, spec.takes, None)
+        h.start_ns = ticks = clock.ticks()
+        h._zero = (clock.wall(), ticks) if parent is None else parent._zero
     return h
 
 
@@ -191,38 +206,6 @@ def collect(h: TraceHandle[Any], frame: Frame, owner: Frame) -> None:
         sink = sink.outer
 
 
-def adopt(parent: TraceHandle[Any], child: TraceHandle[Any]) -> None:
-    """Put *child* under *parent*, or count it where there are too many."""
-    child.parent = parent
-    children = parent.children
-    if not children:
-        parent.children = [child]
-    elif len(children) < MAX_CHILDREN:
-        children.append(child)  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
-    else:
-        parent.dropped += 1
-
-
-def size_of(value: Any, tp: Any, sink: Any) -> int | None:
-    """Return the JSON length of *value* [bytes]; of a str its UTF-8 length, of bytes their length.
-
-    None for other types, unless *sink* asks for sizes and *value* can be serialised as type *tp*.
-    """
-    kind = type(value)  # pyright: ignore[reportUnknownVariableType]
-    if kind is str:
-        return len(value) if value.isascii() else len(value.encode("utf-8", "surrogatepass"))
-    if kind is int and value.bit_length() < 64:  # Python refuses to write numbers of several thousand digits
-        return len(str(value))
-    if kind not in _SCALARS and (sink is None or not sink.sizes):
-        return None
-    with suppress(ValueError):  # not serialisable, or too long an int: there is no size to tell
-        return sized(value, partial(caster(kind if kind in _SCALARS else tp).dump, value))  # no lambda: no cells
-    return None
-
-
-_SCALARS = (bytes, float, bool, int, type(None))
-
-
 def begun(h: TraceHandle[Any]) -> None:
     """Start the clock of *h*."""
     h.start_ns = clock.ticks()
@@ -233,7 +216,11 @@ def succeeded(h: TraceHandle[Any], value: Any, tp: Any, sink: Any) -> None:
     """Close *h* now, and measure the value that the call gave."""
     h.end_ns = clock.ticks()
     h.outcome = "ok"
-    size = h.output_size = size_of(value, tp, sink)
+    kind = type(value)  # pyright: ignore[reportUnknownVariableType]
+    if kind is int and (bits := value.bit_length()) < 64 and value >= 0:
+        h.output_size = DIGITS[bits] if value >= LEAST[bits] else DIGITS[bits] - 1
+        return
+    size = h.output_size = len(value) if kind is str and value.isascii() else size_of(value, tp, sink)
     if size is None and hasattr(type(value), "__len__"):  # pyright: ignore[reportUnknownArgumentType]
         with suppress(Exception):  # a length that fails is none
             h.items = len(value)

@@ -51,8 +51,8 @@ class Choice:
         finally:
             self._feeds = False
 
-    def more(self) -> bool:
-        """Say whether a branch is ready to be taken."""
+    def more(self) -> int:
+        """Return how many branches are ready to be taken."""
         return self._work.more()
 
     def take(self, slot: Slot | None) -> tuple[Any, Frame | None, BaseException | None]:

@@ -60,9 +60,8 @@ async def ask(prompt: str, type: Any = str, *, timeout: float | None = None) -> 
     run = current_run()
     if p.env.bus is None and p.env.answers is None and not run.durable:
         where = f"in {p.path!r}" if p.path else "outside of a call"
-        raise AskError(
-            f"ask({prompt!r}) {where}: nobody can answer; start() the run, or call it in 'with answers(fn):'"
-        )
+        hint = "start() the run, or call it in 'with answers(fn):'"
+        raise AskError(f"ask({prompt!r}) {where}: nobody can answer; {hint}")
     n = repeat(p, "/ask")
     path = f"{p.path}/ask~{n}" if n > 1 else f"{p.path}/ask"
     question = Question(path if run.records else new_id(), prompt, p.path, type)

@@ -145,9 +145,8 @@ def check_double(module: Any, double: Any) -> None:
             try:
                 own.bind(*args, **kwargs)
             except TypeError as error:
-                raise ConfigError(
-                    f"{owner}{signature} cannot be overridden by one that takes {own}: {error}"
-                ) from error
+                why = f"{owner}{signature} cannot be overridden by one that takes {own}: {error}"
+                raise ConfigError(why) from error
 
 
 def check_brackets(cls: type, signature: Signature) -> None:

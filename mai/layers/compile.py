@@ -33,6 +33,7 @@ def spec_of(module: Any) -> Spec:
     qualified = f"{getattr(code, '__module__', None) or 'builtins'}.{getattr(code, '__qualname__', name)}"
     function = f"{qualified}.forward" if code is module.__class__ else qualified
     composite = kind != "module"  # its children cast for it
+    flow = composite if module._mai_flow is None else module._mai_flow
     takes, cast_out = signature.first.annotation, caster(object if composite else signature.returns)
     colour: str = signature.colour
     if colour in ("plain", "inline") and settings.inline is not None:
@@ -47,6 +48,7 @@ def spec_of(module: Any) -> Spec:
     known = {names.OPERATION: operation} if operation else {}
     if kind == "graph":
         known[names.WORKFLOW] = name
+    small = kind == "graph" and len(module._wiring.of) <= 10_000  # its plan is made soon enough for a span
     spec = Spec(
         what=(name, kind, qualified),
         title=module._mai_span or f"{operation} {name}".strip(),
@@ -67,11 +69,7 @@ def spec_of(module: Any) -> Spec:
         timeout=settings.timeout,
         limit=min((t for t in (settings.timeout, settings.total_timeout) if t), default=None),
         deep=settings.isolate,
-        flow=settings.flow
-        if settings.flow is not None
-        else composite
-        if module._mai_flow is None
-        else module._mai_flow,
+        flow=flow if settings.flow is None else settings.flow,
         version=settings.version,
         undo=settings.undo,
         detached=settings.detached,
@@ -80,7 +78,7 @@ def spec_of(module: Any) -> Spec:
         retry=settings.retry or Retry(1),
         facts=facts,
         attributes={**static, names.OPENINFERENCE_KIND: "CHAIN", **known, **facts},
-        fingerprint=(lambda: module.plan().fingerprint) if _is_small_graph(module) else None,
+        fingerprint=(lambda: module.plan().fingerprint) if small else None,
     )
     if not layered:
         return spec
@@ -92,11 +90,6 @@ def _is_alone(signature: Signature) -> bool:
     """Say whether one value by position is all that a call needs."""
     needed = [p for p in signature.params.values() if p.default is p.empty]
     return signature.first in signature.positional and needed in ([], [signature.first])
-
-
-def _is_small_graph(module: Any) -> bool:
-    """Say whether *module* is a graph whose plan is made soon enough for a span."""
-    return module._mai_kind == "graph" and len(module._wiring.of) <= 10_000
 
 
 def _attempt(spec: Spec) -> Spec:

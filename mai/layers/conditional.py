@@ -4,8 +4,8 @@ import functools
 from collections.abc import Awaitable, Callable
 from typing import Any, Union, overload
 
-from ..core.call import DONE, apart, current, finish, launch
-from ..core.trace import noted
+from ..core.call import DONE, current, finish, launch, outcome
+from ..core.drive import enclosed, framed
 from ..errors import WiringError
 from ..values import names
 from ..values.casts import is_open
@@ -61,13 +61,14 @@ class Conditional(Module[X, Y]):
 
     async def forward(self, x: X, /) -> Y:
         """Run the branch that the test chooses."""
-        p, judge = current(), apart(self.test, x)
-        if judge.y is not DONE:
-            await finish(judge)
-        branch, key = (self.then, self._then_key) if judge.out else (self.otherwise, self._otherwise_key)
-        if p.handle is not None:
-            decision = "then" if judge.out else "pass" if branch is None else "otherwise"
-            noted(p, {names.DECISION: decision, names.DECISION_PREDICATE: self._label})
+        p, inside = current(), enclosed()
+        met = inside.run(self.test, x)
+        if type(met) is not bool and hasattr(type(met), "__await__"):  # pyright: ignore[reportUnknownArgumentType]
+            met = await outcome(framed(met, inside))
+        branch, key = (self.then, self._then_key) if met else (self.otherwise, self._otherwise_key)
+        if (h := p.handle) is not None:
+            decision = "then" if met else "pass" if branch is None else "otherwise"
+            h.attributes = {**h.attributes, names.DECISION: decision, names.DECISION_PREDICATE: self._label}
         if branch is None:
             return x  # type: ignore[return-value]  # pyright: ignore[reportReturnType]
         f = launch(branch, p, key, x)

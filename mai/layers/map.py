@@ -109,7 +109,7 @@ class _Items(Branches):
         if ended or (parent.n < -1 and isinstance(items, Iterator | AsyncIterator)):  # it would seem to be empty
             hint = "retry the step, or map a list"
             raise ConfigError(f"{parent.path}: an iterator is used up by an earlier call or attempt; {hint}")
-        self._step, self._name, self._inside = owner.step, owner._name, enclosed()
+        self._step, self._name, self._inside = owner.step, owner._name, enclosed().run
         self._source: Any = None
         self._total = len(items) if isinstance(items, Sized) else None
         self._progress, self.ended, self._fetched = owner.progress, 0, list[Any]()
@@ -131,9 +131,9 @@ class _Items(Branches):
             message = f"{path}: a Map takes an iterable of items, sync or async, not {what} ({error})"
             raise CastError(message, step_id=path, where="items", expected="Iterable | AsyncIterable") from error
 
-    def more(self) -> bool:
-        """Say whether there may be an item to take: of a sync iterable only taking tells."""
-        return self._open or bool(self._fetched)
+    def more(self) -> int:
+        """Return how many items there may be to take: of a sync iterable only taking tells."""
+        return len(self._fetched) or self._open
 
     def take(self, slot: Slot | None) -> tuple[Any, Frame | None, BaseException | None]:
         """Start the next item, or find that there is none."""

@@ -36,9 +36,9 @@ class Nodes:
         self._errors: dict[int, BaseException] = {}
         self.settle: Callable[[int, Any], None] = _settler(wiring, self._need, self._args, self._ready)
 
-    def more(self) -> bool:
-        """Say whether a node can begin."""
-        return bool(self._ready)
+    def more(self) -> int:
+        """Return how many nodes can begin."""
+        return len(self._ready)
 
     async def lead(self) -> None:
         """Run the nodes in this task as long as there is only one that can run, as in a chain: that needs no runner."""

@@ -125,9 +125,9 @@ class Branches:
         self._values: list[Any] = [None] * len(line)
         self._errors: list[BaseException] = []
 
-    def more(self) -> bool:
-        """Say whether a branch has not begun yet."""
-        return self._next < len(self._line)
+    def more(self) -> int:
+        """Return how many branches have not begun yet."""
+        return len(self._line) - self._next
 
     def take(self, slot: Slot | None) -> tuple[Any, Frame | None, BaseException | None]:
         """Start the next branch, and more as long as they end at once; the last one is still to be done."""

@@ -234,7 +234,8 @@ def graph_of(plan: WorkflowPlan, modules: Mapping[str, _MODULE], types: Mapping[
     edges: dict[str, list[PlanEdge]] = {}
     for edge in plan.edges:
         edges.setdefault(edge.target, []).append(edge)
-    found = {node.id: _module_of(plan, node, modules) for node in plan.nodes if not node.within and _is_given(node)}
+    given = [node for node in plan.nodes if not node.within and node.kind not in ("cast", "part", "pack")]
+    found = {node.id: _module_of(plan, node, modules) for node in given}
     refs: dict[str, Ref[Any]] = {}
     for one in plan.inputs:
         tp = types[one.name] if one.name in types else _type_of(plan, one.name, one.type, found.values())
@@ -248,10 +249,6 @@ def graph_of(plan: WorkflowPlan, modules: Mapping[str, _MODULE], types: Mapping[
         declared = _type_of(plan, "return", plan.gives, found.values())
     made._finish(last, declared, 4)
     return made
-
-
-def _is_given(node: PlanNode) -> bool:
-    return node.kind not in ("cast", "part", "pack")
 
 
 def _module_of(plan: WorkflowPlan, node: PlanNode, modules: Mapping[str, _MODULE]) -> _MODULE:
@@ -303,9 +300,8 @@ def _rewired(
     for edge in edges:
         p = None if module is None else signature_of(module).parameter(re.sub(r"\[\d+\]$", "", edge.parameter))
         if edge.source is None and edge.constant is None:
-            raise WiringError(
-                f"plan {wiring.owner!r}: the constant {edge.target}.{edge.parameter} could not be written"
-            )
+            constant = f"{edge.target}.{edge.parameter}"
+            raise WiringError(f"plan {wiring.owner!r}: the constant {constant} could not be written")
         tp: Any = Any if p is None or p.annotation is p.empty else p.annotation
         given[edge.parameter] = refs[edge.source] if edge.source else Payload.load(tp, edge.constant or "").value
     rest = sorted((key for key in given if key.endswith("]")), key=lambda key: int(key.split("[")[1][:-1]))

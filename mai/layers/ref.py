@@ -196,6 +196,5 @@ def fields_of(value: Any) -> dict[str, Any] | None:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     given: Any = value
-    return (
-        dict(zip(given._fields, given, strict=True)) if isinstance(value, tuple) and hasattr(given, "_fields") else None
-    )
+    named = isinstance(value, tuple) and hasattr(given, "_fields")
+    return dict(zip(given._fields, given, strict=True)) if named else None

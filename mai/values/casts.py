@@ -10,6 +10,7 @@ import re
 import types
 import typing
 from collections.abc import Callable, Collection, Mapping, Set
+from contextlib import suppress
 from functools import partial
 from typing import Any, NewType, TypeVar, get_args, get_origin
 
@@ -174,6 +175,26 @@ def sized(value: Any, dump: Callable[[], bytes]) -> int:
     if isinstance(value, str):
         return len(value.encode("utf-8", "surrogatepass"))
     return len(value if isinstance(value, bytes) else dump())
+
+
+def size_of(value: Any, tp: Any, sink: Any) -> int | None:
+    """Return the JSON length of *value* [bytes]; of a str its UTF-8 length, of bytes their length.
+
+    None for other types, unless *sink* asks for sizes and *value* can be serialised as type *tp*.
+    """
+    kind = type(value)  # pyright: ignore[reportUnknownVariableType]
+    if kind is int and value.bit_length() < 64:  # Python refuses to write numbers of several thousand digits
+        return len(str(value))
+    if kind not in _SCALARS and (sink is None or not sink.sizes):
+        return None
+    with suppress(ValueError):  # not serialisable, or too long an int: there is no size to tell
+        return sized(value, partial(caster(kind if kind in _SCALARS else tp).dump, value))  # no lambda: no cells
+    return None
+
+
+_SCALARS = (str, bytes, float, bool, int, type(None))
+DIGITS = [len(str(2**bits - 1)) for bits in range(64)]  # by its bits, what a number has at most
+LEAST = [0 if n == 1 else 10 ** (n - 1) for n in DIGITS]  # the least number that has as many
 
 
 def _make_adapter(tp: Any, own: ConfigDict) -> TypeAdapter[Any] | None:

@@ -12,7 +12,7 @@ import pytest
 
 from mai import BlockingDelay, Context, DeadlineExceeded, Module, NonBlockingDelay, Parallel, capture, module
 from mai.core.call import current, launch
-from mai.core.gather import Slot, gather
+from mai.core.gather import Group, Slot
 from mai.testing import Trial, explore
 from tests.support import Simulation, loop_of, recorded_spans, simulated, still
 
@@ -100,6 +100,70 @@ async def test_each_branch_that_waits_has_a_task_that_runs_nothing_else_meanwhil
     found = await Parallel(Look(), Look(), Look())(1)
     assert all(before is after for before, after in found)
     assert len({task for task, _ in found}) == 3
+
+
+@pytest.mark.parametrize(("limit", "turns"), [(None, 8), (20, 6), (1, 1)])
+@simulated
+async def test_branches_that_wait_begin_in_order_and_in_few_turns_of_the_loop(limit: int | None, turns: int) -> None:
+    """The more of them wait, the more tasks take over: without that, each would cost a turn of the loop."""
+    began: list[int] = []
+    most: list[int] = []
+    turn = [0]
+
+    async def count() -> None:
+        for turn[0] in range(300):
+            await asyncio.sleep(0)
+
+    class Look(Module):
+        async def forward(self, x: int) -> int:
+            began.append(turn[0])
+            most.append(tasks())
+            await asyncio.sleep(1)
+            return len(began)
+
+    counting = asyncio.create_task(count())
+    await Parallel(*[Look()] * 100, limit=limit)(1)
+    await counting
+    assert began == sorted(began)
+    assert len(set(began[:limit])) <= turns
+    assert max(most) <= (limit or 100) + 2  # our own, and the one that counts
+
+
+class Chains:
+    """A work source of pairs of steps: the second of each gets ready when the first has ended."""
+
+    feed = None
+
+    def __init__(self, first: list[Module], second: Module) -> None:
+        self.ready, self.second = first[::-1], second
+
+    def more(self) -> int:
+        return len(self.ready)
+
+    def take(self, slot: Slot | None) -> tuple[Module, Any, BaseException | None]:
+        m = self.ready.pop()
+        return m, launch(m, current(), "/step", 0), None
+
+    def done(self, key: Module, value: Any, error: BaseException | None) -> bool:
+        self.ready += [] if key is self.second else [self.second]
+        return error is None
+
+
+@simulated
+async def test_where_one_branch_gets_ready_at_a_time_no_task_begins_for_nothing() -> None:
+    log = Log()
+    begun: list[Any] = []
+
+    class Second(Module):
+        async def forward(self, x: int) -> int:
+            await asyncio.sleep(100)
+            begun.append(tasks())
+            return x
+
+    await Group(Chains([Step(log, str(i), 1 + i) for i in range(50)], Second())).run()
+    assert len(begun) == 50
+    assert max(begun) == 51
+    assert tasks() == 1
 
 
 @simulated
@@ -1007,7 +1071,7 @@ class Odd:
 async def test_a_source_that_fails_is_raised_once_its_branches_have_ended() -> None:
     log = Log()
     with pytest.raises(ArithmeticError, match="2 ended"):
-        await gather(Odd(log))
+        await Group(Odd(log)).run()
     assert log.entries[2:] == [("a ends", 1.0), ("b cancelled", 1.0), ("b is over", 1.0)]
     assert tasks() == 1
 

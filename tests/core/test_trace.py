@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import json
 import pickle
 import types
 import weakref
@@ -9,12 +10,15 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from mai import (
     BlockingDelay,
     Conditional,
     Context,
+    DeadlineExceeded,
     Graph,
     Module,
     Parallel,
@@ -674,3 +678,135 @@ def test_handles_hold_no_traceback_and_nothing_of_the_frames_of_a_failure() -> N
             if id(other) not in reached and not isinstance(other, type | types.ModuleType | types.FunctionType):
                 reached.add(id(other))
                 stack.append(other)
+
+
+# ---------------------------------------------------------------- quick calls
+
+
+@module
+async def same(x: Any) -> Any:
+    return x
+
+
+@given(st.integers() | st.integers(-(10**6), 10**6) | st.integers(0, 70).map(lambda n: 10**n) | st.text())
+@example(0)
+@example(9)
+@example(10)
+@example(-1)
+@example(10**18 - 1)
+@example(2**63 - 1)
+@example(2**63)
+@example(-(2**63))
+@example(True)
+@example(None)
+@example(1.5)
+def test_the_size_of_a_number_and_of_a_text_is_exact(value: Any) -> None:
+    with capture() as trace:
+        (same >> same).run(value)
+    wanted = len(value.encode("utf-8", "surrogatepass")) if isinstance(value, str) else len(json.dumps(value))
+    for handle in trace.runs[0].walk():
+        assert (handle.input_size, handle.output_size) == (wanted, wanted)
+
+
+@simulated
+async def test_a_quick_call_under_capture_has_all_that_a_handle_has() -> None:
+    with capture() as trace:
+        await shout("a")
+        await shout("b")
+    first, second = trace.runs
+    for handle in (first, second):
+        assert (handle.step_id, handle.outcome, handle.parent, handle.children) == ("shout", "ok", None, ())
+        assert handle.started_at is not None
+        assert handle.duration is not None
+    assert first is not second
+
+
+@simulated
+async def test_captures_inside_one_another_get_the_calls_inside_of_each() -> None:
+    with capture() as outer:
+        await shout("a")
+        with capture() as inner:
+            await shout("b")
+        await shout("c")
+    assert [len(outer.runs), len(inner.runs)] == [3, 1]
+    assert inner.runs[0] is outer.runs[1]
+
+
+@simulated
+async def test_a_capture_inside_a_step_gets_its_calls_whether_the_step_is_observed_or_not() -> None:
+    caught: list[capture] = []
+
+    @module
+    async def outer(x: str) -> str:
+        await shout(x)
+        with capture() as trace:
+            caught.append(trace)
+            await shout(x)
+            with Context.scope(user="ann"):
+                await shout(x)
+        return await shout(x)
+
+    await outer("a")
+    with capture() as around:
+        await outer("a")
+    for trace in caught:
+        assert [h.step_id for h in trace.runs] == ["outer/shout~2", "outer/shout~3"]
+        assert all(h.started_at is not None for h in trace.runs)
+    (run,) = around.runs
+    assert caught[0].runs[0].parent is None
+    assert caught[1].runs[0].parent is run
+    assert [h.step_id for h in run.children] == ["outer/shout", "outer/shout~2", "outer/shout~3", "outer/shout~4"]
+    assert run.children[1:3] == caught[1].runs
+
+
+@simulated
+async def test_a_failure_inside_a_capture_is_explained_once_and_by_its_innermost_call() -> None:
+    @module
+    async def outer(x: str) -> str:
+        with capture(), Context.scope(user="ann"):
+            return await fails(x)
+
+    @module
+    async def handles(x: str) -> str:
+        with capture():
+            try:
+                await fails(x)
+            except ValueError:
+                return await outer(x)
+        return x
+
+    for step, path in ((outer, "outer/fails"), (handles, "handles/outer/fails")):
+        with pytest.raises(ValueError, match="no a") as error:
+            await step("a")
+        assert error.value.__notes__[0].startswith(f"mai: in {path}")
+        assert len(error.value.__notes__) == 1
+        assert error.value.__mai_trace__.step_id == path.split("/")[0]  # type: ignore[attr-defined]
+
+
+@simulated
+async def test_what_a_scope_sets_is_known_in_a_quick_call_and_in_what_it_calls() -> None:
+    seen: list[tuple[str, Any]] = []
+
+    @module
+    async def look(x: str) -> str:
+        context = Context.get()
+        seen.append((context.step_id, context.metadata.get("user")))
+        return x
+
+    @module
+    async def calls(x: str) -> str:
+        with Context.scope(user="bob"):
+            await look(x)
+        return await look(x)
+
+    with Context.scope(user="ann"):
+        await look("a")
+        await calls("a")
+    await look("a")
+    assert seen == [("look", "ann"), ("calls/look", "bob"), ("calls/look~2", "ann"), ("look", None)]
+
+
+@simulated
+async def test_a_quick_call_inside_a_scope_with_a_deadline_has_it() -> None:
+    with pytest.raises(DeadlineExceeded), Context.scope(timeout=1), capture():
+        await wait("a")

@@ -16,8 +16,8 @@ BY_HAZARD = (
     Mutant(
         "a task begins in its caller's context",
         "mai/core/gather.py",
-        "loop=self.loop, context=self.context.copy())",
-        "loop=self.loop, context=Context())",
+        "context=self.context.copy())",
+        "context=Context())",
         (CORE + "test_gather.py::test_branches_see_the_callers_context_variables_and_not_each_others",),
         hazards=(3,),
     ),
@@ -98,8 +98,8 @@ BY_HAZARD = (
     Mutant(
         "a cancel between two branches that never wait is seen",
         "mai/core/gather.py",
-        "            self.stop(error)\n        except BaseException",
-        "            self.stop()\n        except BaseException",
+        "            self.stop(failure)\n",
+        "            self.stop()\n",
         (CORE + "test_gather.py",),
         hazards=(11,),
     ),
@@ -139,8 +139,8 @@ BY_HAZARD = (
     Mutant(
         "a branch that fails after a wait ends the others",
         "mai/core/gather.py",
-        "        elif not self.work.done(key, value, error):\n            self.stop()\n",
-        "        else:\n            self.work.done(key, value, error)\n",
+        "            self.ended(key, slot, frame, error)\n            self.burst = 1\n",
+        "            self.work.done(key, frame.out if error is None else None, error)\n            self.burst = 1\n",
         (CORE + "test_gather.py",),
         hazards=(15, 26),
     ),
@@ -192,8 +192,8 @@ BY_HAZARD = (
     Mutant(
         "a branch lives in one task",
         "mai/core/gather.py",
-        "            await finish(frame, task)\n",
-        "            await asyncio.create_task(finish(frame))\n",
+        "return key, slot, frame, finish(frame)\n",
+        "return key, slot, frame, asyncio.create_task(finish(frame))\n",
         (CORE + "test_gather.py",),
         hazards=(19,),
     ),
@@ -268,9 +268,9 @@ BY_HAZARD = (
         "an error that was handled does not take its note and trace along",
         "mai/core/drive.py",
         "    h = f.handle\n    if h is None:\n"
-        "        h = open_handle(f, None, f.mod._mai_spec)\n        for child in lost:\n",
+        "        h = open_handle(f, None, f.mod._mai_spec)\n        h.children = list(lost)\n",
         "    h = f.handle\n    if h is None:\n"
-        "        h = open_handle(f, None, f.mod._mai_spec)\n        for child in owner.lost or ():\n",
+        "        h = open_handle(f, None, f.mod._mai_spec)\n        h.children = list(owner.lost or ())\n",
         (CORE + "test_trace.py",),
         hazards=(25,),
     ),
@@ -316,8 +316,8 @@ BY_HAZARD = (
     Mutant(
         "each loop is told of its own results",
         "mai/core/threads.py",
-        "            first = len(ready) == 1\n",
-        "            first = len(self._ready) == 1\n",
+        "        return len(ready) == 1\n",
+        "        return len(self._ready) == 1\n",
         (CORE + "test_threads.py::test_threads_serve_several_loops_at_once",),
         hazards=(32,),
         patience=15,
@@ -336,7 +336,7 @@ BY_HAZARD = (
     Mutant(
         "a handle keeps a bounded number of children",
         "mai/core/trace.py",
-        "    elif len(children) < MAX_CHILDREN:\n",
+        "    elif len(others) < MAX_CHILDREN:\n",
         "    elif True:\n",
         (CORE + "test_trace.py",),
         hazards=(34,),
@@ -428,7 +428,7 @@ BY_HAZARD = (
     Mutant(
         "a source of a map and its items do not share contextvars",
         "mai/layers/map.py",
-        "owner._name, enclosed()\n",
+        "owner._name, enclosed().run\n",
         "owner._name, lambda fn, *args: fn(*args)\n",
         (LAYERS + "test_map.py",),
         hazards=(4,),

@@ -244,9 +244,23 @@ MUTANTS = (
     Mutant(
         "the handle tree has the shape of the calls",
         "mai/core/trace.py",
-        "            others.append(h)\n",
-        "            [*others].append(h)\n",
+        "        others.append(h)\n",
+        "        [*others].append(h)\n",
         (LAWS + "test_trees.py::test_the_handle_tree_has_the_shape_of_the_calls",),
+    ),
+    Mutant(
+        "a failure that was handled inside a scope does not become part of a later one",
+        "mai/core/drive.py",
+        "    owner = f.parent.owner if isinstance(f.parent, Scope) else f.parent\n",
+        "    owner = f.parent\n",
+        (CORE + "test_trace.py::test_a_failure_inside_a_capture_is_explained_once_and_by_its_innermost_call",),
+    ),
+    Mutant(
+        "a double stands in for a module in a scope, too",
+        "mai/core/frame.py",
+        "or e.bus or e.doubles or e.tracer",
+        "or e.bus or e.tracer",
+        (LAYERS + "test_override.py",),
     ),
     Mutant(
         "the step ids of repeated calls differ",
@@ -494,8 +508,8 @@ MUTANTS = (
     Mutant(
         "an async source goes on when an item parks",
         "mai/core/gather.py",
-        "                self.spawn()\n            self.place.ring()",
-        "                self.spawn()",
+        "        if self.limit is not None:\n            self.place.ring()\n",
+        "",
         (LAYERS + "test_map.py",),
     ),
     Mutant(

@@ -39,11 +39,11 @@ EXPLAINED: dict[tuple[str, str], str] = {  # (file, the changed line without its
     ("mai/core/gather.py", "return error is None"): "a group of one branch has no others to stop",
     (
         "mai/core/gather.py",
-        "if not count & 15 and clock.ticks() - mark > 1_000_000:  # let the loop run about every millisecond",
+        "if not count & 15 and clock.ticks() - self.since > self.stint:",
     ): "the clock is read at 15 of 16 branches, and the pauses are about the same",
     (
         "mai/core/gather.py",
-        "if not self.coming and not self.full() and work.more():",
+        "if not self.coming and (ready := self.work.more()):",
     ): "a worker too many finds nothing to do, or no place, and ends",
     ("mai/core/control.py", 'R_co = TypeVar("R_co", covariant=True)'): "only type checkers look",
     (
