@@ -250,7 +250,8 @@ async def waits(x: int) -> int:
     return x
 print(asyncio.run((waits >> sleeps >> waits)(1)))
 print([thread.name for thread in threading.enumerate()][1:])
-"""
+""",
+        watched=True,
     )
     assert (done.returncode, done.stdout) == (0, "1\n['mai-watchdog']\n")
     assert done.stderr.startswith("Step 'Sequential/sleeps' has blocked the event loop for 0.")

@@ -123,8 +123,8 @@ async def test_a_step_of_a_run_that_records_has_its_span() -> None:
         async with MemoryBench().engine() as engine:
             handle = engine.start(late, 1, run_id="r")
             await handle
-    spans = {span.name: span for span in exporter.get_finished_spans()}
-    assert handle.span_id == f"{spans['late'].context.span_id:016x}"
+    (span,) = exporter.get_finished_spans()
+    assert (handle.outcome, span.name, handle.span_id) == ("ok", "late", f"{span.context.span_id:016x}")
 
 
 @simulated

@@ -73,7 +73,7 @@ def test_an_input_that_is_not_read_is_given_up(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_what_took_long_because_others_had_the_processor_was_not_slow(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fuzz, "LIMIT", 0.02)
+    monkeypatch.setattr(fuzz, "WAITS", 0.02)
     pauses = iter((0.03, 0.03, 0.03, 0.0))
     assert tried(Target(tuple, lambda _: threading.Event().wait(next(pauses)), ()), b"1") == ""
     assert tried(Target(tuple, lambda _: threading.Event().wait(0.03), ()), b"1").endswith("it worked 0.0 s")

@@ -28,7 +28,7 @@ SEEDS, EVERY = 110, 2
 def unseen(text: str) -> dict[str, str]:
     """Return the promises in the table of the page, each with the reason why the search does not see it broken."""
     table = re.findall(r"^   \* - (.+?)^     - (.+?)(?=^   \* - |\Z)", text, re.MULTILINE | re.DOTALL)
-    cells = [(" ".join(promise.split()), " ".join(reason.split())) for promise, reason in table]
+    cells = [(" ".join(promise.replace("``", "").split()), " ".join(reason.split())) for promise, reason in table]
     return {promise: reason for promise, reason in cells if promise != "Promise"}
 
 

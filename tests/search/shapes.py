@@ -110,8 +110,8 @@ def deep(world: World) -> Run:
                     world.wrong.append(f"it does not say where it began: {error.__notes__}")
                 return await goes_on(x)
 
-    both: Any = Parallel(made, Guard())
-    whole = both.with_(timeout=60)
+    all_of_them: Any = Parallel(made, Guard(), Guard(), Guard())
+    whole = all_of_them.with_(timeout=60)
     return lambda: whole(1)
 
 
@@ -462,7 +462,7 @@ def signalled(world: World) -> Run:
 
 
 SHAPES = (
-    Shape("deep", deep, ((2, 2), 2), guards=True, within=0.12),
+    Shape("deep", deep, ((2, 2), 2, 2, 2), guards=True, within=0.12),
     Shape("wide", wide, (1,) * 40, within=0.02),
     Shape("nested", nested, (2, 4, 2, 6, (2, 2, 2)), within=0.04),
     Shape("delayed", delayed, (3,) * 5, limits={"places": 2}, within=0.21),
