@@ -75,7 +75,8 @@ class Frame:
     y: Any
     body: Any
     ctx: Any
-    light, above = 0, None  # no fields: only a Scope has its own
+    light: int = 0  # of a call; a Scope has its own
+    above: Any = None
 
     @property
     def path(self) -> str:

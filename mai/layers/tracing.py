@@ -109,10 +109,8 @@ def _traced(wiring: Wiring, coroutine: Any) -> Any:
         message = f"{wiring.owner}: {error.title}(...) checks values that are not there yet: {hint}"
         raise TracingError(message) from error
     if not ended:
-        raise TracingError(
-            f"{wiring.owner}: only modules can be awaited while a graph is traced; steps that do not need each other's "
-            "values run concurrently anyway"
-        )
+        hint = "steps that do not need each other's values run concurrently anyway"
+        raise TracingError(f"{wiring.owner}: only modules can be awaited while a graph is traced; {hint}")
     return value
 
 
@@ -127,7 +125,7 @@ def _run_traced(
     f.mod = f.deadline = f.since = f.timer = f.handle = f.span = f.seen = f.lost = f.started = None
     f.parent, f.key, f.n, f.quiet, f.run = ROOT, "", 0, 0, current_run()
     f.env = ROOT.env._replace(tracer=partial(take, f))
-    inside = enclosed()
+    inside = enclosed().run
     inside(set_current, f)
     try:
         inside(coroutine.send, None)

@@ -3,10 +3,9 @@
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import GetCoreSchemaHandler
-from pydantic_core import CoreSchema, core_schema
+from pydantic import PlainValidator
 
 from mai.layers import FunctionModule, Module
 from mai.layers.checks import signature_of
@@ -15,15 +14,14 @@ from mai.values.signature import Signature
 
 
 class Nothing:
-    """The type of an argument that is refused, whatever it is."""
-
-    @classmethod
-    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_plain_validator_function(_refuse)
+    """What no argument is."""
 
 
 def _refuse(value: object) -> None:
     raise ValueError("no arguments are taken")
+
+
+_TAKEN = Annotated[Nothing, PlainValidator(_refuse)]
 
 
 def with_input(given: Any) -> Any:
@@ -43,7 +41,7 @@ def with_input(given: Any) -> Any:
 
     made: Any = coroutine if colour_of(fn) == "coroutine" else plain
     made.__name__ = getattr(called, "__name__", type(called).__name__)
-    taken = inspect.Parameter("nothing", inspect.Parameter.VAR_KEYWORD, annotation=Nothing)
+    taken = inspect.Parameter("nothing", inspect.Parameter.VAR_KEYWORD, annotation=_TAKEN)
     made.__signature__ = inspect.Signature([taken])
     module: Any = FunctionModule(made)
     found = signature_of(module)
