@@ -13,7 +13,7 @@ from contextlib import suppress
 from contextvars import ContextVar, Token
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from opentelemetry.trace import Span
 
@@ -75,8 +75,8 @@ class Frame:
     y: Any
     body: Any
     ctx: Any
-    light: int = 0  # of a call; a Scope has its own
-    above: Any = None
+    light: ClassVar[int] = 0  # of a call; a Scope has its own
+    above: ClassVar[Any] = None
 
     @property
     def path(self) -> str:
@@ -99,10 +99,9 @@ class Scope(Frame):
     """
 
     __slots__ = ("above", "armed", "light", "owner")
-    children = ()
+    children: ClassVar[Any] = ()
     owner: Frame
     armed: float | None
-    above: Any
 
 
 class Timer:
@@ -131,7 +130,7 @@ ROOT = Scope()
 for _fact in "mod run deadline since timer handle span seen lost started armed above".split():
     setattr(ROOT, _fact, None)
 ROOT.quiet, ROOT.left, ROOT.key, ROOT.n, ROOT.env, ROOT.parent, ROOT.owner = 0, NEST, "", 0, Env(), ROOT, ROOT
-ROOT.light = NEST
+ROOT.light = NEST  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue] (a slot, in a Scope)
 _frame: ContextVar[Frame] = ContextVar("mai.frame", default=ROOT)
 current: Callable[[], Frame] = _frame.get
 set_current: Callable[[Frame], Token[Frame]] = _frame.set
@@ -147,8 +146,8 @@ def scoped(frame: Frame, *, deadline: Any = UNSET, armed: Any = UNSET, **env: An
     scope.env = e = frame.env._replace(**env)
     scope.deadline = frame.deadline if deadline is UNSET else deadline
     whole = scope.deadline is not None or e.bus or e.doubles or e.tracer or (e.engine and e.engine.durable)
-    scope.quiet, scope.light = 0, 0 if whole or (e.sink and e.sink.sizes) else owner.quiet or owner.light
-    scope.above = None if e.sink is None and owner.handle is None else scope
+    scope.quiet, scope.light = 0, 0 if whole or (e.sink and e.sink.sizes) else owner.quiet or owner.light  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
+    scope.above = None if e.sink is None and owner.handle is None else scope  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
     return scope
 
 

@@ -5,7 +5,7 @@ import inspect
 from collections.abc import Callable
 from typing import Annotated, Any
 
-from pydantic import PlainValidator
+from pydantic import PlainValidator, TypeAdapter
 
 from mai.layers import FunctionModule, Module
 from mai.layers.checks import signature_of
@@ -13,15 +13,16 @@ from mai.layers.declared import colour_of
 from mai.values.signature import Signature
 
 
-class Nothing:
-    """What no argument is."""
-
-
 def _refuse(value: object) -> None:
     raise ValueError("no arguments are taken")
 
 
-_TAKEN = Annotated[Nothing, PlainValidator(_refuse)]
+class Nothing:
+    """The type of an argument that is refused, whatever it is."""
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: object, handler: object) -> Any:
+        return TypeAdapter(Annotated[Any, PlainValidator(_refuse)]).core_schema
 
 
 def with_input(given: Any) -> Any:
@@ -41,7 +42,7 @@ def with_input(given: Any) -> Any:
 
     made: Any = coroutine if colour_of(fn) == "coroutine" else plain
     made.__name__ = getattr(called, "__name__", type(called).__name__)
-    taken = inspect.Parameter("nothing", inspect.Parameter.VAR_KEYWORD, annotation=_TAKEN)
+    taken = inspect.Parameter("nothing", inspect.Parameter.VAR_KEYWORD, annotation=Nothing)
     made.__signature__ = inspect.Signature([taken])
     module: Any = FunctionModule(made)
     found = signature_of(module)
