@@ -23,7 +23,7 @@ _HIDDEN = "'**********')"  # how pydantic's secret types look: as JSON they are 
 _JSON: ConfigDict = {**_CONFIG, "ser_json_inf_nan": "constants", "ser_json_bytes": "base64", "val_json_bytes": "base64"}
 UNIONS = (typing.Union, types.UnionType)
 # Types of which strict mode tells all. (For a model it takes a dict, too.) What is iterated can be looked at but once.
-_TOLD = re.compile(r"(?s).*(Itera\w+|Generator)\[.*|((\w+\.)*(list|dict|tuple|set|str|int|float|bool|None|Any)|\W)+")
+_TOLD = re.compile(r"(?s).*(Itera...|Generator)\[.*|((?>(\w+\.)*)(list|dict|tuple|set|str|int|float|None|Any)|\W)+")
 
 
 def show(tp: Any) -> str:

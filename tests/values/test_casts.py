@@ -343,6 +343,12 @@ def test_a_type_that_pydantic_knows_nothing_of_is_checked_by_class_alone() -> No
         caster(odd)(5, "x")
 
 
+def test_no_text_in_a_type_takes_long_to_look_at() -> None:
+    for text in ("list." * 99, "Iterator" * 9_999, "Iterable[\n" * 9_999):
+        tp: Any = Literal.__getitem__(text)
+        assert caster(list[tp])([text], "x") == [text]
+
+
 def test_a_type_that_cannot_be_hashed_works() -> None:
     tp = Annotated[int, ["not hashable"]]
     assert caster(tp)("5", "x") == 5
