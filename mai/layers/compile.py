@@ -48,6 +48,8 @@ def spec_of(module: Any) -> Spec:
     known = {names.OPERATION: operation} if operation else {}
     if kind == "graph":
         known[names.WORKFLOW] = name
+    needed = [p for p in signature.params.values() if p.default is p.empty]
+    alone = signature.first in signature.positional and needed in ([], [signature.first])  # one value is all it needs
     small = kind == "graph" and len(module._wiring.of) <= 10_000  # its plan is made soon enough for a span
     spec = Spec(
         what=(name, kind, qualified),
@@ -63,7 +65,7 @@ def spec_of(module: Any) -> Spec:
         tout=None if cast_out.free else cast_out.exact or _Never,
         cast_out=cast_out,
         plain=plain,
-        simple=plain and _is_alone(signature),
+        simple=plain and alone,
         direct=colour == "coroutine",
         colour=colour,
         timeout=settings.timeout,
@@ -84,12 +86,6 @@ def spec_of(module: Any) -> Spec:
         return spec
     # Each attempt has a timeout and a copy of its own.
     return replace(spec, direct=False, limit=settings.total_timeout, deep=False, inner=_attempt(spec))
-
-
-def _is_alone(signature: Signature) -> bool:
-    """Say whether one value by position is all that a call needs."""
-    needed = [p for p in signature.params.values() if p.default is p.empty]
-    return signature.first in signature.positional and needed in ([], [signature.first])
 
 
 def _attempt(spec: Spec) -> Spec:
