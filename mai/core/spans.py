@@ -68,7 +68,7 @@ def has_provider() -> bool:
     """
     if telemetry.tracer is None:
         telemetry.asked = telemetry.asked or bool(trace.get_tracer_provider())
-        if trace.__dict__.get("_TRACER_PROVIDER", telemetry) is None:
+        if getattr(trace, "_TRACER_PROVIDER", telemetry) is None:
             return False
         from mai import __version__  # noqa: PLC0415 (the face imports this room)
 
