@@ -166,7 +166,7 @@ class Group:
         self.coming += feed is None
         worker = self.worker(self.begin(feed))
         worker.send(None)  # up to its first pause: a cancel before the task's first step must not pass our code by
-        self.tasks[Worker(worker, loop=self.loop, name="mai-branches", context=self.context.copy())] = None
+        self.tasks[Worker(worker, loop=self.loop, context=self.context.copy())] = None
         if self.outer is not None:
             self.outer.join()
 
