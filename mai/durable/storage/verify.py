@@ -42,7 +42,7 @@ def _wrong(book: Book) -> Iterator[str]:
             yield str(error)
     for (address,) in read("SELECT address FROM mai_blob").fetchall():
         try:
-            blobs.load(book.connection, address, book.path)
+            blobs.load(book.connection, str(address), book.path)  # a damaged one may be anything
         except CorruptJournal as error:
             yield str(error)
     for row in read("SELECT owner, leased, ttl, crc FROM mai_owner").fetchall():

@@ -5,6 +5,7 @@ import shutil
 import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from mai.durable import Record, SQLiteJournal
 from mai.errors import CorruptJournal, JournalError
 from tests.durable.storage.support import MEMORY, crashed, done, filled, step
+from tests.fuzz_stored import journals, read_journal
 
 History = dict[str, list[Record]]
 HEADER, FRAME = 32, 24 + 4096  # bytes of a -wal
@@ -319,3 +321,15 @@ def test_the_wal_of_another_journal_is_seen(broken_off: tuple[Path, History], tm
     foreign = done(other())
     target = damaged(source, lambda path: shutil.copy(f"{foreign}-wal", f"{path}-wal") and None)
     assert read(target, history) in ("refused", "found by check")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ends", [True, False])
+def test_damage_to_the_head_of_a_page_is_refused_in_the_declared_way(ends: bool) -> None:
+    """Two of these make SQLite give rows whose columns are empty, the address of a content among them."""
+    whole = journals()[not ends]
+    for page in range(0, len(whole), 4096):
+        for at in range(page + (101 if page == 0 else 1), page + (110 if page == 0 else 10)):
+            for value in (0, 2):
+                with suppress(JournalError):
+                    read_journal(whole[:at] + bytes([value]) + whole[at + 1 :])
