@@ -129,6 +129,21 @@ async def test_branches_that_wait_begin_in_order_and_in_few_turns_of_the_loop(li
     assert max(most) <= (limit or 100) + 2  # our own, and the one that counts
 
 
+@simulated
+async def test_branches_that_wait_for_a_turn_share_a_few_tasks() -> None:
+    """A task whose branch has ended takes another one, so not many are made."""
+    seen: set[Any] = set()
+
+    @module
+    async def step(x: int) -> int:
+        seen.add(asyncio.current_task())
+        await asyncio.sleep(0)
+        return x
+
+    await Parallel(*[step] * 500)(1)
+    assert len(seen) < 50
+
+
 class Chains:
     """A work source of pairs of steps: the second of each gets ready when the first has ended."""
 
