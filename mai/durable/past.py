@@ -14,7 +14,7 @@ from typing import Any
 
 from mai.core.events import settle
 from mai.core.frame import Frame, Timer
-from mai.core.gather import held_slot
+from mai.core.gather import Slot, held_slot
 from mai.core.recorded import Suspended
 from mai.durable.choices import Choice
 from mai.durable.records import Kind, Record
@@ -105,7 +105,8 @@ class Past:
     async def turn(self, path: str) -> None:
         """Wait until what is not on record may begin.
 
-        A place under a ``limit`` is given back meanwhile: what is on record may need it to be repeated.
+        The places under a ``limit`` are given back meanwhile, those further out, too: what is on record may need them
+        to be repeated.
         """
         self.enter()
         if self.live or not (self.left or self._awaits_end()):
@@ -114,20 +115,21 @@ class Past:
         future: _Future = self._loop.create_future()
         self._held[future] = path
         self._watch()
-        slot = held_slot()
-        if slot is not None:
-            slot.leave()
+        places = _places()
+        for place in places:
+            place.leave()
         try:
-            await future
+            try:
+                await future
+            finally:
+                del self._held[future]
+                self._moves += 1
+            while places:  # the outermost first; who enters has it again, whatever happens
+                await places.pop().enter()
         except BaseException:
-            if slot is not None:
-                slot.join()
+            for place in places:
+                place.join()
             raise
-        finally:
-            del self._held[future]
-            self._moves += 1
-        if slot is not None:
-            await slot.enter()
 
     def is_held(self) -> bool:
         """Say whether something waits for the end of the past."""
@@ -253,6 +255,15 @@ class Past:
             f"Run {self.run_id!r} no longer does what it did at {path!r}\n  recorded: {recorded}\n  now:      {found}"
         )
         return self.stop(ReplayMismatch(message, run_id=self.run_id, step_id=path, recorded=recorded, found=found))
+
+
+def _places() -> list[Slot]:
+    """Return the places under a limit that the current call holds, the innermost first."""
+    found, place = list[Slot](), held_slot()
+    while place is not None:
+        found.append(place)
+        place = place.group.outer
+    return found
 
 
 def _is_own(path: str) -> bool:

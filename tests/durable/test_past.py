@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
-from mai import BlockingDelay, Loop, Parallel, PlanChanged, ReplayMismatch, Sequential, module
+from mai import BlockingDelay, Conditional, Loop, Map, Parallel, PlanChanged, ReplayMismatch, Sequential, module
+from mai.durable import DurableEngine, MemoryJournal
+from mai.testing import replay_check
 from tests.durable.benches import MemoryBench
 from tests.durable.conformance import DONE, add, double, slow
 from tests.support import loop_of, simulated
@@ -114,3 +116,15 @@ async def test_what_feeds_a_map_and_waits_for_a_place_keeps_nothing_from_its_end
     renamed = add.with_(name="plus")
     assert await bench.killed(job(add >> slow), 1, "r", 1, after=True) is None
     assert isinstance((await bench.killed(job(renamed >> slow), 1, "r", -1)).error, ReplayMismatch)
+
+
+@pytest.mark.parametrize("order", ["fifo", "random", "pct"])
+def test_a_branch_that_waits_for_the_past_gives_back_the_places_further_out_too(order: Any) -> None:
+    @module
+    async def one_more(n: int) -> int:
+        return n + 1
+
+    several = Sequential(lambda n: [n], Map(one_more, concurrency=2), sum)
+    item = Conditional(lambda n: n % 2 == 0, then=BlockingDelay(1.0), otherwise=several)
+    flow = Sequential(lambda n: [n, n + 1, n + 2], Map(item, concurrency=2), sum)
+    replay_check(flow, 1, journal=MemoryJournal, engine=DurableEngine, seeds=range(5), order=order)
