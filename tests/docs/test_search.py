@@ -1,7 +1,9 @@
 """The page on the search: what it does not see are mutants that there are, and it has all shapes."""
 
+import pytest
+
 from tests.mutants.mutants import MUTANTS
-from tests.search.mutants import PAGE, unseen
+from tests.search.mutants import PAGE, main, unseen
 from tests.search.parts import JOURNALS, NAMED
 
 
@@ -17,3 +19,8 @@ def test_the_page_counts_the_shapes() -> None:
     assert f"It runs {len(NAMED)} shapes" in text
     assert len({name for names in JOURNALS.values() for name in names}) == 3
     assert "Three of them are durable" in text
+
+
+def test_a_word_that_no_mutant_has_is_no_success(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main("no such promise") == 2
+    assert "no mutant has 'no such promise'" in capsys.readouterr().out

@@ -57,6 +57,9 @@ def verdict(mutant: Mutant, command: tuple[str, ...]) -> str:
 def main(word: str = "") -> int:
     """Try all; print what was found and how many."""
     chosen = [mutant for mutant in MUTANTS if word in mutant.promise or word in mutant.file]
+    if not chosen:
+        print(f"no mutant has {word!r} in its promise or the name of its file")
+        return 2
     command = (sys.executable, "-m", "tests.search", "--seeds", str(SEEDS), "--every", str(EVERY), "--first")
     found, missed, known = 0, 0, unseen(PAGE.read_text(encoding="utf-8"))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
