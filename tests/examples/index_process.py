@@ -8,6 +8,7 @@ import asyncio
 import os
 import signal
 import sys
+import threading
 from pathlib import Path
 
 from index_files import index
@@ -16,16 +17,18 @@ from mai.durable import SQLiteEngine
 
 async def main(work: Path, killed_at: int) -> None:
     files, opened = f"{work / 'files'}{os.sep}", 0
+    one_at_a_time = threading.Lock()  # four threads open files
 
     def hear(event: str, args: tuple[object, ...]) -> None:
         nonlocal opened
         if event == "open" and isinstance(args[0], str) and args[0].startswith(files):
-            opened += 1
-            log = os.open(work / "opened", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-            os.write(log, f"{os.path.basename(args[0])}\n".encode())
-            os.close(log)
-            if opened == killed_at:
-                os.kill(os.getpid(), signal.SIGKILL)
+            with one_at_a_time:
+                opened += 1
+                log = os.open(work / "opened", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+                os.write(log, f"{os.path.basename(args[0])}\n".encode())
+                os.close(log)
+                if opened == killed_at:
+                    os.kill(os.getpid(), signal.SIGKILL)
 
     sys.addaudithook(hear)
     async with SQLiteEngine(work / "runs.db", ttl=0.3, modules=[index]) as engine:

@@ -7,6 +7,7 @@ a file in WAL mode without its ``-wal`` has lost it, and that is seen.
 import os
 import sqlite3
 import stat
+import time
 from collections import Counter
 from contextlib import closing, suppress
 from pathlib import Path
@@ -23,6 +24,8 @@ Durability = Literal["power", "process"]
 
 CHECKPOINT: Final = 4_000  # pages in the -wal before they are copied into the file, 16 MB
 WAL_LIMIT: Final = 64 << 20  # bytes to which a -wal that a reader held up is cut back
+SETTLED: Final = 0.5  # how long the files must look wrong, since another process may just open or close them [s]
+CLOSINGS: Final = 10  # how often a file that was just left is put back into one, each time that another one left it
 _SYNCHRONOUS: Final = {"power": "FULL", "process": "NORMAL"}
 _SAID: Final = {
     sqlite3.SQLITE_FULL: "the disk is full; nothing of this was written; free some space, then go on",
@@ -38,6 +41,14 @@ _SAID: Final = {
 _DAMAGE: Final = {sqlite3.SQLITE_CORRUPT: "it was damaged; restore a backup", sqlite3.SQLITE_NOTADB: "it is no journal"}
 
 _open: Counter[tuple[int, int, int]] = Counter()  # device, inode and the process that has opened the file
+
+
+def _size(name: str) -> int | None:
+    """Return how many bytes a file has, None if there is none."""
+    try:
+        return os.stat(name).st_size
+    except FileNotFoundError:
+        return None
 
 
 def explained(error: BaseException, path: str) -> JournalError:
@@ -81,7 +92,7 @@ class Files:
             mode = connection.execute("PRAGMA journal_mode").fetchone()[0]
             self.lost_wal = mode == "wal" and misses_wal and self._alone(connection)
             self._prepare(connection)
-            connection.execute("PRAGMA journal_mode = WAL")
+            self._to_wal(connection)
             connection.execute("DELETE FROM mai_owner WHERE owner NOT IN (SELECT owner FROM mai_run WHERE owner > '')")
         except BaseException:
             connection.close()
@@ -113,6 +124,19 @@ class Files:
             raise
         return connection
 
+    def _to_wal(self, connection: sqlite3.Connection) -> None:
+        """Put the file into WAL mode; SQLite does not wait by itself for those who read or leave it."""
+        until = time.monotonic() + self.patience
+        while True:
+            try:
+                connection.execute("PRAGMA journal_mode = WAL")
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                    raise
+                time.sleep(0.01)
+            else:
+                return
+
     def same(self) -> None:
         """See that the files are still those that were opened.
 
@@ -131,22 +155,43 @@ class Files:
 
     def close(self, connection: sqlite3.Connection) -> None:
         """Close the last connection; if no other process has one, only the plain file is left."""
-        with suppress(sqlite3.Error):  # another process has it open, or the disk is full: the -wal stays
+        self._leave(connection)
+        for _ in range(CLOSINGS):  # who leaves while another one does is not alone, and yet may be the last
+            if not os.path.exists(self.path) or os.path.exists(self.path + "-wal") or not self._said():
+                break
+            self._leave(self.connect())
+        _open[self._key] -= 1
+
+    def _leave(self, connection: sqlite3.Connection) -> None:
+        with closing(connection), suppress(sqlite3.Error):  # another process has it open, or the disk is full
             connection.execute("PRAGMA busy_timeout = 0")
             connection.execute("PRAGMA locking_mode = EXCLUSIVE")  # nobody comes in between these two
             connection.execute("PRAGMA journal_mode = DELETE")
             mark(connection, self.path, opened=False)
-        connection.close()
-        _open[self._key] -= 1
 
     def _look(self) -> bool:
         """Look at what is there before SQLite opens, and so makes, the files; say whether there should be a -wal.
 
-        A file that was closed when it was looked at misses none, even if another process opens and leaves it meanwhile.
+        Nothing keeps other processes from opening and closing the file meanwhile: what looks wrong is looked at again.
         """
-        wal = self.path + "-wal"
-        had_wal = os.path.exists(wal)
-        filled = had_wal and os.stat(wal).st_size > 0
+        wal, until = self.path + "-wal", time.monotonic() + SETTLED
+        while True:
+            filled = _size(wal)
+            if not self._exists(filled):
+                return False
+            in_use = self._said() is not False  # where it does not say, SQLite would use any that is there
+            if in_use == (filled is not None) or filled == 0:  # an empty one is one that is made or left just now
+                return False
+            if time.monotonic() > until:
+                break
+            time.sleep(0.01)
+        if in_use:
+            return True
+        why = f"{wal!r} does not belong to {self.path!r}, which was closed without one, as a backup is"
+        raise JournalError(f"{why}; move the -wal away", path=self.path)
+
+    def _exists(self, filled: int | None) -> bool:
+        """Whether the file is there and not empty, with *filled* bytes in its -wal; if not, whether it can be made."""
         try:
             facts = os.stat(self.path)
         except FileNotFoundError:
@@ -154,8 +199,8 @@ class Files:
             if not os.path.isdir(folder):
                 raise JournalError(f"{self.path!r}: there is no folder {folder!r}", path=self.path) from None
             if filled:
-                why = f"there is a file {wal!r}, but not the one that it belongs to; bring that back, or move this away"
-                raise JournalError(why, path=self.path) from None
+                why = f"there is a file {self.path + '-wal'!r}, but not the one that it belongs to"
+                raise JournalError(f"{why}; bring that back, or move this away", path=self.path) from None
             if not self._create:
                 raise JournalError(f"{self.path!r}: there is no such file", path=self.path) from None
             return False
@@ -165,18 +210,15 @@ class Files:
         if any(key[:2] == node and key[2] != os.getpid() and count for key, count in _open.items()):
             why = f"{self.path!r} was open in the process that this one was forked from, where SQLite keeps its locks"
             raise JournalError(f"{why}; start workers by spawn, or fork before it is opened", path=self.path)
-        if filled and facts.st_size and not self._in_use() and os.path.exists(wal):
-            why = f"{wal!r} does not belong to {self.path!r}, which was closed without one, as a backup is"
-            raise JournalError(f"{why}; move the -wal away", path=self.path)
-        return not had_wal and self._in_use()
+        return facts.st_size > 0
 
-    def _in_use(self) -> bool:
-        """Whether the file itself, without its -wal, says that there may be one; SQLite would use any that is there."""
+    def _said(self) -> bool | None:
+        """Whether the file itself, without its -wal, says that there may be one; None if it does not say."""
         look = sqlite3.connect(f"{Path(self.path).as_uri()}?immutable=1", uri=True)
         with closing(look), suppress(sqlite3.Error, CorruptJournal):  # what is half copied into it may look damaged
             found = identity(look, self.path)
-            return found is None or bool(found.open)
-        return True
+            return None if found is None else bool(found.open)
+        return None
 
     def _alone(self, connection: sqlite3.Connection) -> bool:
         """Whether no other process has the file open, nor has just closed it in order."""
