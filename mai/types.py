@@ -113,7 +113,7 @@ class Context(BaseModel, frozen=True, arbitrary_types_allowed=True, revalidate_i
         values = {
             "deadline": frame.deadline, "metadata": env.metadata, "auth": env.auth,
             "retry_count": -frame.n - 1 if frame.n < 0 else 0, "step_id": frame.path, "span": frame.span,
-            "run_id": None if run is None else run.run_id,
+            "run_id": None if run is None else run.id_of(frame),
         }  # fmt: skip
         _put_values(made, values)  # as model_construct does, which looks at every field
         _put_names(made, _ALL_SET)

@@ -67,8 +67,10 @@ def has_provider() -> bool:
     so it is asked once (that is when OTEL_PYTHON_TRACER_PROVIDER is honoured) and then the API's own variable is read.
     """
     if telemetry.tracer is None:
-        telemetry.asked = telemetry.asked or bool(trace.get_tracer_provider())
-        if getattr(trace, "_TRACER_PROVIDER", telemetry) is None:
+        if not telemetry.asked:
+            telemetry.asked = bool(trace.get_tracer_provider())
+            trace.__dict__.setdefault("_TRACER_PROVIDER", telemetry)  # a private name may go: then any call has to ask
+        if trace._TRACER_PROVIDER is None:
             return False
         from mai import __version__  # noqa: PLC0415 (the face imports this room)
 
@@ -99,7 +101,7 @@ def open_span(frame: Frame, owner: Frame, spec: Any, attrs: dict[str, Any] | Non
         handle.links = (TraceLink(why, trace.format_trace_id(above.trace_id), trace.format_span_id(above.span_id)),)
         ambient = trace.set_span_in_context(trace.INVALID_SPAN, ambient)
     if owner.span is None or links:
-        given[names.RUN_ID] = frame.run.run_id if frame.run is not None else ""
+        given[names.RUN_ID] = frame.run.id_of(frame) if frame.run is not None else ""
         known, wanted = frame.env.metadata, {"conversation_id": names.CONVERSATION_ID, "session_id": names.SESSION_ID}
         given |= {key: str(known[source]) for source, key in wanted.items() if source in known}
     tracer: Any = telemetry.tracer
