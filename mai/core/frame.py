@@ -50,9 +50,10 @@ class Frame:
 
     ``quiet`` is how many calls may nest in it the quick way, 0 where something observes them; ``lost`` holds the
     handles of failed calls inside, for the case that the failure goes on to the top; ``y``, ``body`` and ``ctx`` are
-    the suspended rest of its body. ``n`` says how often the caller had called it by then, from 1 (0: not counted); in
-    an attempt it is minus the number of the attempt. To fill a slot costs a twentieth of a bare await, so a quick call
-    has ``left``, ``since``, ``timer``, ``lost``, ``body`` and ``ctx`` only where it comes to need them.
+    the suspended rest of its body; ``out`` is DONE once the call has failed or its value was handed on. ``n`` says how
+    often the caller had called it by then, from 1 (0: not counted); in an attempt it is minus the number of the
+    attempt. To fill a slot costs a twentieth of a bare await, so a quick call has ``left``, ``since``, ``timer``,
+    ``lost``, ``y``, ``body`` and ``ctx`` only where it comes to need them, and ``started`` where it has ``seen``.
     """
 
     mod: Any  # a Module, None in ROOT
@@ -154,8 +155,9 @@ def scoped(frame: Frame, *, deadline: Any = UNSET, armed: Any = UNSET, **env: An
 def repeat(p: Frame, key: str) -> int:
     """Count one more call *key* that user code makes in the call *p*; return how many there are by now."""
     owner = p.owner if isinstance(p, Scope) else p
-    seen = owner.seen = owner.seen or {}
-    seen[key] = n = seen.get(key, 0) + 1
+    if owner.seen is None:
+        owner.seen, owner.started = {}, None
+    owner.seen[key] = n = owner.seen.get(key, 0) + 1
     return n
 
 

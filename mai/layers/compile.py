@@ -50,6 +50,7 @@ def spec_of(module: Any) -> Spec:
         known[names.WORKFLOW] = name
     needed = [p for p in signature.params.values() if p.default is p.empty]
     alone = signature.first in signature.positional and needed in ([], [signature.first])  # one value is all it needs
+    tin = None if composite or is_open(takes) else caster(takes).exact or _Never
     small = kind == "graph" and len(module._wiring.of) <= 10_000  # its plan is made soon enough for a span
     spec = Spec(
         what=(name, kind, qualified),
@@ -61,11 +62,10 @@ def spec_of(module: Any) -> Spec:
         settings=SETTINGS,
         takes=takes,
         gives=cast_out.tp,
-        tin=None if composite or is_open(takes) else caster(takes).exact or _Never,
+        tin=tin if plain and alone else _Never,
         tout=None if cast_out.free else cast_out.exact or _Never,
         cast_out=cast_out,
         plain=plain,
-        simple=plain and alone,
         direct=colour == "coroutine",
         colour=colour,
         timeout=settings.timeout,
