@@ -51,6 +51,12 @@ def _size(name: str) -> int | None:
         return None
 
 
+def _in_wal(connection: sqlite3.Connection) -> bool:
+    """Whether the file is in WAL mode; if so nobody takes it out of it as long as this connection is open."""
+    connection.execute("SELECT count(*) FROM sqlite_master").fetchone()  # what is asked next does not look by itself
+    return bool(connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal")
+
+
 def explained(error: BaseException, path: str) -> JournalError:
     """Return what to tell of an error of SQLite or of the file system."""
     if isinstance(error, JournalError):
@@ -93,7 +99,6 @@ class Files:
             self.lost_wal = mode == "wal" and misses_wal and self._alone(connection)
             self._prepare(connection)
             self._to_wal(connection)
-            connection.execute("DELETE FROM mai_owner WHERE owner NOT IN (SELECT owner FROM mai_run WHERE owner > '')")
         except BaseException:
             connection.close()
             raise
@@ -125,17 +130,21 @@ class Files:
         return connection
 
     def _to_wal(self, connection: sqlite3.Connection) -> None:
-        """Put the file into WAL mode; SQLite does not wait by itself for those who read or leave it."""
+        """Put the file into WAL mode, and keep it there; SQLite does not wait by itself for those who read or leave it.
+
+        Who left it in the meantime took the mark away: that is put back.
+        """
         until = time.monotonic() + self.patience
-        while True:
+        while not _in_wal(connection):
             try:
                 connection.execute("PRAGMA journal_mode = WAL")
             except sqlite3.OperationalError as error:
                 if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
                     raise
                 time.sleep(0.01)
-            else:
-                return
+        connection.execute("DELETE FROM mai_owner WHERE owner NOT IN (SELECT owner FROM mai_run WHERE owner > '')")
+        if mark(connection, self.path, opened=True):
+            connection.execute("PRAGMA wal_checkpoint(FULL)")
 
     def same(self) -> None:
         """See that the files are still those that were opened.
@@ -164,6 +173,8 @@ class Files:
 
     def _leave(self, connection: sqlite3.Connection) -> None:
         with closing(connection), suppress(sqlite3.Error):  # another process has it open, or the disk is full
+            if not _in_wal(connection):  # another one has just taken it out of it, or will put it into it
+                return
             connection.execute("PRAGMA busy_timeout = 0")
             connection.execute("PRAGMA locking_mode = EXCLUSIVE")  # nobody comes in between these two
             connection.execute("PRAGMA journal_mode = DELETE")
@@ -179,13 +190,14 @@ class Files:
             filled = _size(wal)
             if not self._exists(filled):
                 return False
-            in_use = self._said() is not False  # where it does not say, SQLite would use any that is there
-            if in_use == (filled is not None) or filled == 0:  # an empty one is one that is made or left just now
+            said = self._said()  # where it does not say, SQLite would use any that is there
+            misses, strays = filled is None and said is True, bool(filled) and said is False
+            if not (misses or strays):
                 return False
             if time.monotonic() > until:
                 break
             time.sleep(0.01)
-        if in_use:
+        if misses:
             return True
         why = f"{wal!r} does not belong to {self.path!r}, which was closed without one, as a backup is"
         raise JournalError(f"{why}; move the -wal away", path=self.path)
