@@ -3,6 +3,7 @@
 import asyncio
 import contextvars
 import threading
+import types
 from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any
@@ -188,6 +189,67 @@ async def test_a_stop_iteration_in_a_thread_becomes_a_runtime_error_with_its_cau
     with pytest.raises(RuntimeError, match="StopIteration") as caught:
         await ends(1)
     assert isinstance(caught.value.__cause__, StopIteration)
+
+
+async def test_a_caller_that_begins_to_wait_when_the_thread_is_done_goes_on() -> None:
+    call = thread(1).__await__()
+    job: Any = next(call)
+    await wait_until(lambda: job.state == "done")
+
+    @types.coroutine
+    def late() -> Any:
+        yield job
+        return (yield from call)
+
+    assert (await late()).name.startswith("mai-worker")
+
+
+def test_a_caller_that_ends_the_loop_does_not_hold_up_the_others() -> None:
+    stands, open_ = threading.Event(), threading.Event()
+
+    @module
+    def plain(x: int) -> int:
+        return x
+
+    @module
+    def third(x: int) -> int:
+        stands.set()
+        assert open_.wait(LONG)
+        return x
+
+    async def exits() -> None:
+        await plain(1)
+        raise SystemExit("now")
+
+    async def main() -> list[int]:
+        async with LocalEngine(max_threads=1):
+            tasks = [asyncio.ensure_future(work) for work in (exits(), plain(2), third(3))]
+            await asyncio.sleep(0)
+            assert stands.wait(LONG)  # the loop stands still, and the first two results are ready
+            open_.set()
+            found = await asyncio.gather(*tasks[1:])
+            assert isinstance(tasks[0].exception(), SystemExit)
+            return found
+
+    loop = asyncio.new_event_loop()
+    whole = loop.create_task(main())
+    with pytest.raises(SystemExit, match="now"):
+        loop.run_until_complete(whole)
+    assert loop.run_until_complete(whole) == [2, 3]
+    loop.close()
+
+
+@simulated
+async def test_a_cancel_of_a_plain_step_keeps_its_message() -> None:
+    gate = Gate()
+    async with LocalEngine(max_threads=1):
+        task = asyncio.create_task(module(gate)(1))
+        await gate.wait_standing()
+        task.cancel("enough")
+        task.cancel("more than enough")
+        with pytest.raises(asyncio.CancelledError, match="enough"):
+            await task
+        gate.open.set()
 
 
 @pytest.mark.slow

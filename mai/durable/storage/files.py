@@ -7,8 +7,9 @@ a file in WAL mode without its ``-wal`` has lost it, and that is seen.
 import os
 import sqlite3
 import stat
-import time
+import threading
 from collections import Counter
+from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Final, Literal
@@ -24,7 +25,8 @@ Durability = Literal["power", "process"]
 
 CHECKPOINT: Final = 4_000  # pages in the -wal before they are copied into the file, 16 MB
 WAL_LIMIT: Final = 64 << 20  # bytes to which a -wal that a reader held up is cut back
-SETTLED: Final = 0.5  # how long the files must look wrong, since another process may just open or close them [s]
+LOOKS: Final = 50  # how often the files must look wrong, since another process may just open or close them
+PAUSE: Final = 0.01  # between two looks [s]
 CLOSINGS: Final = 10  # how often a file that was just left is put back into one, each time that another one left it
 _SYNCHRONOUS: Final = {"power": "FULL", "process": "NORMAL"}
 _SAID: Final = {
@@ -40,6 +42,7 @@ _SAID: Final = {
 }
 _DAMAGE: Final = {sqlite3.SQLITE_CORRUPT: "it was damaged; restore a backup", sqlite3.SQLITE_NOTADB: "it is no journal"}
 
+_pause: Callable[[float], object] = threading.Event().wait
 _open: Counter[tuple[int, int, int]] = Counter()  # device, inode and the process that has opened the file
 
 
@@ -49,6 +52,12 @@ def _size(name: str) -> int | None:
         return os.stat(name).st_size
     except FileNotFoundError:
         return None
+
+
+def _in_wal(connection: sqlite3.Connection) -> bool:
+    """Whether the file is in WAL mode; if so nobody takes it out of it as long as this connection is open."""
+    connection.execute("SELECT count(*) FROM sqlite_master").fetchone()  # what is asked next does not look by itself
+    return bool(connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal")
 
 
 def explained(error: BaseException, path: str) -> JournalError:
@@ -93,7 +102,6 @@ class Files:
             self.lost_wal = mode == "wal" and misses_wal and self._alone(connection)
             self._prepare(connection)
             self._to_wal(connection)
-            connection.execute("DELETE FROM mai_owner WHERE owner NOT IN (SELECT owner FROM mai_run WHERE owner > '')")
         except BaseException:
             connection.close()
             raise
@@ -125,17 +133,22 @@ class Files:
         return connection
 
     def _to_wal(self, connection: sqlite3.Connection) -> None:
-        """Put the file into WAL mode; SQLite does not wait by itself for those who read or leave it."""
-        until = time.monotonic() + self.patience
-        while True:
+        """Put the file into WAL mode, and keep it there; SQLite does not wait by itself for those who read or leave it.
+
+        Who left it in the meantime took the mark away: that is put back.
+        """
+        left = round(self.patience / PAUSE)
+        while not _in_wal(connection):
             try:
                 connection.execute("PRAGMA journal_mode = WAL")
             except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                left -= 1
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or left < 0:
                     raise
-                time.sleep(0.01)
-            else:
-                return
+                _pause(PAUSE)
+        connection.execute("DELETE FROM mai_owner WHERE owner NOT IN (SELECT owner FROM mai_run WHERE owner > '')")
+        if mark(connection, self.path, opened=True):
+            connection.execute("PRAGMA wal_checkpoint(FULL)")
 
     def same(self) -> None:
         """See that the files are still those that were opened.
@@ -164,6 +177,8 @@ class Files:
 
     def _leave(self, connection: sqlite3.Connection) -> None:
         with closing(connection), suppress(sqlite3.Error):  # another process has it open, or the disk is full
+            if not _in_wal(connection):  # another one has just taken it out of it, or will put it into it
+                return
             connection.execute("PRAGMA busy_timeout = 0")
             connection.execute("PRAGMA locking_mode = EXCLUSIVE")  # nobody comes in between these two
             connection.execute("PRAGMA journal_mode = DELETE")
@@ -174,21 +189,23 @@ class Files:
 
         Nothing keeps other processes from opening and closing the file meanwhile: what looks wrong is looked at again.
         """
-        wal, until = self.path + "-wal", time.monotonic() + SETTLED
-        while True:
-            filled = _size(wal)
-            if not self._exists(filled):
+        wrong = self._wrong()
+        for _ in range(LOOKS):
+            if not wrong:
                 return False
-            in_use = self._said() is not False  # where it does not say, SQLite would use any that is there
-            if in_use == (filled is not None) or filled == 0:  # an empty one is one that is made or left just now
-                return False
-            if time.monotonic() > until:
-                break
-            time.sleep(0.01)
-        if in_use:
-            return True
-        why = f"{wal!r} does not belong to {self.path!r}, which was closed without one, as a backup is"
-        raise JournalError(f"{why}; move the -wal away", path=self.path)
+            _pause(PAUSE)
+            wrong = self._wrong()
+        if wrong == "strays":
+            wal = f"{self.path}-wal"
+            why = f"{wal!r} does not belong to {self.path!r}, which was closed without one, as a backup is"
+            raise JournalError(f"{why}; move the -wal away", path=self.path)
+        return wrong == "misses"
+
+    def _wrong(self) -> Literal["", "misses", "strays"]:
+        """Say what the -wal does that it should not do, as it looks now."""
+        filled = _size(self.path + "-wal")
+        said = self._said() if self._exists(filled) else None  # None: SQLite would use any that is there
+        return "misses" if filled is None and said else "strays" if filled and said is False else ""
 
     def _exists(self, filled: int | None) -> bool:
         """Whether the file is there and not empty, with *filled* bytes in its -wal; if not, whether it can be made."""

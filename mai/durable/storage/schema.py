@@ -88,8 +88,10 @@ def write(connection: sqlite3.Connection, now: Identity) -> Identity:
     return now
 
 
-def mark(connection: sqlite3.Connection, path: str, *, opened: bool) -> None:
-    """Write whether there may be a -wal."""
+def mark(connection: sqlite3.Connection, path: str, *, opened: bool) -> bool:
+    """Write whether there may be a -wal; say whether it was not written already."""
     found = identity(connection, path)
-    if found is not None and found.open != opened:
-        write(connection, found._replace(open=int(opened)))
+    if found is None or found.open == opened:
+        return False
+    write(connection, found._replace(open=int(opened)))
+    return True

@@ -7,13 +7,15 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mai.durable import SQLiteJournal
 from mai.durable.storage import schema
+from mai.durable.storage.files import Files
 from mai.errors import CorruptJournal, JournalError
 from tests.durable.storage.support import GOOD, begun, crashed, filled, finished, program, step
 from tests.support import refused
@@ -160,6 +162,96 @@ async def test_a_wal_that_is_deleted_under_a_run_is_seen(tmp_path: Path, end: st
     with pytest.raises(JournalError, match=f"{end}' was deleted or replaced"):
         await journal.append(lease, step(1))
     await journal.close()
+
+
+class Between:
+    """A connection to a journal, before a statement or the end of which another process does something."""
+
+    def __init__(self, real: sqlite3.Connection, before: str, does: Callable[[], object]) -> None:
+        self.real, self.before, self.does = real, before, does
+
+    def execute(self, sql: str, *facts: Any) -> Any:
+        self.reached(sql)
+        return self.real.execute(sql, *facts)
+
+    def close(self) -> None:
+        self.reached("close")
+        self.real.close()
+
+    def reached(self, what: str) -> None:
+        if what == self.before:
+            self.before = ""
+            self.does()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.real, name)
+
+
+class Disturbed(Files):
+    """Files that another process disturbs before the statement *before*."""
+
+    def __init__(self, path: Path, before: str, does: Callable[[], object]) -> None:
+        super().__init__(str(path), "process", 1.0, create=True)
+        self.before, self.does = before, does
+
+    def connect(self) -> Any:
+        return Between(super().connect(), self.before, self.does)
+
+
+def said(path: Path) -> bool:
+    """Return whether the file itself says that it is in use."""
+    look: Any = sqlite3.connect(f"{path.as_uri()}?immutable=1", uri=True)
+    found = schema.identity(look, str(path))
+    look.close()
+    assert found is not None
+    return bool(found.open)
+
+
+def plain(path: Path) -> Files:
+    return Files(str(path), "process", 1.0, create=True)
+
+
+def left(path: Path) -> Path:
+    """Make a journal that was opened and closed."""
+    files = plain(path)
+    files.close(files.open().connection)
+    return path
+
+
+def test_two_that_leave_a_journal_at_once_leave_it_closed(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    one, other = plain(path), plain(path)
+    first, second = one.open().connection, other.open().connection
+    one.close(Between(first, "close", second.close))  # type: ignore[arg-type]
+    assert not said(path)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["runs.db"]
+    assert sqlite3.connect(path).execute("PRAGMA journal_mode").fetchone() == ("delete",)
+
+
+def test_who_leaves_a_journal_does_not_disturb_one_who_comes(tmp_path: Path) -> None:
+    path = left(tmp_path / "runs.db")
+
+    def leaves() -> None:
+        connection = sqlite3.connect(path, isolation_level=None)
+        schema.mark(connection, str(path), opened=False)
+        connection.close()
+
+    came = Disturbed(path, "PRAGMA journal_mode = WAL", leaves)
+    book = came.open()
+    assert said(path)
+    came.close(book.connection)
+    assert not said(path)
+
+
+def test_a_journal_whose_process_died_before_it_had_a_wal_misses_none(tmp_path: Path) -> None:
+    path = left(tmp_path / "runs.db")
+    connection = sqlite3.connect(path, isolation_level=None)
+    schema.mark(connection, str(path), opened=True)
+    connection.close()
+    files = plain(path)
+    files.close(files.open().connection)
+    assert not files.lost_wal
+    assert not said(path)
 
 
 async def test_another_program_that_holds_the_file_is_waited_for_and_then_named(tmp_path: Path) -> None:
