@@ -45,17 +45,15 @@ class Run:
     records: bool = False
     replaying: bool = False
     durable: bool = False
-    run_id: str = ""  # of a run of its own; "": all top-level calls in memory share one Run
+    run_id: str = ""  # the top-level calls of an engine share one Run, and get one of their own to have an identity
 
     def id_of(self, frame: Frame) -> str:
         """Return the identity of the top-level call that *frame* is in; made when first asked for."""
-        if self.run_id:
-            return self.run_id
         while frame.parent.mod is not None:
             frame = frame.parent
         top: Any = frame.owner if isinstance(frame, Scope) else frame
         with _process.lock:  # several threads may ask
-            if top.run is self:
+            if not top.run.run_id:
                 top.run = copy.copy(self)
                 top.run.run_id = new_id()
         return top.run.run_id  # type: ignore[no-any-return]
