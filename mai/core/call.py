@@ -66,7 +66,7 @@ async def call(m: Any, value: Any = UNSET, /, *args: Any, **kwargs: Any) -> Any:
     f.mod, f.parent, f.key = m, p, key
     f.n, f.env, f.run = n, p.env, run
     f.deadline, f.quiet = p.deadline, quiet - 1
-    f.seen = f.handle = f.span = None
+    f.seen = f.handle = None
     body: Any = quick(f, m, value, spec, above)
     y = ctx.run(next, body, DONE)
     if y is not DONE:
@@ -92,7 +92,7 @@ def launch(
     f.mod, f.parent, f.key = m, p, key
     f.n, f.env, f.run = n, p.env, p.run
     f.deadline, f.quiet = p.deadline, p.quiet - 1
-    f.seen = f.handle = f.span = None
+    f.seen = f.handle = None
     body: Any = quick(f, m, value, spec, p.handle, attrs, args)
     y = f.y = ctx.run(next, body, DONE)
     if y is not DONE:
@@ -118,7 +118,7 @@ def begin(
     f.seen = f.lost = f.started = f.handle = f.span = f.timer = f.since = f.out = f.y = None
     timed = p.deadline is not None or spec.limit is not None or spec.attempts
     overdue = _set_deadline(f, p, spec, armed) if timed else False
-    records, traced = f.run.records, p.span is not None or (owner is ROOT and has_provider())
+    records, traced = f.run.records, (p.handle is not None and p.span is not None) or (owner is ROOT and has_provider())
     context = open_span(f, p, spec, attrs, handle) if traced and not records else None
     live: Any = f.span
     sink, above, watched = f.env.sink, owner.handle, owner is ROOT and (f.run.engine.watchers or telemetry.watchers)
@@ -182,8 +182,7 @@ def quick(f: Frame, m: Any, value: Any, spec: Spec, above: Any, attrs: Any = Non
     try:
         if above is not None:
             h = f.handle = open_handle(f, above, spec, attrs, args or value)
-            if f.parent.span is not None:
-                f.span = telemetry.light and telemetry.light(f.parent.span, h, spec)
+            f.span = f.parent.span and telemetry.light and telemetry.light(f.parent.span, h, spec)
         if (f.deadline is not None or spec.limit is not None) and _set_deadline(f, f.parent, spec, f.deadline):
             raise late(f)  # nothing starts
         if spec.direct:

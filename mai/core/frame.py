@@ -53,7 +53,8 @@ class Frame:
     the suspended rest of its body; ``out`` is DONE once the call has failed or its value was handed on. ``n`` says how
     often the caller had called it by then, from 1 (0: not counted); in an attempt it is minus the number of the
     attempt. To fill a slot costs a twentieth of a bare await, so a quick call has ``left``, ``since``, ``timer``,
-    ``lost``, ``y``, ``body`` and ``ctx`` only where it comes to need them, and ``started`` where it has ``seen``.
+    ``lost``, ``y``, ``body`` and ``ctx`` only where it comes to need them, ``span`` where it has a
+    handle, and ``started`` where it has ``seen``.
     """
 
     mod: Any  # a Module, None in ROOT
@@ -143,7 +144,7 @@ def scoped(frame: Frame, *, deadline: Any = UNSET, armed: Any = UNSET, **env: An
     scope = Scope()
     scope.owner, scope.armed = owner, serves if armed is UNSET else armed
     scope.mod, scope.parent, scope.key, scope.n = owner.mod, owner.parent, owner.key, owner.n
-    scope.run, scope.handle, scope.span = owner.run, owner.handle, owner.span
+    scope.run, scope.handle, scope.span = owner.run, owner.handle, None if owner.handle is None else owner.span
     scope.env = e = frame.env._replace(**env)
     scope.deadline = frame.deadline if deadline is UNSET else deadline
     whole = scope.deadline is not None or e.bus or e.doubles or e.tracer or (e.engine and e.engine.durable)

@@ -78,12 +78,12 @@ def has_provider() -> bool:
     return True
 
 
-def around(parent: Span | None) -> otel.Context:
-    """Return the OpenTelemetry context for what a call with the span *parent* begins.
+def around(frame: Frame) -> otel.Context:
+    """Return the OpenTelemetry context for what the call *frame* begins, below its span if it has one.
 
     The ambient one wins if it is of our trace, so that a span that the user opened is honoured.
     """
-    ambient = otel.get_current()
+    ambient, parent = otel.get_current(), None if frame.handle is None else frame.span
     if parent is not None:
         found = trace.get_current_span(ambient).get_span_context()
         if found.trace_id != parent.get_span_context().trace_id:
@@ -93,7 +93,7 @@ def around(parent: Span | None) -> otel.Context:
 
 def open_span(frame: Frame, owner: Frame, spec: Any, attrs: dict[str, Any] | None, handle: Any) -> otel.Context | None:
     """Start the span of a call and return the context to be attached in its body, or None for nothing to attach."""
-    ambient, links = around(owner.span), list[Link]()
+    ambient, links = around(owner), list[Link]()
     given = {**fixed_of(spec), names.STEP_ID: frame.path, **(attrs or {})}
     if why := given.pop(names.LINK, None):  # detached, as a trace of its own
         above = trace.get_current_span(ambient).get_span_context()
@@ -121,7 +121,7 @@ def fixed_of(spec: Any) -> dict[str, Any]:
 
 def close_span(frame: Frame, handle: TraceHandle[Any], error: BaseException | None, *, innermost: bool) -> None:
     """End the span of a call and drop it."""
-    span, frame.span = frame.span, None
+    span, frame.span = None if frame.handle is None else frame.span, None
     if span is None:
         return
     light = getattr(span, "_mai_close", None)

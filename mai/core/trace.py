@@ -121,7 +121,7 @@ def open_handle(frame: Frame, parent: Any, spec: Any, attrs: Any = None, value: 
     h: TraceHandle[Any] = TraceHandle()
     h.name, h.kind, h.module = spec.what
     h._key, h._n = frame.key, frame.n
-    h.attributes = {**spec.facts, **attrs} if attrs and spec.facts else attrs or spec.facts  # never written to
+    h.attributes = spec.facts if not attrs else {**spec.facts, **attrs} if spec.facts else attrs  # never written to
     h.parent = parent
     if parent is None:
         h._base = "" if frame.parent.mod is None else "/" + frame.parent.path

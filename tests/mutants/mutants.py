@@ -280,7 +280,7 @@ MUTANTS = (
     Mutant(
         "below an unsampled root no tracer is asked again",
         "mai/core/call.py",
-        "p.span is not None or (owner is ROOT and has_provider())\n",
+        "(p.handle is not None and p.span is not None) or (owner is ROOT and has_provider())\n",
         "has_provider()\n",
         (CORE + "test_spans.py",),
     ),
