@@ -1,8 +1,8 @@
 """The figures that follow from a trace: against references, and for traces as calls leave them."""
 
 import asyncio
-import threading
 import itertools
+import threading
 from typing import Any
 
 import pytest
