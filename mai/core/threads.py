@@ -16,7 +16,7 @@ import os
 import threading
 import types
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import Context, copy_context
 from functools import partial
@@ -286,13 +286,11 @@ class Threads:
 
     def _settle(self, loop: asyncio.AbstractEventLoop) -> None:
         with self._lock:
-            jobs = iter(self._ready.pop(loop))
-        try:
-            for job in jobs:
-                job.settle()
-        finally:
-            for job in jobs:  # those after one that ended the loop, which may run again
-                loop.call_soon(job.settle)
+            ready = self._ready.pop(loop)
+        jobs = iter(ready)
+        if len(ready) > 1:  # where the caller of one ends the loop, or runs it anew inside, this lets the others go on
+            loop.call_soon(_settle_all, jobs)
+        _settle_all(jobs)
 
     def _work(self) -> None:
         """What a thread does: take jobs while there are any, else wait at its gate."""
@@ -334,6 +332,11 @@ class Threads:
                 self._next()
                 return job
         return None
+
+
+def _settle_all(jobs: Iterator[Job]) -> None:
+    for job in jobs:
+        job.settle()
 
 
 def _timed(handle: Any, since: int, call: Callable[[], Any]) -> Any:

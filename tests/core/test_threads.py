@@ -204,12 +204,9 @@ async def test_a_caller_that_begins_to_wait_when_the_thread_is_done_goes_on() ->
     assert (await late()).name.startswith("mai-worker")
 
 
-def test_a_caller_that_ends_the_loop_does_not_hold_up_the_others() -> None:
+async def with_two_results_ready(first: Callable[[list[Any]], Any]) -> list[asyncio.Task[Any]]:
+    """Return the tasks of ``first(tasks)`` and of two plain steps; each goes on with a result, two of them at once."""
     stands, open_ = threading.Event(), threading.Event()
-
-    @module
-    def plain(x: int) -> int:
-        return x
 
     @module
     def third(x: int) -> int:
@@ -217,26 +214,44 @@ def test_a_caller_that_ends_the_loop_does_not_hold_up_the_others() -> None:
         assert open_.wait(LONG)
         return x
 
-    async def exits() -> None:
-        await plain(1)
+    tasks = list[asyncio.Task[Any]]()
+    async with LocalEngine(max_threads=1):
+        tasks += [asyncio.ensure_future(work) for work in (first(tasks), Nested()(0), third(3))]
+        await asyncio.sleep(0)
+        assert stands.wait(LONG)  # the loop stands still meanwhile
+        open_.set()
+        await asyncio.wait(tasks)
+    return tasks
+
+
+def test_a_caller_that_ends_the_loop_does_not_hold_up_the_others() -> None:
+    async def exits(tasks: object) -> None:
+        await thread(1)
         raise SystemExit("now")
 
-    async def main() -> list[int]:
-        async with LocalEngine(max_threads=1):
-            tasks = [asyncio.ensure_future(work) for work in (exits(), plain(2), third(3))]
-            await asyncio.sleep(0)
-            assert stands.wait(LONG)  # the loop stands still, and the first two results are ready
-            open_.set()
-            found = await asyncio.gather(*tasks[1:])
-            assert isinstance(tasks[0].exception(), SystemExit)
-            return found
-
     loop = asyncio.new_event_loop()
-    whole = loop.create_task(main())
+    whole = loop.create_task(with_two_results_ready(exits))
     with pytest.raises(SystemExit, match="now"):
         loop.run_until_complete(whole)
-    assert loop.run_until_complete(whole) == [2, 3]
+    first, *others = loop.run_until_complete(whole)
+    assert isinstance(first.exception(), SystemExit)
+    assert [len(others[0].result()), others[1].result()] == [1, 3]
     loop.close()
+
+
+async def test_a_caller_that_runs_the_loop_inside_does_not_hold_up_the_others() -> None:
+    async def nests(tasks: list[asyncio.Task[Any]]) -> bool:
+        await thread(1)
+        loop, task, own = asyncio.get_running_loop(), asyncio.current_task(), vars(asyncio.tasks)
+        own["_leave_task"](loop, task)  # as nest_asyncio does
+        for _ in range(10):
+            loop.call_soon(int)
+            loop._run_once()  # type: ignore[attr-defined]
+        own["_enter_task"](loop, task)
+        return tasks[1].done()
+
+    tasks = await with_two_results_ready(nests)
+    assert tasks[0].result()
 
 
 @simulated
