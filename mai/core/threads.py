@@ -361,6 +361,8 @@ def offload(call: Callable[[], Any]) -> Generator[Any, Any, Any]:
     threads.submit(job, frame.env.door)
     try:
         yield job
+        if frame.deadline is not None and clock.now() >= frame.deadline:
+            yield  # its timer, which is due in this turn of the loop, comes first
     except asyncio.CancelledError:
         abandoned, due = threads.abandon(job), frame.deadline
         if abandoned and job.door is not None and (due is None or clock.now() < due):  # else a timer of its own does
