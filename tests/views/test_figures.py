@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import threading
 from typing import Any
 
 import pytest
@@ -186,10 +187,11 @@ async def test_when_the_nodes_of_a_graph_with_a_limit_were_ready_is_not_known() 
 
 
 def test_a_plain_step_waits_for_a_worker_thread() -> None:
-    times = iter(range(0, 10**9, 1000))
+    times, both = iter(range(0, 10**9, 1000)), threading.Event()
 
     @module
     def step(text: str) -> str:
+        assert both.wait(30)
         for _ in range(100):
             clock.ticks()
         return text
@@ -197,7 +199,12 @@ def test_a_plain_step_waits_for_a_worker_thread() -> None:
     async def main() -> list[TraceHandle[Any]]:
         async with LocalEngine(max_threads=1):
             with capture() as trace:
-                await asyncio.gather(step("a"), step("b"))
+                calls = [asyncio.ensure_future(step(word)) for word in "ab"]
+                while len(trace.runs) < 2:
+                    await asyncio.sleep(0)
+                await asyncio.sleep(0)  # now both have asked for the thread
+                both.set()
+                await asyncio.gather(*calls)
         return trace.runs
 
     before = dict(vars(clock))
