@@ -1,17 +1,63 @@
-"""The view methods of a `TraceHandle`: what a trace is turned into, for people and for files.
+"""The view methods of a `TraceHandle`: how a trace is looked through, and what it is turned into.
 
 They stand below the core, so that handles inherit them, and import nothing until one is called; then `mai.views` does
 the work.
 """
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from mai.core.trace import TraceHandle
+    from mai.values.events import Outcome
     from mai.views.trace import TraceView
 
 
-class Viewed:
+class CallTree:
+    """A trace that can be walked through, and whose parts have names that other tools know."""
+
+    __slots__ = ()
+    start_ns: int | None
+    _zero: tuple[float, int] | None
+    _span: tuple[int, int, int]
+
+    @property
+    def started_at(self) -> float | None:
+        """Wall-clock time of the beginning [s since the epoch]; None where ``start_ns`` is."""
+        if self.start_ns is None or self._zero is None:
+            return None
+        return self._zero[0] + (self.start_ns - self._zero[1]) / 1e9
+
+    @property
+    def trace_id(self) -> str | None:
+        """The OpenTelemetry trace id as 32 hexadecimal digits; None if there was no live span."""
+        return f"{self._span[0]:032x}" if self._span[0] else None
+
+    @property
+    def span_id(self) -> str | None:
+        """The OpenTelemetry span id as 16 hexadecimal digits; None if there was no live span."""
+        return f"{self._span[1]:016x}" if self._span[1] else None
+
+    @property
+    def traceparent(self) -> str | None:
+        """The W3C ``traceparent`` header of the call's span; None if there was no live span."""
+        return f"00-{self.trace_id}-{self.span_id}-{self._span[2]:02x}" if self._span[1] else None
+
+    def walk(self) -> "Iterator[TraceHandle[Any]]":
+        """Yield this handle and all below it, parents first."""
+        stack: list[Any] = [self]
+        while stack:
+            handle = stack.pop()
+            yield handle
+            stack.extend(reversed(handle.children))
+
+    def find(self, name: str = "", *, kind: str = "", outcome: "Outcome | None" = None) -> "list[TraceHandle[Any]]":
+        """Return the handles in this tree that have all the given properties."""
+        wanted = {"name": name, "kind": kind, "outcome": outcome}
+        return [h for h in self.walk() if all(value in ("", None, getattr(h, key)) for key, value in wanted.items())]
+
+
+class Viewed(CallTree):
     """A trace that can be looked at."""
 
     __slots__ = ()

@@ -183,7 +183,10 @@ def quick(f: Frame, m: Any, value: Any, spec: Spec, above: Any, attrs: Any = Non
                 f.span = telemetry.light and telemetry.light(f.parent.span, h, spec)
         if (f.deadline is not None or spec.limit is not None) and _set_deadline(f, f.parent, spec, f.deadline):
             raise late(f)  # nothing starts
-        out: Any = yield from m.forward(*args) if args else m.forward(value)  # pyright: ignore[reportUnknownVariableType]
+        if spec.direct:
+            out: Any = yield from m.forward(*args) if args else m.forward(value)  # pyright: ignore[reportUnknownVariableType]
+        else:
+            out = yield from offload(partial(m.forward, *(args or (value,))))  # pyright: ignore[reportUnknownVariableType, reportGeneralTypeIssues]
         if f.started is not None:
             yield from join(f.started).__await__()
         if spec.tout is not None and type(out) is not spec.tout:  # pyright: ignore[reportUnknownArgumentType]
@@ -433,7 +436,9 @@ async def _invoke(colour: str, spec: Spec, forward: Any, args: Any, kwargs: Any)
         return _join(await drain(lambda: forward(*args, **kwargs)), spec)
     if colour == "generator":
         return _join(await drain_in_thread(lambda: forward(*args, **kwargs)), spec)
-    out = await offload(lambda: forward(*args, **kwargs)) if colour == "plain" else forward(*args, **kwargs)
+    if colour == "plain":
+        return await offload(partial(forward, *args, **kwargs))
+    out = forward(*args, **kwargs)
     return await out if hasattr(type(out), "__await__") else out  # a partial or a cached function may hide a coroutine  # pyright: ignore[reportUnknownArgumentType]
 
 

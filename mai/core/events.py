@@ -168,11 +168,8 @@ async def drain(stream: Callable[[], Any]) -> list[Any]:
     bus, nested = f.env.bus, _is_nested(f)
     async with aclosing(stream()) as source:
         async for chunk in source:
-            if not chunks:
-                happened(f, FIRST_CHUNK)
-            chunks.append(chunk)
+            number = _keep(f, chunks, chunk, nested=nested)
             if bus is not None:
-                number = post(Chunk, chunk, len(chunks) - 1, nested, frame=f)
                 await bus.read.heard(lambda number=number: bus.has_room(number))
     return chunks
 
@@ -187,11 +184,8 @@ async def drain_in_thread(stream: Callable[[], Any]) -> list[Any]:
             for chunk in source:
                 if gone.is_set():
                     return
-                if not chunks:
-                    happened(f, FIRST_CHUNK)
-                chunks.append(chunk)
+                number = _keep(f, chunks, chunk, nested=nested)
                 if bus is not None:
-                    number = post(Chunk, chunk, len(chunks) - 1, nested, frame=f)
                     bus.read.wait(lambda number=number: gone.is_set() or bus.has_room(number))
 
     try:
@@ -202,6 +196,14 @@ async def drain_in_thread(stream: Callable[[], Any]) -> list[Any]:
             bus.read.ring()
         raise
     return chunks
+
+
+def _keep(f: Frame, chunks: list[Any], chunk: Any, *, nested: bool) -> int:
+    """Add *chunk* to *chunks* and tell of it; return the number of the event."""
+    if not chunks:
+        happened(f, FIRST_CHUNK)
+    chunks.append(chunk)
+    return post(Chunk, chunk, len(chunks) - 1, nested, frame=f)
 
 
 def _is_nested(f: Frame) -> bool:

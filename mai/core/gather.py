@@ -219,7 +219,7 @@ class Group:
                 return key, slot, frame, finish(frame)
             self.ended(key, slot, frame, error)
             count += 1
-            if not count & 15 and clock.ticks() - self.since > self.stint:
+            if not count & 3 and clock.ticks() - self.since > self.stint:
                 return None, None, None, breathe()
         return None, None, None, None
 

@@ -14,8 +14,9 @@ its thread counts no longer against the limit.
 import asyncio
 import os
 import threading
+import types
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import Context, copy_context
 from functools import partial
@@ -88,16 +89,22 @@ with suppress(AttributeError):  # there is no fork on Windows
 
 
 class Job:
-    """One function call in a worker thread."""
+    """One function call in a worker thread, and the future for which its caller waits (see `asyncio.isfuture`).
+
+    An ``asyncio.Future`` would let the caller go on one turn of the loop later.
+    """
+
+    _asyncio_future_blocking = True  # for the task that waits, which sets it to False
+    state: str = "queued"  # then "running", then "done"; or "abandoned" from either of the first two
+    door: "Door | None" = None  # the last one behind which it blocked
+    value: Any = None
+    error: BaseException | None = None
+    wake: Any = None  # what lets the caller go on, and the context for that
 
     def __init__(self, loop: asyncio.AbstractEventLoop, call: Callable[[], Any]) -> None:
         self.loop: asyncio.AbstractEventLoop = loop
         self.context: Context = copy_context()
         self.call: Callable[[], Any] | None = call
-        self.future: asyncio.Future[Any] = loop.create_future()
-        self.state = "queued"  # then "running", then "done"; or "abandoned" from either of the first two
-        self.door: Door | None = None  # the last one behind which it blocked
-        self.settle: Callable[[], Any] = int  # then what tells the future, in the loop's thread
 
     def run(self) -> None:
         """Do the work, in this thread."""
@@ -105,13 +112,34 @@ class Job:
         try:
             points.reach("thread.job")
             if self.state != "abandoned":  # while its thread came to it
-                self.settle = partial(self.future.set_result, self.context.run(self.call))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType, reportCallIssue]
+                self.value = self.context.run(self.call)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType, reportCallIssue]
         except BaseException as error:  # noqa: BLE001 (whatever it is, the caller gets it)
-            wrapped = RuntimeError("the step raised StopIteration") if isinstance(error, StopIteration) else error
-            if wrapped is not error:  # a future cannot carry one, and in a coroutine it would look like an end
-                wrapped.__cause__ = error
-            self.settle = partial(self.future.set_exception, wrapped)
+            self.error = error
         self.call, _here.job = None, before
+
+    def get_loop(self) -> asyncio.AbstractEventLoop:
+        """Return the loop of the caller."""
+        return self.loop
+
+    def add_done_callback(self, wake: Callable[[Any], object], *, context: Context) -> None:
+        """Keep what lets the caller's task go on."""
+        self.wake = wake, context
+        if self.state == "done":
+            self.loop.call_soon(self.settle)
+
+    def settle(self) -> None:
+        """Let the caller go on, at once; in the loop's thread."""
+        if self.wake is not None:
+            (wake, context), self.wake = self.wake, None
+            context.run(wake, self)
+
+    def result(self) -> None:
+        """Do nothing: the task asks before it goes on."""
+
+    def cancel(self, msg: object = None) -> bool:
+        """Let the caller go on in the next turn of the loop; False: its task raises the cancel there by itself."""
+        self.loop.call_soon(self.settle)
+        return False
 
 
 class Door(SimpleQueue[Any]):
@@ -259,9 +287,10 @@ class Threads:
     def _settle(self, loop: asyncio.AbstractEventLoop) -> None:
         with self._lock:
             ready = self._ready.pop(loop)
-        for job in ready:
-            if not job.future.done():
-                job.settle()
+        jobs = iter(ready)
+        if len(ready) > 1:  # where the caller of one ends the loop, or runs it anew inside, this lets the others go on
+            loop.call_soon(_settle_all, jobs)
+        _settle_all(jobs)
 
     def _work(self) -> None:
         """What a thread does: take jobs while there are any, else wait at its gate."""
@@ -305,16 +334,23 @@ class Threads:
         return None
 
 
+def _settle_all(jobs: Iterator[Job]) -> None:
+    for job in jobs:
+        job.settle()
+
+
 def _timed(handle: Any, since: int, call: Callable[[], Any]) -> Any:
     """Return ``call()``, and note how long it waited for a thread."""
     handle._queued += clock.ticks() - since
     return call()
 
 
-async def offload(call: Callable[[], Any]) -> Any:
+@types.coroutine
+def offload(call: Callable[[], Any]) -> Generator[Any, Any, Any]:
     """Run ``call()`` in a worker thread of the current run's engine, in a copy of this context.
 
-    A cancelled caller is free at once.
+    A cancelled caller is free at once. What the call gives is awaited if it can be: a partial or a cached function may
+    hide a coroutine.
     """
     frame = current()
     assert frame.run is not None
@@ -324,7 +360,7 @@ async def offload(call: Callable[[], Any]) -> Any:
     job = Job(asyncio.get_running_loop(), call)
     threads.submit(job, frame.env.door)
     try:
-        return await job.future
+        yield job
     except asyncio.CancelledError:
         abandoned, due = threads.abandon(job), frame.deadline
         if abandoned and job.door is not None and (due is None or clock.now() < due):  # else a timer of its own does
@@ -332,3 +368,7 @@ async def offload(call: Callable[[], Any]) -> Any:
         if abandoned and frame.handle is not None:
             frame.handle.attributes = {**frame.handle.attributes, THREAD_ABANDONED: True}
         raise
+    if job.error is not None:
+        raise job.error  # as in any generator, a StopIteration becomes a RuntimeError
+    out: Any = job.value
+    return (yield from out.__await__()) if hasattr(type(out), "__await__") else out  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]

@@ -1,6 +1,6 @@
 """The TraceHandle: what a call leaves behind, and `capture`, which collects the handles of the calls inside a block."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -110,13 +110,6 @@ class TraceHandle(Controlled[R_co], Viewed):
         return self._error
 
     @property
-    def started_at(self) -> float | None:
-        """Wall-clock time of the beginning [s since the epoch]; None where ``start_ns`` is."""
-        if self.start_ns is None or self._zero is None:
-            return None
-        return self._zero[0] + (self.start_ns - self._zero[1]) / 1e9
-
-    @property
     def duration(self) -> float | None:
         """How long the call took [s]; None while it runs and where the beginning is not known."""
         return None if self.end_ns is None or self.start_ns is None else (self.end_ns - self.start_ns) / 1e9
@@ -125,34 +118,6 @@ class TraceHandle(Controlled[R_co], Viewed):
     def ok(self) -> bool:
         """Whether the call gave its value."""
         return self.outcome in ("ok", "replayed", "cached")
-
-    @property
-    def trace_id(self) -> str | None:
-        """The OpenTelemetry trace id as 32 hexadecimal digits; None if there was no live span."""
-        return f"{self._span[0]:032x}" if self._span[0] else None
-
-    @property
-    def span_id(self) -> str | None:
-        """The OpenTelemetry span id as 16 hexadecimal digits; None if there was no live span."""
-        return f"{self._span[1]:016x}" if self._span[1] else None
-
-    @property
-    def traceparent(self) -> str | None:
-        """The W3C ``traceparent`` header of the call's span; None if there was no live span."""
-        return f"00-{self.trace_id}-{self.span_id}-{self._span[2]:02x}" if self._span[1] else None
-
-    def walk(self) -> "Iterator[TraceHandle[Any]]":
-        """Yield this handle and all below it, parents first."""
-        stack: list[TraceHandle[Any]] = [self]
-        while stack:
-            handle = stack.pop()
-            yield handle
-            stack.extend(reversed(handle.children))
-
-    def find(self, name: str = "", *, kind: str = "", outcome: Outcome | None = None) -> "list[TraceHandle[Any]]":
-        """Return the handles in this tree that have all the given properties."""
-        wanted = {"name": name, "kind": kind, "outcome": outcome}
-        return [h for h in self.walk() if all(value in ("", None, getattr(h, key)) for key, value in wanted.items())]
 
     def __repr__(self) -> str:
         return f"<TraceHandle {self.step_id} {self.outcome}, {len(self.children)} children>"

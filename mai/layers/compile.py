@@ -39,7 +39,9 @@ def spec_of(module: Any) -> Spec:
     if colour in ("plain", "inline") and settings.inline is not None:
         colour = "inline" if settings.inline else "plain"
     layered = bool(settings.retry or settings.fallback or settings.middleware)
-    plain = colour == "coroutine" and not (layered or settings.params or settings.isolate or settings.detached)
+    plain = colour in ("coroutine", "plain") and not (
+        layered or settings.params or settings.isolate or settings.detached
+    )
     facts = {**({names.TAGS: settings.tags} if settings.tags else {}), **module._mai_facts}
     if settings.retry:
         facts[names.RETRY_MAX] = settings.retry.attempts

@@ -137,13 +137,13 @@ class _Items(Branches):
 
     def take(self, slot: Slot | None) -> tuple[Any, Frame | None, BaseException | None]:
         """Start the next item, or find that there is none."""
-        key, i = None, self._next
+        key, i = None, self._last + 1
         try:
             x = self._inside(next, self._source, _END) if self.feed is None else self._fetched.pop()
             if x is _END:
                 self._open = False
                 return None, None, None
-            key, self._next = i, i + 1
+            key = self._last = i
             self._values.append(None)
             p = scoped(self._parent, slot=slot)
             return i, launch(self._step, p, f"[{i}]/{self._name}", x, 0, {names.BRANCH_INDEX: i}), None

@@ -117,32 +117,32 @@ class Branches:
     """The branches of one call of a Parallel, as work for the branch runner."""
 
     feed: Any = None
-    batch: int = 16  # so many that end at once are started together
+    batch: int = 64  # so many that end at once are started together
 
     def __init__(self, parent: Frame, x: Any, line: tuple[Any, ...], *, collect: bool = False, copies: bool) -> None:
-        self._parent, self._x, self._line, self._next = parent, x, line, 0
+        self._parent, self._x, self._line, self._last = parent, x, line, -1
         self._collect, self._copies = collect, copies
         self._values: list[Any] = [None] * len(line)
         self._errors: list[BaseException] = []
 
     def more(self) -> int:
         """Return how many branches have not begun yet."""
-        return len(self._line) - self._next
+        return len(self._line) - 1 - self._last
 
     def take(self, slot: Slot | None) -> tuple[Any, Frame | None, BaseException | None]:
         """Start the next branch, and more as long as they end at once; the last one is still to be done."""
-        i = self._next
-        last = i + 1 if slot is not None else min(i + self.batch, len(self._line))
+        i, f, line, values, x = self._last + 1, None, self._line, self._values, self._x
+        end = i + 1 if slot is not None else min(i + self.batch, len(line))
         p = self._parent if slot is None else scoped(self._parent, slot=slot)
         try:
-            while True:
-                self._next = i + 1
-                m, key, facts = self._line[i]
-                f = launch(m, p, key, copy.deepcopy(self._x) if self._copies else self._x, 0, facts)
-                if f.y is not DONE or i + 1 >= last:
-                    return i, f, None
-                self._values[i] = f.out
-                i += 1
+            for i in range(self._last + 1, end):
+                self._last = i
+                m, key, facts = line[i]
+                f = launch(m, p, key, copy.deepcopy(x) if self._copies else x, 0, facts)
+                if f.y is not DONE:
+                    break
+                values[i] = f.out
+            return i, f, None
         except BaseException as error:  # noqa: BLE001 (becomes the outcome of the branch)
             return i, None, error
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextvars
 import threading
+import types
 from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any
@@ -188,6 +189,82 @@ async def test_a_stop_iteration_in_a_thread_becomes_a_runtime_error_with_its_cau
     with pytest.raises(RuntimeError, match="StopIteration") as caught:
         await ends(1)
     assert isinstance(caught.value.__cause__, StopIteration)
+
+
+async def test_a_caller_that_begins_to_wait_when_the_thread_is_done_goes_on() -> None:
+    call = thread(1).__await__()
+    job: Any = next(call)
+    await wait_until(lambda: job.state == "done")
+
+    @types.coroutine
+    def late() -> Any:
+        yield job
+        return (yield from call)
+
+    assert (await late()).name.startswith("mai-worker")
+
+
+async def with_two_results_ready(first: Callable[[list[Any]], Any]) -> list[asyncio.Task[Any]]:
+    """Return the tasks of ``first(tasks)`` and of two plain steps; each goes on with a result, two of them at once."""
+    stands, open_ = threading.Event(), threading.Event()
+
+    @module
+    def third(x: int) -> int:
+        stands.set()
+        assert open_.wait(LONG)
+        return x
+
+    tasks = list[asyncio.Task[Any]]()
+    async with LocalEngine(max_threads=1):
+        tasks += [asyncio.ensure_future(work) for work in (first(tasks), Nested()(0), third(3))]
+        await asyncio.sleep(0)
+        assert stands.wait(LONG)  # the loop stands still meanwhile
+        open_.set()
+        await asyncio.wait(tasks)
+    return tasks
+
+
+def test_a_caller_that_ends_the_loop_does_not_hold_up_the_others() -> None:
+    async def exits(tasks: object) -> None:
+        await thread(1)
+        raise SystemExit("now")
+
+    loop = asyncio.new_event_loop()
+    whole = loop.create_task(with_two_results_ready(exits))
+    with pytest.raises(SystemExit, match="now"):
+        loop.run_until_complete(whole)
+    first, *others = loop.run_until_complete(whole)
+    assert isinstance(first.exception(), SystemExit)
+    assert [len(others[0].result()), others[1].result()] == [1, 3]
+    loop.close()
+
+
+async def test_a_caller_that_runs_the_loop_inside_does_not_hold_up_the_others() -> None:
+    async def nests(tasks: list[asyncio.Task[Any]]) -> bool:
+        await thread(1)
+        loop, task, own = asyncio.get_running_loop(), asyncio.current_task(), vars(asyncio.tasks)
+        own["_leave_task"](loop, task)  # as nest_asyncio does
+        for _ in range(10):
+            loop.call_soon(int)
+            loop._run_once()  # type: ignore[attr-defined]
+        own["_enter_task"](loop, task)
+        return tasks[1].done()
+
+    tasks = await with_two_results_ready(nests)
+    assert tasks[0].result()
+
+
+@simulated
+async def test_a_cancel_of_a_plain_step_keeps_its_message() -> None:
+    gate = Gate()
+    async with LocalEngine(max_threads=1):
+        task = asyncio.create_task(module(gate)(1))
+        await gate.wait_standing()
+        task.cancel("enough")
+        task.cancel("more than enough")
+        with pytest.raises(asyncio.CancelledError, match="enough"):
+            await task
+        gate.open.set()
 
 
 @pytest.mark.slow

@@ -49,8 +49,8 @@ BY_HAZARD = (
     Mutant(
         "each branch of an isolated Parallel has a copy of its own",
         "mai/layers/parallel.py",
-        "copy.deepcopy(self._x)",
-        "copy.copy(self._x)",
+        "copy.deepcopy(x)",
+        "copy.copy(x)",
         (LAYERS + "test_parallel.py",),
         hazards=(7,),
     ),

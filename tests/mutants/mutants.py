@@ -157,8 +157,8 @@ MUTANTS = (
     Mutant(
         "StopIteration out of a plain step is an error, not a hang",
         "mai/core/threads.py",
-        'RuntimeError("the step raised StopIteration") if isinstance(error, StopIteration) else error',
-        "error",
+        "    if job.error is not None:\n",
+        "    if job.error is not None and not isinstance(job.error, StopIteration):\n",
         (CORE + "test_threads.py",),
         hazards=("C",),
     ),

@@ -39,8 +39,8 @@ EXPLAINED: dict[tuple[str, str], str] = {  # (file, the changed line without its
     ("mai/core/gather.py", "return error is None"): "a group of one branch has no others to stop",
     (
         "mai/core/gather.py",
-        "if not count & 15 and clock.ticks() - self.since > self.stint:",
-    ): "the clock is read at 15 of 16 branches, and the pauses are about the same",
+        "if not count & 3 and clock.ticks() - self.since > self.stint:",
+    ): "the clock is read at 3 of 4 times, and the pauses are about the same",
     (
         "mai/core/gather.py",
         "if not self.coming and (ready := self.work.more()):",

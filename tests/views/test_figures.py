@@ -191,7 +191,7 @@ def test_a_plain_step_waits_for_a_worker_thread() -> None:
 
     @module
     def step(text: str) -> str:
-        assert both.wait(30)
+        assert both.wait(10)
         for _ in range(100):
             clock.ticks()
         return text
@@ -199,12 +199,10 @@ def test_a_plain_step_waits_for_a_worker_thread() -> None:
     async def main() -> list[TraceHandle[Any]]:
         async with LocalEngine(max_threads=1):
             with capture() as trace:
-                calls = [asyncio.ensure_future(step(word)) for word in "ab"]
-                while len(trace.runs) < 2:
-                    await asyncio.sleep(0)
-                await asyncio.sleep(0)  # now both have asked for the thread
+                steps = asyncio.gather(step("a"), step("b"))
+                await asyncio.sleep(0)  # both are handed over
                 both.set()
-                await asyncio.gather(*calls)
+                await steps
         return trace.runs
 
     before = dict(vars(clock))

@@ -27,7 +27,8 @@ CHECKPOINT: Final = 4_000  # pages in the -wal before they are copied into the f
 WAL_LIMIT: Final = 64 << 20  # bytes to which a -wal that a reader held up is cut back
 LOOKS: Final = 50  # how often the files must look wrong, since another process may just open or close them
 PAUSE: Final = 0.01  # between two looks [s]
-CLOSINGS: Final = 10  # how often a file that was just left is put back into one, each time that another one left it
+CLOSINGS: Final = 10  # how often a journal that was left is looked at once more, as long as others come and leave
+PROBES: Final = 2  # how often, while there is a -wal: others have it open, or left in the same moment
 _SYNCHRONOUS: Final = {"power": "FULL", "process": "NORMAL"}
 _SAID: Final = {
     sqlite3.SQLITE_FULL: "the disk is full; nothing of this was written; free some space, then go on",
@@ -50,6 +51,14 @@ def _size(name: str) -> int | None:
     """Return how many bytes a file has, None if there is none."""
     try:
         return os.stat(name).st_size
+    except FileNotFoundError:
+        return None
+
+
+def _node(name: str) -> int | None:
+    """Return the inode of a file, None if there is none."""
+    try:
+        return os.stat(name).st_ino
     except FileNotFoundError:
         return None
 
@@ -96,8 +105,11 @@ class Files:
     def open(self) -> Book:
         """Open the first connection, the one that writes, and bring the tables up to date."""
         misses_wal = self._look()
+        made = not _size(self.path)
         connection = self.connect()
         try:
+            if made:  # with tables in it this would be a write, and change nothing
+                connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
             mode = connection.execute("PRAGMA journal_mode").fetchone()[0]
             self.lost_wal = mode == "wal" and misses_wal and self._alone(connection)
             self._prepare(connection)
@@ -111,13 +123,13 @@ class Files:
         _open[self._key] += 1
         return Book(connection, self.path, self.seed)
 
-    def connect(self) -> sqlite3.Connection:
+    def connect(self, patience: float | None = None) -> sqlite3.Connection:
         """Open a connection, to be used in this thread only."""
+        wait = self.patience if patience is None else patience
         connection = sqlite3.connect(
-            self.path, timeout=self.patience, isolation_level=None, check_same_thread=False, cached_statements=256
+            self.path, timeout=wait, isolation_level=None, check_same_thread=False, cached_statements=256
         )
         settings = {
-            "auto_vacuum": "INCREMENTAL",
             "synchronous": _SYNCHRONOUS[self.durability],
             "wal_autocheckpoint": CHECKPOINT,
             "journal_size_limit": WAL_LIMIT,
@@ -140,14 +152,18 @@ class Files:
         left = round(self.patience / PAUSE)
         while not _in_wal(connection):
             try:
-                connection.execute("PRAGMA journal_mode = WAL")
+                if connection.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
+                    raise JournalError(f"{self.path!r} cannot be in WAL mode; put it on a local disk", path=self.path)
             except sqlite3.OperationalError as error:
                 left -= 1
                 if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or left < 0:
                     raise
                 _pause(PAUSE)
         connection.execute("DELETE FROM mai_owner WHERE owner NOT IN (SELECT owner FROM mai_run WHERE owner > '')")
-        if mark(connection, self.path, opened=True):
+        connection.execute("BEGIN IMMEDIATE")
+        mark(connection, self.path, opened=True)
+        connection.execute("COMMIT")
+        if not self._said():  # it stands in the -wal only
             connection.execute("PRAGMA wal_checkpoint(FULL)")
 
     def same(self) -> None:
@@ -169,17 +185,24 @@ class Files:
     def close(self, connection: sqlite3.Connection) -> None:
         """Close the last connection; if no other process has one, only the plain file is left."""
         self._leave(connection)
-        for _ in range(CLOSINGS):  # who leaves while another one does is not alone, and yet may be the last
-            if not os.path.exists(self.path) or os.path.exists(self.path + "-wal") or not self._said():
-                break
-            self._leave(self.connect())
         _open[self._key] -= 1
+        probes = PROBES
+        with suppress(sqlite3.Error):  # what is there is whole; who leaves it next puts it back into one file
+            for _ in range(CLOSINGS):  # who leaves while another one does is not alone, and yet may be the last
+                if _node(self.path) != self._nodes[""] or not self._said():
+                    return
+                if _size(self.path + "-wal") is not None:
+                    probes -= 1
+                    if probes < 0:
+                        return
+                    _pause(PAUSE * (1 + os.getpid() % 8) / 8)  # those who leave it do not try again at once
+                self._leave(self.connect(0.0))
 
     def _leave(self, connection: sqlite3.Connection) -> None:
         with closing(connection), suppress(sqlite3.Error):  # another process has it open, or the disk is full
+            connection.execute("PRAGMA busy_timeout = 0")
             if not _in_wal(connection):  # another one has just taken it out of it, or will put it into it
                 return
-            connection.execute("PRAGMA busy_timeout = 0")
             connection.execute("PRAGMA locking_mode = EXCLUSIVE")  # nobody comes in between these two
             connection.execute("PRAGMA journal_mode = DELETE")
             mark(connection, self.path, opened=False)
@@ -231,7 +254,7 @@ class Files:
 
     def _said(self) -> bool | None:
         """Whether the file itself, without its -wal, says that there may be one; None if it does not say."""
-        look = sqlite3.connect(f"{Path(self.path).as_uri()}?immutable=1", uri=True)
+        look = sqlite3.connect(f"{Path(self.path).as_uri()}?immutable=1&mode=ro", uri=True)
         with closing(look), suppress(sqlite3.Error, CorruptJournal):  # what is half copied into it may look damaged
             found = identity(look, self.path)
             return None if found is None else bool(found.open)

@@ -46,7 +46,7 @@ class Identity(NamedTuple):
     id: str
     version: int
     created: float
-    open: int = 0  # 1 from before there is a -wal until after it is gone; written only where there is none
+    open: int = 0  # 1 from before there is a -wal until after it is gone; in the file itself, not only in the -wal
 
 
 def identity(connection: sqlite3.Connection, path: str) -> Identity | None:
@@ -88,10 +88,8 @@ def write(connection: sqlite3.Connection, now: Identity) -> Identity:
     return now
 
 
-def mark(connection: sqlite3.Connection, path: str, *, opened: bool) -> bool:
-    """Write whether there may be a -wal; say whether it was not written already."""
+def mark(connection: sqlite3.Connection, path: str, *, opened: bool) -> None:
+    """Write whether there may be a -wal."""
     found = identity(connection, path)
-    if found is None or found.open == opened:
-        return False
-    write(connection, found._replace(open=int(opened)))
-    return True
+    if found is not None and found.open != opened:
+        write(connection, found._replace(open=int(opened)))

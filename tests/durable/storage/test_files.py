@@ -194,8 +194,8 @@ class Disturbed(Files):
         super().__init__(str(path), "process", 1.0, create=True)
         self.before, self.does = before, does
 
-    def connect(self) -> Any:
-        return Between(super().connect(), self.before, self.does)
+    def connect(self, patience: float | None = None) -> Any:
+        return Between(super().connect(patience), self.before, self.does)
 
 
 def said(path: Path) -> bool:
@@ -240,6 +240,47 @@ def test_who_leaves_a_journal_does_not_disturb_one_who_comes(tmp_path: Path) -> 
     book = came.open()
     assert said(path)
     came.close(book.connection)
+    assert not said(path)
+
+
+def test_a_journal_that_another_program_put_into_wal_mode_is_open_to_all(tmp_path: Path) -> None:
+    path = left(tmp_path / "runs.db")
+    program = sqlite3.connect(path)
+    program.execute("PRAGMA journal_mode = WAL")
+    program.close()
+    one, other = plain(path), plain(path)
+    connection = one.open().connection
+    assert said(path)
+    other.close(other.open().connection)
+    one.close(connection)
+    assert not said(path)
+
+
+def test_where_sqlite_has_no_wal_a_journal_is_refused(tmp_path: Path) -> None:
+    path = left(tmp_path / "runs.db")
+
+    class OnNetwork(Files):
+        def connect(self, patience: float | None = None) -> sqlite3.Connection:
+            return sqlite3.connect(f"{path.as_uri()}?vfs=unix-dotfile", uri=True, isolation_level=None)
+
+    with pytest.raises(JournalError, match="cannot be in WAL mode; put it on a local disk"):
+        OnNetwork(str(path), "process", 1.0, create=True).open()
+
+
+def test_who_leaves_a_journal_that_another_program_then_holds_need_not_wait(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    one, other = plain(path), plain(path)
+    first, second = one.open().connection, other.open().connection
+    program = sqlite3.connect(path, isolation_level=None)
+
+    def leaves() -> None:
+        second.close()
+        program.execute("BEGIN IMMEDIATE")
+
+    one.close(Between(first, "close", leaves))  # type: ignore[arg-type]
+    program.close()
+    files = plain(path)
+    files.close(files.open().connection)
     assert not said(path)
 
 
