@@ -112,8 +112,9 @@ class Context(BaseModel, frozen=True, arbitrary_types_allowed=True, revalidate_i
         env, run = frame.env, frame.run
         values = {
             "deadline": frame.deadline, "metadata": env.metadata, "auth": env.auth,
-            "retry_count": -frame.n - 1 if frame.n < 0 else 0, "step_id": frame.path, "span": frame.span,
-            "run_id": None if run is None else run.run_id,
+            "retry_count": -frame.n - 1 if frame.n < 0 else 0, "step_id": frame.path,
+            "span": None if frame.handle is None else frame.span,
+            "run_id": None if run is None else run.run_id or run.id_of(frame),
         }  # fmt: skip
         _put_values(made, values)  # as model_construct does, which looks at every field
         _put_names(made, _ALL_SET)

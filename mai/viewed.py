@@ -14,12 +14,30 @@ if TYPE_CHECKING:
 
 
 class CallTree:
-    """A trace that can be walked through, and whose parts have names that other tools know."""
+    """A trace that can be walked through, and what its times, its outcome and the names of its parts say."""
 
     __slots__ = ()
+    outcome: "Outcome"
     start_ns: int | None
+    end_ns: int | None
+    _n: int
     _zero: tuple[float, int] | None
     _span: tuple[int, int, int]
+
+    @property
+    def attempt(self) -> int:
+        """The number of the attempt, from 1; calls that are no attempt of another have 1."""
+        return max(1, -self._n)
+
+    @property
+    def duration(self) -> float | None:
+        """How long the call took [s]; None while it runs and where the beginning is not known."""
+        return None if self.end_ns is None or self.start_ns is None else (self.end_ns - self.start_ns) / 1e9
+
+    @property
+    def ok(self) -> bool:
+        """Whether the call gave its value."""
+        return self.outcome in ("ok", "replayed", "cached")
 
     @property
     def started_at(self) -> float | None:

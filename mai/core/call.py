@@ -44,52 +44,55 @@ __all__ = ["DONE", "apart", "begin", "call", "current", "current_run", "finish",
 
 async def call(m: Any, value: Any = UNSET, /, *args: Any, **kwargs: Any) -> Any:
     """Call the module: ``await m(x)`` gives its value."""
-    p, n = current(), 0
+    p = current()
     spec: Spec = m._mai_spec or m._mai_compile()
     key, run, quiet = spec.key, p.run, p.quiet
-    above = p.handle
     if quiet:  # a call made by user code inside a run: repeats are numbered
-        seen = p.seen
-        if seen is None:
-            seen = p.seen = {}
+        if p.seen is None:
+            p.seen, p.started = {}, None
+        above, seen = p.handle, p.seen
         n = seen[key] = seen.get(key, 0) + 1
     elif run is not None:
         if p.env.tracer is not None:
             return p.env.tracer(m, () if value is UNSET else (value, *args), kwargs)
         n, quiet, above = repeat(p, key), p.light, p.above
-    elif p.light and not (has_provider() or telemetry.watchers or (run := new_run(p.env)).engine.watchers):
-        quiet, above = p.light, p.above
-    fits = quiet and spec.simple and (spec.tin is None or type(value) is spec.tin)
-    if not fits or args or kwargs or value is UNSET:
+    else:
+        n, above = 0, p.above
+        if p.light and not (has_provider() or telemetry.watchers or (run := new_run(p.env)).engine.watchers):
+            quiet = p.light
+    if args or kwargs or value is UNSET or not (quiet and (spec.tin is None or type(value) is spec.tin)):
         return await outcome(begin(m, p, key, n, args if value is UNSET else (value, *args), kwargs))
     f, ctx = Frame(), copy_context()  # from here on it does what `launch` does, without a call of it
     f.mod, f.parent, f.key = m, p, key
     f.n, f.env, f.run = n, p.env, run
     f.deadline, f.quiet = p.deadline, quiet - 1
-    f.seen = f.started = f.handle = f.span = None
+    f.seen = f.handle = None
     body: Any = quick(f, m, value, spec, above)
-    y = f.y = ctx.run(next, body, DONE)
+    y = ctx.run(next, body, DONE)
     if y is not DONE:
-        f.body, f.ctx = body, ctx
+        f.y, f.body, f.ctx = y, body, ctx
         await finish(f)
-    out, f.out = f.out, None
+    out, f.out = f.out, DONE
     return out
 
 
-def launch(m: Any, p: Frame, key: str, value: Any, n: int = 0, attrs: Any = None, args: Any = None) -> Frame:
+def launch(
+    m: Any, p: Frame, key: str, value: Any, n: int = 0, attrs: Any = None, args: Any = None, ctx: Any = None
+) -> Frame:
     """Start ``m(value)`` as the child *key* of *p*; run it to its first suspension or its end (``y is DONE``).
 
-    *args* are values that are known to be of their types; where they are empty, *value* is.
+    *args* are values that are known to be of their types; where they are empty, *value* is. *ctx* is a copied context
+    for it.
     """
     spec: Spec = m._mai_spec or m._mai_compile()
-    fits = spec.simple and (spec.tin is None or type(value) is spec.tin) if args is None else spec.plain
-    if not (fits and p.quiet):
-        return begin(m, p, key, n, tuple(args) if args else (value,), {}, attrs)
-    f, ctx = Frame(), copy_context()
+    if not (p.quiet and (spec.plain if args is not None else spec.tin is None or type(value) is spec.tin)):
+        whole: Any = m, p, key, n, tuple(args) if args else (value,), {}, attrs
+        return begin(*whole) if ctx is None else ctx.run(begin, *whole)
+    f, ctx = Frame(), ctx or copy_context()
     f.mod, f.parent, f.key = m, p, key
     f.n, f.env, f.run = n, p.env, p.run
     f.deadline, f.quiet = p.deadline, p.quiet - 1
-    f.seen = f.started = f.handle = f.span = None
+    f.seen = f.handle = None
     body: Any = quick(f, m, value, spec, p.handle, attrs, args)
     y = f.y = ctx.run(next, body, DONE)
     if y is not DONE:
@@ -115,7 +118,7 @@ def begin(
     f.seen = f.lost = f.started = f.handle = f.span = f.timer = f.since = f.out = f.y = None
     timed = p.deadline is not None or spec.limit is not None or spec.attempts
     overdue = _set_deadline(f, p, spec, armed) if timed else False
-    records, traced = f.run.records, p.span is not None or (owner is ROOT and has_provider())
+    records, traced = f.run.records, (p.handle is not None and p.span is not None) or (owner is ROOT and has_provider())
     context = open_span(f, p, spec, attrs, handle) if traced and not records else None
     live: Any = f.span
     sink, above, watched = f.env.sink, owner.handle, owner is ROOT and (f.run.engine.watchers or telemetry.watchers)
@@ -179,15 +182,14 @@ def quick(f: Frame, m: Any, value: Any, spec: Spec, above: Any, attrs: Any = Non
     try:
         if above is not None:
             h = f.handle = open_handle(f, above, spec, attrs, args or value)
-            if f.parent.span is not None:
-                f.span = telemetry.light and telemetry.light(f.parent.span, h, spec)
+            f.span = f.parent.span and telemetry.light and telemetry.light(f.parent.span, h, spec)
         if (f.deadline is not None or spec.limit is not None) and _set_deadline(f, f.parent, spec, f.deadline):
             raise late(f)  # nothing starts
         if spec.direct:
             out: Any = yield from m.forward(*args) if args else m.forward(value)  # pyright: ignore[reportUnknownVariableType]
         else:
             out = yield from offload(partial(m.forward, *(args or (value,))))  # pyright: ignore[reportUnknownVariableType, reportGeneralTypeIssues]
-        if f.started is not None:
+        if f.seen is not None and f.started is not None:
             yield from join(f.started).__await__()
         if spec.tout is not None and type(out) is not spec.tout:  # pyright: ignore[reportUnknownArgumentType]
             out = spec.cast_out(out, "return", f)
@@ -283,7 +285,7 @@ async def _performed(f: Frame, m: Any, spec: Spec, given: Any, bound: Any, openi
 @types.coroutine
 def _ended(f: Frame, error: BaseException) -> Body:
     """End the call *f* with *error*, which the caller raises, when what it has started has ended."""
-    cut: Any = None if f.started is None else (yield from join(f.started, error).__await__())
+    cut: Any = None if f.seen is None or f.started is None else (yield from join(f.started, error).__await__())
     failed(f, error)
     if cut is not None and isinstance(error, Exception):  # else who catches the failure would go on
         raise cut
@@ -337,7 +339,8 @@ async def _answer(f: Frame, m: Any, spec: Spec, given: Any, bound: Any) -> Any:
         forward, colour = double
     if spec.inner is None:
         return await _invoke(colour, spec, forward, *bound)
-    attempt = Attempt(spec.inner, forward, colour)
+    # What stands for the module in the call of an attempt.
+    attempt = types.SimpleNamespace(_mai_spec=spec.inner, _mai_identity=None, forward=forward, colour=colour)
 
     async def innermost(call: Call) -> Any:
         _go_on(f)  # a middleware that asks once more
@@ -350,18 +353,7 @@ async def _answer(f: Frame, m: Any, spec: Spec, given: Any, bound: Any) -> Any:
     return await through(spec.middleware, innermost)(first)
 
 
-class Attempt:
-    """What stands for the module in the call of an attempt."""
-
-    _mai_identity = None
-
-    def __init__(self, spec: Spec, forward: Any, colour: str) -> None:
-        self._mai_spec: Spec = spec
-        self.forward: Any = forward
-        self.colour: str = colour
-
-
-async def _attempts(f: Frame, spec: Spec, attempt: Attempt, bound: Any, given: Any) -> Any:
+async def _attempts(f: Frame, spec: Spec, attempt: Any, bound: Any, given: Any) -> Any:
     """Return what the first attempt to succeed answers, or else the first fallback."""
     count, delay = 1, 0.0
     while True:

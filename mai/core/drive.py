@@ -79,7 +79,7 @@ def finish(f: Frame) -> Body:
 
 def _is_served(f: Frame, task: "asyncio.Task[Any]") -> bool:
     """Whether a timer around cancels *task* at the inherited deadline: not where user code made the task."""
-    around = getattr(f.parent, "y", None)
+    around = DONE if getattr(f.parent, "out", None) is DONE else getattr(f.parent, "y", None)
     return isinstance(task, Worker) or not (around is DONE or (isinstance(around, tuple) and around[0] is not task))
 
 
@@ -144,7 +144,7 @@ def failed(f: Frame, error: BaseException) -> None:
     A cancel of our own timer becomes DeadlineExceeded, unless an outer cancel came with it. The innermost frame adds
     the note; each frame on the way up leaves its handle in ``__mai_trace__``.
     """
-    timer, raised = getattr(f, "timer", None), error
+    f.out, timer, raised = DONE, getattr(f, "timer", None), error
     if isinstance(timer, Timer) and timer.fired and isinstance(error, CancelledError | Exception):
         timer.fired = False
         cancelled = error if isinstance(error, CancelledError) else CancelledError()

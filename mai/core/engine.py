@@ -5,13 +5,14 @@ What the layers may ask of a run is `Run` and nothing else.
 
 import asyncio
 import atexit
+import copy
 import logging
 import sys
 import threading
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from contextvars import Context, Token, copy_context
-from functools import cached_property, partial
+from functools import partial
 from queue import Empty
 from typing import Any
 
@@ -44,11 +45,18 @@ class Run:
     records: bool = False
     replaying: bool = False
     durable: bool = False
+    run_id: str = ""  # the top-level calls of an engine share one Run, and get one of their own to have an identity
 
-    @cached_property
-    def run_id(self) -> str:
-        """Identity of the top-level call; made when first asked for."""
-        return new_id()
+    def id_of(self, frame: Frame) -> str:
+        """Return the identity of the top-level call that *frame* is in; made when first asked for."""
+        while frame.parent.mod is not None:
+            frame = frame.parent
+        top: Any = frame.owner if isinstance(frame, Scope) else frame
+        with _process.lock:  # several threads may ask
+            if not top.run.run_id:
+                top.run = copy.copy(self)
+                top.run.run_id = new_id()
+        return top.run.run_id  # type: ignore[no-any-return]
 
     async def sleep(self, path: str, seconds: float) -> None:
         """Wait on the loop's timer."""
@@ -121,6 +129,8 @@ class LocalEngine:
         self.ongoing: set[Control] = set()  # all that were started and have not ended
         self.idle: Bell = Bell()
         self.watchers: Watchers = {}
+        self.run: Run = Run()
+        self.run.engine = self
         self._entered: list[tuple[Token[Frame], asyncio.Task[Any] | None]] = []
 
     @staticmethod
@@ -239,16 +249,14 @@ def _flush(loop: asyncio.AbstractEventLoop) -> None:  # pragma: no cover
 
 
 def new_run(env: Env) -> Run:
-    """Begin a run on the engine chosen around, or on the default one."""
-    run = Run()
+    """Return what serves as the run of a top-level call: on the engine chosen around, or on the default one."""
     if watchdog.resting:
         watchdog.wake()
-    run.engine = env.engine or _process.engine or LocalEngine.default()
-    return run
+    return (env.engine or _process.engine or LocalEngine.default()).run
 
 
 def current_run() -> Any:
-    """Return the run of the current call, or a new one outside a call."""
+    """Return the run of the current call, or outside a call that of the next one."""
     return current().run or new_run(current().env)
 
 

@@ -50,9 +50,11 @@ class Frame:
 
     ``quiet`` is how many calls may nest in it the quick way, 0 where something observes them; ``lost`` holds the
     handles of failed calls inside, for the case that the failure goes on to the top; ``y``, ``body`` and ``ctx`` are
-    the suspended rest of its body. ``n`` says how often the caller had called it by then, from 1 (0: not counted); in
-    an attempt it is minus the number of the attempt. To fill a slot costs a twentieth of a bare await, so a quick call
-    has ``left``, ``since``, ``timer``, ``lost``, ``body`` and ``ctx`` only where it comes to need them.
+    the suspended rest of its body; ``out`` is DONE once the call has failed or its value was handed on. ``n`` says how
+    often the caller had called it by then, from 1 (0: not counted); in an attempt it is minus the number of the
+    attempt. To fill a slot costs a twentieth of a bare await, so a quick call has ``left``, ``since``, ``timer``,
+    ``lost``, ``y``, ``body`` and ``ctx`` only where it comes to need them, ``span`` where it has a
+    handle, and ``started`` where it has ``seen``.
     """
 
     mod: Any  # a Module, None in ROOT
@@ -142,7 +144,7 @@ def scoped(frame: Frame, *, deadline: Any = UNSET, armed: Any = UNSET, **env: An
     scope = Scope()
     scope.owner, scope.armed = owner, serves if armed is UNSET else armed
     scope.mod, scope.parent, scope.key, scope.n = owner.mod, owner.parent, owner.key, owner.n
-    scope.run, scope.handle, scope.span = owner.run, owner.handle, owner.span
+    scope.run, scope.handle, scope.span = owner.run, owner.handle, None if owner.handle is None else owner.span
     scope.env = e = frame.env._replace(**env)
     scope.deadline = frame.deadline if deadline is UNSET else deadline
     whole = scope.deadline is not None or e.bus or e.doubles or e.tracer or (e.engine and e.engine.durable)
@@ -154,8 +156,9 @@ def scoped(frame: Frame, *, deadline: Any = UNSET, armed: Any = UNSET, **env: An
 def repeat(p: Frame, key: str) -> int:
     """Count one more call *key* that user code makes in the call *p*; return how many there are by now."""
     owner = p.owner if isinstance(p, Scope) else p
-    seen = owner.seen = owner.seen or {}
-    seen[key] = n = seen.get(key, 0) + 1
+    if owner.seen is None:
+        owner.seen, owner.started = {}, None
+    owner.seen[key] = n = owner.seen.get(key, 0) + 1
     return n
 
 

@@ -164,25 +164,29 @@ class Group:
     def spawn(self, feed: Any = None) -> None:
         """Let a new task take over what has not begun, or let it feed the others."""
         self.coming += feed is None
-        worker = self.worker(self.begin(feed))
+        worker = self.worker(feed)
         worker.send(None)  # up to its first pause: a cancel before the task's first step must not pass our code by
         self.tasks[Worker(worker, loop=self.loop, context=self.context.copy())] = None
         if self.outer is not None:
             self.outer.join()
 
-    async def worker(self, rest: Any) -> None:
-        """Wait for *rest*, and for one branch after the other that suspends."""
+    async def worker(self, feed: Any) -> None:
+        """Feed the others, if it is to; then wait for one branch after the other that suspends."""
         key = slot = frame = error = None
         try:
-            while rest is not None:
+            await breathe()
+            self.coming -= feed is None
+            if feed is not None and not await feed(self.room):
+                self.stop()
+            while (drained := self.drain(key, slot, frame, error)) is not None:
+                key, slot, frame, rest = drained
+                error = None
                 try:
                     await rest
                 except BaseException as raised:
                     if frame is None:
                         raise
                     error = raised
-                key, slot, frame, rest = self.drain(key, slot, frame, error)
-                error = None
         except BaseException as failure:  # noqa: BLE001 (a cancel in a pause, or raised by `run` once all has ended)
             self.stop(failure)
         self.tasks.pop(asyncio.current_task())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
@@ -191,19 +195,12 @@ class Group:
         if not (self.tasks or self.idle.done()):
             self.idle.set_result(None)
 
-    async def begin(self, feed: Any) -> None:
-        """Let a worker begin in its task, and feed the others if it is to."""
-        await breathe()
-        if feed is None:
-            self.coming -= 1
-        elif not await feed(self.room):
-            self.stop()
-
-    def drain(self, key: Any, slot: Slot | None, frame: Frame | None, error: Any) -> tuple[Any, ...]:
+    def drain(self, key: Any, slot: Slot | None, frame: Frame | None, error: Any) -> tuple[Any, ...] | None:
         """Take the outcome of the branch that a worker has waited for, and run others, as far as they do not wait.
 
         Returns:
-            What the worker has to wait for now: a branch with its place and its frame, a pause of its own, or nothing.
+            What the worker has to wait for now: a branch with its place and its frame, or a pause of its own; None: for
+            nothing.
         """
         if frame is not None:
             self.ended(key, slot, frame, error)
@@ -221,7 +218,7 @@ class Group:
             count += 1
             if not count & 3 and clock.ticks() - self.since > self.stint:
                 return None, None, None, breathe()
-        return None, None, None, None
+        return None
 
     def ended(self, key: Any, slot: Slot | None, frame: Any, error: BaseException | None) -> None:
         """Hand on the outcome of a branch, and give its place back."""

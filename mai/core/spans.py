@@ -67,8 +67,10 @@ def has_provider() -> bool:
     so it is asked once (that is when OTEL_PYTHON_TRACER_PROVIDER is honoured) and then the API's own variable is read.
     """
     if telemetry.tracer is None:
-        telemetry.asked = telemetry.asked or bool(trace.get_tracer_provider())
-        if getattr(trace, "_TRACER_PROVIDER", telemetry) is None:
+        if not telemetry.asked:
+            telemetry.asked = bool(trace.get_tracer_provider())
+            trace.__dict__.setdefault("_TRACER_PROVIDER", telemetry)  # a private name may go: then any call has to ask
+        if trace._TRACER_PROVIDER is None:
             return False
         from mai import __version__  # noqa: PLC0415 (the face imports this room)
 
@@ -76,12 +78,12 @@ def has_provider() -> bool:
     return True
 
 
-def around(parent: Span | None) -> otel.Context:
-    """Return the OpenTelemetry context for what a call with the span *parent* begins.
+def around(frame: Frame) -> otel.Context:
+    """Return the OpenTelemetry context for what the call *frame* begins, below its span if it has one.
 
     The ambient one wins if it is of our trace, so that a span that the user opened is honoured.
     """
-    ambient = otel.get_current()
+    ambient, parent = otel.get_current(), None if frame.handle is None else frame.span
     if parent is not None:
         found = trace.get_current_span(ambient).get_span_context()
         if found.trace_id != parent.get_span_context().trace_id:
@@ -91,7 +93,7 @@ def around(parent: Span | None) -> otel.Context:
 
 def open_span(frame: Frame, owner: Frame, spec: Any, attrs: dict[str, Any] | None, handle: Any) -> otel.Context | None:
     """Start the span of a call and return the context to be attached in its body, or None for nothing to attach."""
-    ambient, links = around(owner.span), list[Link]()
+    ambient, links = around(owner), list[Link]()
     given = {**fixed_of(spec), names.STEP_ID: frame.path, **(attrs or {})}
     if why := given.pop(names.LINK, None):  # detached, as a trace of its own
         above = trace.get_current_span(ambient).get_span_context()
@@ -99,7 +101,7 @@ def open_span(frame: Frame, owner: Frame, spec: Any, attrs: dict[str, Any] | Non
         handle.links = (TraceLink(why, trace.format_trace_id(above.trace_id), trace.format_span_id(above.span_id)),)
         ambient = trace.set_span_in_context(trace.INVALID_SPAN, ambient)
     if owner.span is None or links:
-        given[names.RUN_ID] = frame.run.run_id if frame.run is not None else ""
+        given[names.RUN_ID] = frame.run.id_of(frame) if frame.run is not None else ""
         known, wanted = frame.env.metadata, {"conversation_id": names.CONVERSATION_ID, "session_id": names.SESSION_ID}
         given |= {key: str(known[source]) for source, key in wanted.items() if source in known}
     tracer: Any = telemetry.tracer
@@ -119,7 +121,7 @@ def fixed_of(spec: Any) -> dict[str, Any]:
 
 def close_span(frame: Frame, handle: TraceHandle[Any], error: BaseException | None, *, innermost: bool) -> None:
     """End the span of a call and drop it."""
-    span, frame.span = frame.span, None
+    span, frame.span = None if frame.handle is None else frame.span, None
     if span is None:
         return
     light = getattr(span, "_mai_close", None)

@@ -24,11 +24,10 @@ class Spec:
     settings: Collection[str]  # the names of settings, which are no arguments of a call
     takes: Any
     gives: Any
-    tin: type | None  # a value of exactly this class needs no cast; None: no value does
+    tin: type | None  # one value of exactly this class needs no binding, no cast, and nothing else; None: any value
     tout: type | None
     cast_out: Caster
     plain: bool  # nothing but the casts of its values matters
-    simple: bool  # one positional value of exactly the class ``tin`` needs no binding and no cast; nothing else matters
     direct: bool  # nothing stands between the body and forward
     colour: str
     timeout: float | None  # of each attempt

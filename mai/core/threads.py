@@ -201,7 +201,7 @@ class Threads:
                 facts = f"{self.abandoned} threads still hang after a timeout or a cancel (max_abandoned={self.most})"
                 hint = "give what blocks there a timeout of its own"
                 raise TooManyAbandoned(f"No thread for a step: {facts}; {hint}", count=self.abandoned, limit=self.most)
-            free = len(self._idle) + self._coming + max(0, self.limit - self._busy())
+            free = 0 if door is None else len(self._idle) + self._coming + max(0, self.limit - self._busy())
             if door is not None and door.open and len(self._jobs) >= free:
                 door.put(lambda: self._nested(job))
                 return
@@ -361,6 +361,8 @@ def offload(call: Callable[[], Any]) -> Generator[Any, Any, Any]:
     threads.submit(job, frame.env.door)
     try:
         yield job
+        if frame.deadline is not None and clock.now() >= frame.deadline:
+            yield  # its timer, which is due in this turn of the loop, comes first
     except asyncio.CancelledError:
         abandoned, due = threads.abandon(job), frame.deadline
         if abandoned and job.door is not None and (due is None or clock.now() < due):  # else a timer of its own does

@@ -98,26 +98,11 @@ class TraceHandle(Controlled[R_co], Viewed):
             handle = handle.parent
 
     @property
-    def attempt(self) -> int:
-        """The number of the attempt, from 1; calls that are no attempt of another have 1."""
-        return max(1, -self._n)
-
-    @property
     def error(self) -> ErrorInfo | None:
         """What failed, or None; who has read it knows of the failure."""
         if self._control is not None and self._error is not None:
             self._control.hear()
         return self._error
-
-    @property
-    def duration(self) -> float | None:
-        """How long the call took [s]; None while it runs and where the beginning is not known."""
-        return None if self.end_ns is None or self.start_ns is None else (self.end_ns - self.start_ns) / 1e9
-
-    @property
-    def ok(self) -> bool:
-        """Whether the call gave its value."""
-        return self.outcome in ("ok", "replayed", "cached")
 
     def __repr__(self) -> str:
         return f"<TraceHandle {self.step_id} {self.outcome}, {len(self.children)} children>"
@@ -136,7 +121,7 @@ def open_handle(frame: Frame, parent: Any, spec: Any, attrs: Any = None, value: 
     h: TraceHandle[Any] = TraceHandle()
     h.name, h.kind, h.module = spec.what
     h._key, h._n = frame.key, frame.n
-    h.attributes = {**spec.facts, **attrs} if attrs and spec.facts else attrs or spec.facts  # never written to
+    h.attributes = spec.facts if not attrs else {**spec.facts, **attrs} if spec.facts else attrs  # never written to
     h.parent = parent
     if parent is None:
         h._base = "" if frame.parent.mod is None else "/" + frame.parent.path

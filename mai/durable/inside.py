@@ -27,7 +27,7 @@ class Inside(Run):
 
     def __init__(self, engine: "DurableEngine", run_id: str, transact: _Transact | None = None) -> None:
         self.engine: LocalEngine = engine
-        self.run_id = run_id
+        self.run_id: str = run_id
         self._transact = transact
 
     async def value(self, path: str, make: Callable[[], Any]) -> Any:

@@ -76,7 +76,7 @@ class DurableRun(Run):
     ) -> None:  # fmt: skip
         self.engine: LocalEngine = engine
         self.lease = lease
-        self.run_id = lease.run_id
+        self.run_id: str = lease.run_id
         self.inside: Inside = Inside(engine, lease.run_id, self._transact)
         self.choices: set[Choice] = set()  # of the gathers that go on
         self.past: Past = Past(

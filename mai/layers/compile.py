@@ -38,18 +38,15 @@ def spec_of(module: Any) -> Spec:
     colour: str = signature.colour
     if colour in ("plain", "inline") and settings.inline is not None:
         colour = "inline" if settings.inline else "plain"
-    layered = bool(settings.retry or settings.fallback or settings.middleware)
-    plain = colour in ("coroutine", "plain") and not (
-        layered or settings.params or settings.isolate or settings.detached
-    )
+    inner = bool(settings.retry or settings.fallback or settings.middleware)
+    plain = colour in ("coroutine", "plain") and not (inner or settings.params or settings.isolate or settings.detached)
     facts = {**({names.TAGS: settings.tags} if settings.tags else {}), **module._mai_facts}
     if settings.retry:
         facts[names.RETRY_MAX] = settings.retry.attempts
     static = {names.KIND: kind, names.MODULE: qualified, names.CODE_FUNCTION: function}
     operation: str = module._mai_operation
     known = {names.OPERATION: operation} if operation else {}
-    if kind == "graph":
-        known[names.WORKFLOW] = name
+    known |= {names.WORKFLOW: name} if kind == "graph" else {}
     needed = [p for p in signature.params.values() if p.default is p.empty]
     alone = signature.first in signature.positional and needed in ([], [signature.first])  # one value is all it needs
     small = kind == "graph" and len(module._wiring.of) <= 10_000  # its plan is made soon enough for a span
@@ -63,11 +60,10 @@ def spec_of(module: Any) -> Spec:
         settings=SETTINGS,
         takes=takes,
         gives=cast_out.tp,
-        tin=None if composite or is_open(takes) else caster(takes).exact or _Never,
+        tin=(None if composite or is_open(takes) else caster(takes).exact or _Never) if plain and alone else _Never,
         tout=None if cast_out.free else cast_out.exact or _Never,
         cast_out=cast_out,
         plain=plain,
-        simple=plain and alone,
         direct=colour == "coroutine",
         colour=colour,
         timeout=settings.timeout,
@@ -84,7 +80,7 @@ def spec_of(module: Any) -> Spec:
         attributes={**static, names.OPENINFERENCE_KIND: "CHAIN", **known, **facts},
         fingerprint=(lambda: module.plan().fingerprint) if small else None,
     )
-    if not layered:
+    if not inner:
         return spec
     # Each attempt has a timeout and a copy of its own.
     return replace(spec, direct=False, limit=settings.total_timeout, deep=False, inner=_attempt(spec))

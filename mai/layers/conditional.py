@@ -4,8 +4,8 @@ import functools
 from collections.abc import Awaitable, Callable
 from typing import Any, Union, overload
 
-from ..core.call import DONE, current, finish, launch, outcome
-from ..core.drive import enclosed, framed
+from ..core.call import DONE, current, finish, launch
+from ..core.drive import enclosed
 from ..errors import WiringError
 from ..values import names
 from ..values.casts import is_open
@@ -53,7 +53,9 @@ class Conditional(Module[X, Y]):
         branches = [m for m in (self.then, self.otherwise) if m is not None]
         calls: list[Any] = [*([test] if isinstance(test, Module) else []), *branches]
         keys = keys_of("Conditional", calls)
-        self._then_key, self._otherwise_key = keys[-len(branches)], keys[-1]
+        why = {names.DECISION_PREDICATE: self._label}
+        self._met = self.then, keys[-len(branches)], {names.DECISION: "then", **why}
+        self._unmet = self.otherwise, keys[-1], {names.DECISION: "pass" if otherwise is None else "otherwise", **why}
         check_branches("Conditional", calls)
         then = signature_of(self.then)
         other: Any = then.first.annotation if self.otherwise is None else signature_of(self.otherwise).returns
@@ -61,17 +63,16 @@ class Conditional(Module[X, Y]):
 
     async def forward(self, x: X, /) -> Y:
         """Run the branch that the test chooses."""
-        p, inside = current(), enclosed()
-        met = inside.run(self.test, x)
+        p, clean = current(), enclosed()  # the branch does not see what the test sets, and here this context ends
+        met: Any = self.test(x)
         if type(met) is not bool and hasattr(type(met), "__await__"):  # pyright: ignore[reportUnknownArgumentType]
-            met = await outcome(framed(met, inside))
-        branch, key = (self.then, self._then_key) if met else (self.otherwise, self._otherwise_key)
+            met = await met
+        branch, key, facts = self._met if met else self._unmet
         if (h := p.handle) is not None:
-            decision = "then" if met else "pass" if branch is None else "otherwise"
-            h.attributes = {**h.attributes, names.DECISION: decision, names.DECISION_PREDICATE: self._label}
+            h.attributes = {**h.attributes, **facts} if h.attributes else facts  # never written to
         if branch is None:
             return x  # type: ignore[return-value]  # pyright: ignore[reportReturnType]
-        f = launch(branch, p, key, x)
+        f = launch(branch, p, key, x, 0, None, None, clean)
         if f.y is not DONE:
             await finish(f)
         return f.out  # type: ignore[no-any-return]

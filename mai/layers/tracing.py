@@ -55,11 +55,7 @@ def graph(fn: Any = None, /, **rules: Any) -> Any:
     """
     if fn is None:
         _new("graph", rules)  # says at once what is wrong with them
-        return partial(_decorated, rules)
-    return _graph(fn, rules, sys._getframe(1).f_locals)
-
-
-def _decorated(rules: Mapping[str, Any], fn: Any) -> Graph[..., Any]:
+        return lambda fn: _graph(fn, rules, sys._getframe(1).f_locals)  # pyright: ignore[reportUnknownLambdaType, reportUnknownVariableType]
     return _graph(fn, rules, sys._getframe(1).f_locals)
 
 

@@ -30,7 +30,7 @@ def inject(carrier: MutableMapping[str, str] | None = None) -> dict[str, str]:
         {}
     """
     headers = dict[str, str]()
-    propagate.inject(headers, context=around(current().span))
+    propagate.inject(headers, context=around(current()))
     if carrier is not None:
         carrier.update(headers)
     return headers

@@ -236,9 +236,16 @@ async def test_a_deadline_reaches_a_module_in_a_task_that_user_code_made_and_tha
         await asyncio.sleep(1)
         return x
 
+    @module(timeout=2.0)
+    async def fails(x: int) -> int:
+        tasks.append(asyncio.create_task(nap(10.0)))
+        raise ValueError(x)
+
     assert [await leaves(1), await waits(2)] == [1, 2]
+    with pytest.raises(ValueError, match="3"):
+        await fails(3)
     began = asyncio.get_running_loop().time()
-    for task, left in zip(tasks, (1.0, 1.0), strict=True):
+    for task, left in zip(tasks, (1.0, 1.0, 2.0), strict=True):
         with pytest.raises(DeadlineExceeded):
             await task
         assert asyncio.get_running_loop().time() - began == pytest.approx(left)

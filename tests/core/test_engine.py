@@ -1,6 +1,7 @@
 """The local engine: the door for sync code, the default engine, the verbs, forks and interrupts."""
 
 import asyncio
+import itertools
 import os
 import signal
 import subprocess
@@ -355,11 +356,28 @@ async def test_a_sleep_takes_its_time() -> None:
     assert loop_of().time() == began + 3
 
 
-@simulated
-async def test_outside_a_call_there_is_a_new_run_each_time() -> None:
-    first, second = current_run(), current_run()
-    assert first.run_id != second.run_id
-    assert first.run_id == first.run_id
+async def test_all_that_ask_in_one_call_find_one_run_id_and_the_next_call_has_another() -> None:
+    meet = threading.Barrier(4)
+
+    @module
+    def asks(x: int) -> str | None:
+        meet.wait(LONG)  # none knows it yet
+        return Context.get().run_id
+
+    @module
+    async def outer(x: int) -> list[str | None]:
+        with Context.scope(user="ann"):
+            four = await (asks & asks & asks & asks)(x)
+        return [*four, Context.get().run_id]
+
+    async def inside(x: int) -> str | None:
+        with Context.scope(user="ann"):  # the first to ask, and in a scope
+            first = Context.get().run_id
+        return first if first == Context.get().run_id else None
+
+    runs = [{*await outer(1)}, {*await outer(1)}, {await module(inside)(1)}, {await module(inside)(1)}]
+    assert [len(ids) for ids in runs] == [1, 1, 1, 1]
+    assert len({*itertools.chain(*runs)} - {None}) == 4
 
 
 # ---------------------------------------------------------------- programs of their own

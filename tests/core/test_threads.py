@@ -15,7 +15,7 @@ from mai.core.clock import clock
 from mai.core.threads import Door
 from mai.testing import explore
 from mai.testing.loop import START
-from tests.support import loop_of, python, simulated
+from tests.support import loop_of, python, simulated, still
 
 mark: contextvars.ContextVar[str] = contextvars.ContextVar("mark", default="clean")
 LONG = 10.0  # real seconds that a thread may take on a busy machine
@@ -337,6 +337,20 @@ async def test_a_blocked_thread_is_abandoned_at_the_deadline_and_its_result_drop
         await wait_until(lambda: engine.threads.abandoned == 0)
         assert gate.passed == 1
         await thawing
+
+
+@simulated
+async def test_a_result_that_comes_with_the_deadline_comes_too_late() -> None:
+    loop = loop_of()
+
+    @module(timeout=2)
+    def late(x: int) -> int:
+        loop.now += 2
+        return x
+
+    with still(), capture() as trace, pytest.raises(DeadlineExceeded):
+        await late(1)
+    assert "mai.thread.abandoned" not in trace.runs[0].attributes
 
 
 @simulated

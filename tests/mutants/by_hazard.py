@@ -352,7 +352,7 @@ BY_HAZARD = (
     Mutant(
         "a call does not keep its value",
         "mai/core/call.py",
-        "    out, f.out = f.out, None\n    return out\n",
+        "    out, f.out = f.out, DONE\n    return out\n",
         "    return f.out\n",
         (CORE + "test_drive.py",),
         hazards=(34, "G"),

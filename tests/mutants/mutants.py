@@ -20,8 +20,8 @@ MUTANTS = (
     Mutant(
         "nothing that a quick step does to a contextvar leaks to who called it",
         "mai/core/call.py",
-        "ctx.run(next, body, DONE)\n    if y is not DONE:\n        f.body, f.ctx = body, ctx\n        await",
-        "next(body, DONE)\n    if y is not DONE:\n        f.body, f.ctx = body, ctx\n        await",
+        "ctx.run(next, body, DONE)\n    if y is not DONE:\n        f.y, f.body",
+        "next(body, DONE)\n    if y is not DONE:\n        f.y, f.body",
         (LAWS + "test_trees.py",),
         hazards=(4,),
     ),
@@ -280,7 +280,7 @@ MUTANTS = (
     Mutant(
         "below an unsampled root no tracer is asked again",
         "mai/core/call.py",
-        "p.span is not None or (owner is ROOT and has_provider())\n",
+        "(p.handle is not None and p.span is not None) or (owner is ROOT and has_provider())\n",
         "has_provider()\n",
         (CORE + "test_spans.py",),
     ),

@@ -54,7 +54,7 @@ class RestateRun(Run):
         self, engine: "RestateEngine", run_id: str, turns: Turns, tell: Callable[[], object], segment: RestateSegment
     ) -> None:
         self.engine: LocalEngine = engine
-        self.run_id = run_id
+        self.run_id: str = run_id
         self.turns = turns
         self.inside: Inside = Inside(engine, run_id)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
         self.segment: RestateSegment = segment

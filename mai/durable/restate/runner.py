@@ -325,7 +325,7 @@ class RestateRunner:
 def sent_along() -> dict[str, str]:
     """Return what a run that is begun now has from here: metadata, the time that is left, the trace."""
     f, headers = current(), dict[str, str]()
-    propagate.inject(headers, context=around(f.span))
+    propagate.inject(headers, context=around(f))
     if metadata := kept(f.env.metadata):
         headers["x-mai-metadata"] = json.dumps(metadata)  # headers are ASCII
     if f.deadline is not None:
