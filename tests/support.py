@@ -20,7 +20,8 @@ from typing import Any, TypeVar
 
 import pytest
 from opentelemetry import trace
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.context import Context
+from opentelemetry.sdk.trace import ReadableSpan, Span, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import Decision, Sampler, SamplingResult
@@ -156,25 +157,44 @@ class _Switch(Sampler):
         return "switch"
 
 
+class _Begun(SimpleSpanProcessor):
+    """Exports the spans that began in the block that is open: the garbage collector may end one of an earlier block."""
+
+    def __init__(self, exporter: InMemorySpanExporter) -> None:
+        super().__init__(exporter)
+        self.begun = set[int]()
+
+    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
+        """Write down that it began."""
+        self.begun.add(span.context.span_id)
+
+    def on_end(self, span: ReadableSpan) -> None:
+        """Export it if it began here."""
+        if span.context.span_id in self.begun:
+            super().on_end(span)
+
+
 @functools.cache
-def _provider() -> tuple[_Switch, InMemorySpanExporter]:
+def _provider() -> tuple[_Switch, InMemorySpanExporter, _Begun]:
     """Set the provider: that can be done only once in a process. It drops everything unless a test asks."""
     switch, exporter = _Switch(), InMemorySpanExporter()
+    processor = _Begun(exporter)
     provider = switch.provider = TracerProvider(sampler=switch, shutdown_on_exit=False)
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    provider.add_span_processor(processor)
     trace.set_tracer_provider(provider)
-    return switch, exporter
+    return switch, exporter, processor
 
 
 @contextmanager
 def recorded_spans(decision: Decision = Decision.RECORD_AND_SAMPLE) -> Iterator[InMemorySpanExporter]:
-    """Collect the spans that end inside the block; *decision* is the sampler's for every span.
+    """Collect the spans that begin and end inside the block; *decision* is the sampler's for every span.
 
     A block that is left late, because what holds it is garbage, says nothing about the one that is open then.
     """
-    switch, exporter = _provider()
+    switch, exporter, processor = _provider()
     assert trace.get_tracer_provider() is switch.provider, "another tracer provider was set before"
     exporter.clear()
+    processor.begun.clear()
     own = switch.block = object()
     switch.decision, switch.asked = decision, 0
     try:

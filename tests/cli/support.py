@@ -104,7 +104,7 @@ async def order(text: str) -> str:
 @module
 async def hasty(text: str) -> str:
     try:
-        await ask("Quick?", bool, timeout=0.05)
+        await ask("Quick?", bool, timeout=0.5)
     except TimeoutError:
         return await ask("Slow?")
     return "quick"

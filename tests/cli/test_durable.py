@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -58,6 +59,13 @@ def until(text: str, process: "subprocess.Popen[str]") -> str:
     raise AssertionError(f"it ended without {text!r}")
 
 
+def wait_for(text: str, process: Mai, *words: str) -> None:
+    """Ask with a command of `mai runs` again and again, until it says *text*."""
+    end = time.monotonic() + 60
+    while text not in (said := process("runs", *words, "--db", "runs.db").out):
+        assert time.monotonic() < end, said
+
+
 def started(*words: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         command(*words), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -108,18 +116,14 @@ def test_an_answer_that_does_not_fit_is_put_aside_and_the_question_stays(process
     (here / "names.py").write_text(NAMES, encoding="utf-8")
     waits = started("run", "names.py:greet", "hello", "--durable", "runs.db", "--run-id", "a")
     until("Greet?", waits)
-    while "waiting" not in process("runs", "list", "--db", "runs.db").out:
-        pass
+    wait_for("waiting", process, "list")
     assert "asks 'Greet?' (bool)" in process("runs", "show", "a", "--db", "runs.db").out
     assert process("runs", "answer", "a", "perhaps", "--db", "runs.db").code == 0
-    while "!refused[1]" not in process("runs", "show", "a", "--db", "runs.db").out:
-        pass
-    while "waiting" not in process("runs", "list", "--db", "runs.db").out:
-        pass
+    wait_for("!refused[1]", process, "show", "a")
+    wait_for("waiting", process, "list")
     assert process("runs", "answer", "a", "yes", "--db", "runs.db").code == 0
     until("Who is there?", waits)
-    while "(str)  waits" not in process("runs", "show", "a", "--db", "runs.db").out:
-        pass
+    wait_for("(str)  waits", process, "show", "a")
     assert process("runs", "answer", "a", "42", "--db", "runs.db").code == 0
     assert waits.communicate(timeout=60)[0] == "hello 42\n"
 
@@ -129,8 +133,7 @@ def test_an_answer_that_does_not_fit_is_put_aside_and_the_question_stays(process
 def test_a_run_that_was_killed_while_it_waited_is_ended_by_a_worker(process: Mai, flow: Path) -> None:
     waits = started("run", "steps.py:flow", "3", "--durable", "runs.db", "--run-id", "a")
     until("go on with 4?", waits)
-    while "waiting" not in process("runs", "list", "--db", "runs.db").out:
-        pass
+    wait_for("waiting", process, "list")
     os.kill(waits.pid, signal.SIGKILL)
     waits.communicate()
     asked = process("runs", "show", "a", "--db", "runs.db").out

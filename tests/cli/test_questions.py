@@ -205,6 +205,7 @@ def test_a_line_without_an_end_is_an_answer(at_terminal: Callable[..., tuple[Don
     assert at_terminal("run", "flow.py:send", "x", script=[("no): ", "yes\x04")])[0].out == "sent x\n"
 
 
+@pytest.mark.slow
 def test_after_a_question_that_was_left_the_next_one_gets_the_line(
     at_terminal: Callable[..., tuple[Done, str]],
 ) -> None:
@@ -213,9 +214,10 @@ def test_after_a_question_that_was_left_the_next_one_gets_the_line(
     assert "? Quick?\n  bool (yes or no): \n" in screen
 
 
+@pytest.mark.slow
 def test_a_deadline_ends_the_waiting(at_terminal: Callable[..., tuple[Done, str]]) -> None:
     # The line lets the thread go that reads still, and with it the terminal of this process.
-    done, screen = at_terminal("run", "flow.py:send", "x", "--timeout", "0.05", script=[("inherited", "\n")])
+    done, screen = at_terminal("run", "flow.py:send", "x", "--timeout", "0.5", script=[("inherited", "\n")])
     assert (done.code, done.out) == (1, "")
     assert "(yes or no): \n" in screen
     assert "\nmai run: DeadlineExceeded: " in screen
@@ -267,6 +269,6 @@ def test_what_was_typed_before_the_question_is_no_answer(here: Path) -> None:
     script = [("running", "yes\n"), ("no): ", "no\n")]
     (here / "late.py").write_text(
         "import asyncio\nfrom mai import ask, module\n@module\nasync def send(text: str) -> str:\n"
-        "    await asyncio.sleep(0.5)\n    return 'sent' if await ask('Send?', bool) else 'kept'\n"
+        "    await asyncio.sleep(3)\n    return 'sent' if await ask('Send?', bool) else 'kept'\n"
     )
     assert in_process("run", "late.py:send", "x", script=script).out.endswith("kept\n")

@@ -189,8 +189,7 @@ for line in (leave, leave >> fine, leave & fine, fine & leave):
             line.run(kind)
         except kind as error:
             print(*error.args, fine.run(2))
-""",
-        timeout=10,
+"""
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "3 2\n" * 8, "")
 
@@ -388,12 +387,13 @@ import asyncio, os, sys, threading
 from mai import Parallel, capture, module
 @module
 def stuck(x: int) -> int:
-    os.write(1, b"stuck\\n")  # whole lines, from many threads
+    os.write(1, b"begun\\n")  # whole lines, from many threads
     threading.Event().wait()
     return x
 @module
 async def tidy(x: int) -> int:
     try:
+        os.write(1, b"begun\\n")
         await asyncio.Event().wait()
     finally:
         await asyncio.sleep(0)
@@ -423,7 +423,7 @@ def interrupt(code: str, after: str, count: int = 1) -> tuple[int, str, str]:
 
 
 def test_one_ctrl_c_ends_a_run_though_many_threads_block() -> None:
-    code, _, err = interrupt(BLOCKED + "Parallel(*[stuck] * 32).run(1)", "stuck", 32)
+    code, _, err = interrupt(BLOCKED + "Parallel(*[stuck] * 32).run(1)", "begun", 32)
     assert code == -signal.SIGINT
     assert err.rstrip().endswith("KeyboardInterrupt")
 
@@ -438,7 +438,8 @@ with capture() as trace:
     except KeyboardInterrupt:
         print([run.outcome for run in trace.runs[0].walk()])
 """,
-        "stuck",
+        "begun",
+        2,
     )
     assert (code, err) == (0, "")
     assert out.splitlines()[-2:] == ["clean", "['cancelled', 'cancelled', 'cancelled']"]
@@ -479,13 +480,13 @@ async def fine(x: int) -> int:
     return x
 print(fine.run(2))
 """,
-        "stuck",
+        "begun",
     )
     assert (code, out.splitlines()[-1], err) == (0, "2", "")
 
 
 def test_a_ctrl_c_ends_asyncio_run_with_blocked_threads_at_once() -> None:
-    code, _, err = interrupt(BLOCKED + "asyncio.run(Parallel(*[stuck] * 4)(1))", "stuck", 4)
+    code, _, err = interrupt(BLOCKED + "asyncio.run(Parallel(*[stuck] * 4)(1))", "begun", 4)
     assert code == -signal.SIGINT
     assert err.rstrip().endswith("KeyboardInterrupt")
 

@@ -732,20 +732,19 @@ async def test_chunks_tell_their_attempt_and_an_attempt_joins_what_it_started() 
 
 
 def test_a_ring_that_comes_before_its_time_ends_no_wait() -> None:
-    bell, looks, over = Bell(), [0], list[bool]()
-    looked = [threading.Event() for _ in range(5)]
+    bell, looked, over = Bell(), threading.Semaphore(0), list[bool]()
 
     def ready() -> bool:
-        looks[0] += 1
-        looked[min(looks[0], 4)].set()
+        looked.release()
         return bool(over)
 
     found = list[bool]()
-    waiting = threading.Thread(target=lambda: found.append(bell.wait(ready, 0.9)))
+    waiting = threading.Thread(target=lambda: found.append(bell.wait(ready, 20.0)))
     waiting.start()
-    looked[2].wait()  # from here on it would hear
-    bell.ring()
-    assert looked[4].wait(10)
+    for _ in range(30):  # the looks that it takes by itself, one a second, would be too few
+        assert looked.acquire(timeout=LONG)
+        assert looked.acquire(timeout=LONG)  # from here on it would hear
+        bell.ring()
     over.append(True)
     bell.ring()
     waiting.join()

@@ -70,7 +70,7 @@ class Doc(BaseModel):
     tags: set[str] = set()
 
 
-TICK = float(os.environ.get("CONFORMANCE_TICK", "0.02"))  # seconds in which an engine records a few steps
+TICK = float(os.environ.get("CONFORMANCE_TICK", "0.1"))  # seconds in which an engine records a few steps
 DONE: list[str] = []  # what the bodies of steps did, in order
 
 

@@ -35,7 +35,7 @@ from mai.errors import Fenced
 from tests.durable.shapes import LOG, SENT, answer, named, said, shapes, write_down
 
 TTL = 1.0  # seconds
-HEAD_START = 1.0  # seconds after which the first run begins, and more for each run that is put into the journal:
+HEAD_START = 4.0  # seconds after which the first run begins, and more for each run that is put into the journal:
 EACH = 0.01  # seconds
 SPREAD = 0.1  # seconds on average between the beginnings of two runs
 PATIENCE = 120.0  # seconds that the runs of a round may take after the last has begun

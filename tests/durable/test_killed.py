@@ -81,7 +81,8 @@ for name in ("create", "claim", "append", "take", "release", "finish"):
 async def main():
     journal = Dying(sys.argv[1])
     journal.counts = {}
-    async with DurableEngine(journal, modules=[flow], ttl=0.3, linger=0.02) as engine:
+    ttl = float(os.environ.get("TTL", "0.3"))
+    async with DurableEngine(journal, modules=[flow], ttl=ttl, linger=0.02) as engine:
         handle = engine.start(flow, 1, run_id="r")
         await engine.signal("r", "more", 100, id="once")
         print(await handle)
@@ -167,7 +168,7 @@ def test_a_process_killed_in_claim_loses_nothing(tmp_path: Path) -> None:
 def test_of_two_processes_that_resume_one_run_one_does_each_step(tmp_path: Path) -> None:
     path, log = tmp_path / "runs.db", tmp_path / "runs.db.log"
     killed(path, "append", 0, "after")
-    both = [program(DYING, path, "nothing", 0, "before", env={LOG: str(log)}) for _ in range(2)]
+    both = [program(DYING, path, "nothing", 0, "before", env={LOG: str(log), "TTL": "3"}) for _ in range(2)]
     assert [finished(process) for process in both] == ["105", "105"]
     assert lines(log) == Counter(BODIES)
 
@@ -180,17 +181,17 @@ import time
 @module
 def long(n: int) -> int:
     did("long")
-    time.sleep(1.2)
+    time.sleep(2)
     return n
 
 @module(inline=True)
 def blocking(n: int) -> int:
     did("blocking")
-    time.sleep(1.2)
+    time.sleep(2)
     return n
 
 async def main():
-    async with DurableEngine(SQLiteJournal(sys.argv[1]), modules=[long >> blocking], ttl=0.3) as engine:
+    async with DurableEngine(SQLiteJournal(sys.argv[1]), modules=[long >> blocking], ttl=1.0) as engine:
         print("ready", flush=True)
         print(await engine.start(long >> blocking, 1, run_id="r"))
 asyncio.run(main())

@@ -67,7 +67,7 @@ def killed(process: "subprocess.Popen[str]") -> None:
 
 def test_a_review_that_is_killed_while_it_waits_asks_no_model_twice(tree: Path) -> None:
     with FakeModelServer([fake.review]) as server:
-        job = Job(tree, server.url, "--top", "2", "--pause", "2")
+        job = Job(tree, server.url, "--top", "2", "--pause", "6")
         first = job.started()
         job.wait_until_it_waits()
         killed(first)

@@ -161,9 +161,9 @@ async def gone(*pids: int) -> None:
 @pytest.mark.parametrize("how", ["timeout", "cancel", "end"])
 async def test_nothing_is_left_of_it_and_its_children(tmp_path: Path, how: str) -> None:
     ready = tmp_path / "ready"
-    tool = python(tmp_path, timeout=2.0 if how == "timeout" else 60.0)
+    tool = python(tmp_path, timeout=10.0 if how == "timeout" else 60.0)
     handle = tool.start(PYTHON, ["-c", CHILDREN, *(["end"] if how == "end" else [])])
-    while not ready.exists() or not ready.read_text():
+    while handle.outcome == "running" and not (ready.exists() and ready.read_text()):
         await asyncio.sleep(0.01)
     if how == "cancel":
         handle.cancel()
@@ -182,10 +182,10 @@ async def test_nothing_is_left_of_it_and_its_children(tmp_path: Path, how: str) 
 async def test_a_child_that_leaves_the_group_cannot_hold_the_call(tmp_path: Path) -> None:
     code = (
         "import subprocess, sys\n"
-        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(5)'], start_new_session=True)\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'], start_new_session=True)\n"
         "print(child.pid)"
     )
-    result = await asyncio.wait_for(python(tmp_path)(PYTHON, ["-c", code]), 4)
+    result = await asyncio.wait_for(python(tmp_path)(PYTHON, ["-c", code]), 30)
     assert (result.code, result.complete) == (0, False)
     os.kill(int(result.stdout), 9)
 

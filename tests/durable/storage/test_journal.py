@@ -187,8 +187,8 @@ async def test_a_lease_lives_on_while_the_event_loop_is_blocked(tmp_path: Path) 
     import time
 
     async with SQLiteJournal(tmp_path / "runs.db") as one, SQLiteJournal(tmp_path / "runs.db") as other:
-        await begun(one, ttl=0.3)
-        time.sleep(1.0)
+        await begun(one, ttl=1.0)
+        time.sleep(1.5)
         assert await other.claim("r", "you") is None
 
 

@@ -268,8 +268,9 @@ async def test_a_cancel_while_connecting_leaves_nothing(tmp_path: Path) -> None:
             pass
 
     task = asyncio.create_task(connect())
-    while children() == before:
-        await asyncio.sleep(0.01)
+    async with asyncio.timeout(60):
+        while children() == before:
+            await asyncio.sleep(0.01)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

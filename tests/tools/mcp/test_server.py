@@ -208,14 +208,15 @@ async def test_the_command_serves_over_http(tmp_path: Path) -> None:
         sys.executable, "-m", "mai.cli", "serve-mcp", f"{tmp_path}/steps.py:add", "--http", f"127.0.0.1:{port}",
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
-    while True:
-        try:
-            async with mcp.Client(f"http://127.0.0.1:{port}/mcp") as client:
-                assert text_of(await client.call_tool("add", {"a": 2})) == "3"
-            break
-        except (OSError, ExceptionGroup, mcp.MCPError):
-            assert process.returncode is None
-            await asyncio.sleep(0.05)
+    async with asyncio.timeout(60):
+        while True:
+            try:
+                async with mcp.Client(f"http://127.0.0.1:{port}/mcp") as client:
+                    assert text_of(await client.call_tool("add", {"a": 2})) == "3"
+                break
+            except (OSError, ExceptionGroup, mcp.MCPError):
+                assert process.returncode is None
+                await asyncio.sleep(0.05)
     process.send_signal(signal.SIGINT)
     out, err = await asyncio.wait_for(process.communicate(), 20)
     assert b"Traceback" not in err
