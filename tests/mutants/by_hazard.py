@@ -387,7 +387,8 @@ BY_HAZARD = (
         "the caller of a blocked thread is free at once",
         "mai/core/threads.py",
         "        abandoned, due = threads.abandon(job), frame.deadline\n",
-        "        await asyncio.sleep(1)\n        abandoned, due = threads.abandon(job), frame.deadline\n",
+        "        yield from asyncio.sleep(1).__await__()\n"
+        "        abandoned, due = threads.abandon(job), frame.deadline\n",
         (CORE + "test_threads.py::test_a_blocked_thread_is_abandoned_at_the_deadline_and_its_result_dropped",),
         hazards=("E", 20),
         patience=30,
