@@ -184,9 +184,11 @@ class Group:
                 try:
                     await rest
                 except BaseException as raised:
-                    if frame is None:
+                    if frame is None or isinstance(raised, GeneratorExit):
                         raise
                     error = raised
+        except GeneratorExit:  # dropped with its loop, in which nothing can go on
+            raise
         except BaseException as failure:  # noqa: BLE001 (a cancel in a pause, or raised by `run` once all has ended)
             self.stop(failure)
         self.tasks.pop(asyncio.current_task())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

@@ -1295,3 +1295,24 @@ def test_a_call_that_is_cancelled_before_it_begins_below_a_hop_has_ended_all_the
 
     seen = explore(main, seeds=4, at_every_step="cancel", check=look)
     assert seen.runs > 30
+
+
+def test_branches_that_are_dropped_with_their_loop_run_no_others_and_end_without_a_word() -> None:
+    began = list[int]()
+
+    @module
+    async def waits(x: int) -> int:
+        began.append(x)
+        await asyncio.Event().wait()
+        return x
+
+    loop = asyncio.new_event_loop()
+    loop.set_exception_handler(lambda *_: None)  # it tells of tasks that were destroyed
+    whole = loop.create_task(Parallel(*[waits] * 6, limit=2)(1))
+    for _ in range(5):
+        loop.run_until_complete(asyncio.sleep(0))
+    for task in asyncio.all_tasks(loop) - {whole}:
+        body: Any = task.get_coro()
+        body.close()
+    loop.close()
+    assert began == [1, 1]
