@@ -5,7 +5,7 @@ again. The span is made current inside the call's own dropped context, so there 
 """
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,7 +45,6 @@ class Telemetry:
 
 
 telemetry: Telemetry = Telemetry()
-_api: Mapping[str, Any] = vars(trace)  # where a private name may go: then any call has to ask
 
 
 def watched(watchers: Watchers, fn: Callable[[TraceHandle[Any]], object], who: str) -> Callable[[], None]:
@@ -68,8 +67,10 @@ def has_provider() -> bool:
     so it is asked once (that is when OTEL_PYTHON_TRACER_PROVIDER is honoured) and then the API's own variable is read.
     """
     if telemetry.tracer is None:
-        telemetry.asked = telemetry.asked or bool(trace.get_tracer_provider())
-        if _api.get("_TRACER_PROVIDER", telemetry) is None:
+        if not telemetry.asked:
+            trace.get_tracer_provider()
+            telemetry.asked = hasattr(trace, "_TRACER_PROVIDER")  # a private name may go
+        if telemetry.asked and trace._TRACER_PROVIDER is None:
             return False
         from mai import __version__  # noqa: PLC0415 (the face imports this room)
 
