@@ -129,8 +129,8 @@ class LocalEngine:
         self.ongoing: set[Control] = set()  # all that were started and have not ended
         self.idle: Bell = Bell()
         self.watchers: Watchers = {}
-        self.run: Run = Run()
-        self.run.engine = self
+        self._run: Run = Run()
+        self._run.engine = self
         self._entered: list[tuple[Token[Frame], asyncio.Task[Any] | None]] = []
 
     @staticmethod
@@ -252,7 +252,7 @@ def new_run(env: Env) -> Run:
     """Return what serves as the run of a top-level call: on the engine chosen around, or on the default one."""
     if watchdog.resting:
         watchdog.wake()
-    return (env.engine or _process.engine or LocalEngine.default()).run
+    return (env.engine or _process.engine or LocalEngine.default())._run
 
 
 def current_run() -> Any:

@@ -300,7 +300,7 @@ def stuck(x: int) -> int:
         took = time.monotonic() - began
     assert program.returncode == -signal.SIGINT
     assert err.rstrip().endswith("KeyboardInterrupt")
-    assert took < 10  # on a busy machine
+    assert took < 4  # a second, and what a busy machine adds: less than detached work has when a program ends
 
 
 def test_one_ctrl_c_ends_a_program_with_detached_work_within_a_second() -> None:
@@ -328,7 +328,7 @@ threading.Event().wait()
         _, err = program.communicate(timeout=LONG)
         took = time.monotonic() - began
     assert err.rstrip().endswith("KeyboardInterrupt")
-    assert took < 10  # on a busy machine
+    assert took < 4  # a second, and what a busy machine adds: less than detached work has when a program ends
 
 
 def test_a_program_ends_though_threads_of_timed_out_and_cancelled_steps_still_block() -> None:

@@ -174,11 +174,7 @@ class Files:
         """
         for end, node in self._nodes.items():
             name = self.path + end
-            try:
-                same = os.stat(name).st_ino == node
-            except FileNotFoundError:
-                same = False
-            if not same:
+            if _node(name) != node:
                 facts = f"{name!r} was deleted or replaced while it was open; nothing more is written"
                 raise JournalError(f"{facts}; start again on the right file", path=self.path)
 
