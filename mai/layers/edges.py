@@ -81,7 +81,7 @@ def _rank(src: Any, dst: Any) -> int:
         return 1
     have, want = get_origin(src) or src, get_origin(dst) or dst
     if have is Literal:
-        given = [v in get_args(dst) if want is Literal else is_subclass(type(v), want) for v in get_args(src)]
+        given = [v in get_args(dst) if want is Literal else _rank(type(v), dst) == 2 for v in get_args(src)]
         return 2 if all(given) else int(any(given) or _converts(src, dst, have, want))
     if is_subclass(have, want):
         first = want in _READ and have is not tuple  # a dict gives keys, a generator yields

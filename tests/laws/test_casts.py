@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from decimal import Decimal
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import pytest
 from hypothesis import example, given, settings
@@ -112,6 +112,7 @@ def wired(draw: Any) -> tuple[Any, Any, Any]:
 @MANY
 @example((int, Annotated[int, Field(gt=0)], -1))
 @example((dict[str, Any], Point, {"x": 1}))
+@example((Literal["red", "1"], Sequence[int], "red"))
 @given(wired())
 def test_a_step_gets_the_same_value_in_a_sequence_a_graph_branches_and_a_call(edge: tuple[Any, Any, Any]) -> None:
     src, dst, value = edge
