@@ -12,15 +12,16 @@ import typing
 from collections.abc import Callable, Collection, Mapping, Set
 from contextlib import suppress
 from functools import partial
-from typing import Any, NewType, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Literal, NewType, TypeVar, get_args, get_origin
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, InstanceOf, TypeAdapter, ValidationError
 
 from ..errors import CastError, PayloadError
 
 _CONFIG = ConfigDict(arbitrary_types_allowed=True)
 _HIDDEN = "'**********')"  # how pydantic's secret types look: as JSON they are these asterisks and nothing else
 _JSON: ConfigDict = {**_CONFIG, "ser_json_inf_nan": "constants", "ser_json_bytes": "base64", "val_json_bytes": "base64"}
+_REAL = Annotated[InstanceOf[float] | int, Field(union_mode="left_to_right")]
 UNIONS = (typing.Union, types.UnionType)
 # Types of which strict mode tells all. (For a model it takes a dict, too.) What is iterated can be looked at but once.
 _TOLD = re.compile(r"(?s).*(Itera...|Generator)\[.*|((?>(\w+\.)*)(list|dict|tuple|set|str|int|float|None|Any)|\W)+")
@@ -81,6 +82,11 @@ class Caster:
         return _make_adapter(self.tp, _CONFIG)
 
     @functools.cached_property
+    def _strict(self) -> TypeAdapter[Any] | None:
+        """What tells whether a value is of the type already."""
+        return _make_adapter(_with_real(self.tp), _CONFIG) if "float" in repr(self.tp) else self.adapter
+
+    @functools.cached_property
     def json(self) -> TypeAdapter[Any]:
         """The TypeAdapter for JSON, in which bytes are base64: in a cast, too, pydantic would decode a str by it."""
         if (made := _make_adapter(self.tp, _JSON)) is not None:
@@ -100,7 +106,8 @@ class Caster:
         if made is None or (self.exact is not None and is_subclass(type(value), self.exact)):
             return value
         try:
-            strict = not self._always and self.exact is None and made.validator.isinstance_python(value, strict=True)
+            look = None if self._always or self.exact is not None else self._strict
+            strict = look is not None and look.validator.isinstance_python(value, strict=True)
             cast = value if strict and self._tells else made.validate_python(value)
             return value if strict and (cast is value or cast == value) else cast
         except ValidationError as error:
@@ -195,6 +202,14 @@ def size_of(value: Any, tp: Any, sink: Any) -> int | None:
 _SCALARS = (str, bytes, float, bool, int, type(None))
 DIGITS = [len(str(2**bits - 1)) for bits in range(64)]  # by its bits, what a number has at most
 LEAST = [0 if n == 1 else 10 ** (n - 1) for n in DIGITS]  # the least number that has as many
+
+
+def _with_real(tp: Any) -> Any:
+    """Return *tp* with every float replaced by one that in strict mode takes no Decimal and the like."""
+    origin, args = get_origin(tp), tuple(map(_with_real, get_args(tp)))
+    if not args or origin in (Annotated, Literal):
+        return _REAL if tp is float else tp
+    return tp if origin is None else typing.Union[args] if origin in UNIONS else origin[args]  # noqa: UP007 (made here)
 
 
 def _make_adapter(tp: Any, own: ConfigDict) -> TypeAdapter[Any] | None:

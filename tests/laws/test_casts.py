@@ -60,6 +60,7 @@ def test_where_no_cast_is_thought_possible_pydantic_finds_none_either(edge: tupl
 @example((list[str], list[bytes], ["red"]))
 @example((dict[str, Any], Point | None, {"x": 1, "y": 0.5}))
 @example((list[dict[str, Any]], list[Point], [{"x": 1, "y": 0.5}]))
+@example((list[Decimal] | None, list[float], [Decimal("0.5")]))
 @given(edges())
 def test_a_cast_is_what_pydantic_makes_of_it_or_a_cast_error(edge: tuple[Any, Any, Any]) -> None:
     src, dst, value = edge

@@ -221,7 +221,7 @@ MUTANTS = (
     Mutant(
         "a value that is of its type already stays the very object",
         "mai/values/casts.py",
-        "made.validator.isinstance_python(value, strict=True)",
+        "look.validator.isinstance_python(value, strict=True)",
         "False",
         (LAWS + "test_casts.py",),
     ),
