@@ -60,7 +60,7 @@ async def call(m: Any, value: Any = UNSET, /, *args: Any, **kwargs: Any) -> Any:
         n, above = 0, p.above
         if p.light and not (has_provider() or telemetry.watchers or (run := new_run(p.env)).engine.watchers):
             quiet = p.light
-    if args or kwargs or value is UNSET or not (quiet and (spec.tin is None or type(value) is spec.tin)):
+    if args or kwargs or value is UNSET or not (quiet and spec.alone):
         return await outcome(begin(m, p, key, n, args if value is UNSET else (value, *args), kwargs))
     f, ctx = Frame(), copy_context()  # from here on it does what `launch` does, without a call of it
     f.mod, f.parent, f.key = m, p, key
@@ -85,7 +85,7 @@ def launch(
     for it.
     """
     spec: Spec = m._mai_spec or m._mai_compile()
-    if not (p.quiet and (spec.plain if args is not None else spec.tin is None or type(value) is spec.tin)):
+    if not (p.quiet and (spec.alone if args is None else spec.plain)):
         whole: Any = m, p, key, n, tuple(args) if args else (value,), {}, attrs
         return begin(*whole) if ctx is None else ctx.run(begin, *whole)
     f, ctx = Frame(), ctx or copy_context()
@@ -185,6 +185,8 @@ def quick(f: Frame, m: Any, value: Any, spec: Spec, above: Any, attrs: Any = Non
             f.span = f.parent.span and telemetry.light and telemetry.light(f.parent.span, h, spec)
         if (f.deadline is not None or spec.limit is not None) and _set_deadline(f, f.parent, spec, f.deadline):
             raise late(f)  # nothing starts
+        if spec.tin is not None and args is None and type(value) is not spec.tin:
+            value = spec.fit(value, f)
         if spec.direct:
             out: Any = yield from m.forward(*args) if args else m.forward(value)  # pyright: ignore[reportUnknownVariableType]
         else:
@@ -195,7 +197,7 @@ def quick(f: Frame, m: Any, value: Any, spec: Spec, above: Any, attrs: Any = Non
             out = spec.cast_out(out, "return", f)
         f.out = out
         if h is not None:
-            succeeded(h, out, spec.gives, None)
+            succeeded(h, out, spec, None)
             if f.span is not None:
                 close_span(f, h, None, innermost=False)
     except BaseException as error:
@@ -306,7 +308,7 @@ def _tell(f: Frame, h: TraceHandle[Any] | None) -> None:
 
 
 def _close(f: Frame, h: TraceHandle[Any], out: Any, spec: Spec, *, replayed: bool = False) -> None:
-    succeeded(h, out, spec.gives, telemetry if telemetry.sizes else f.env.sink)
+    succeeded(h, out, spec, telemetry if telemetry.sizes else f.env.sink)
     if replayed:
         h.outcome = "replayed"
     if f.span is not None:
@@ -325,7 +327,7 @@ def _prepared(f: Frame, args: Any, kwargs: Any, spec: Spec, *, overdue: bool) ->
     if not spec.attempts:  # an attempt gets what the call around it has bound
         args, kwargs = spec.signature.bind(args, kwargs, spec.params, f, spec.settings)
     if f.handle is not None and alone:
-        f.handle.input_size = size_of(args[0], spec.takes, telemetry if telemetry.sizes else f.env.sink)
+        f.handle.input_size = size_of(args[0], spec.signature.takes, telemetry if telemetry.sizes else f.env.sink)
     if telemetry.record is not None and f.span is not None and not spec.attempts:
         telemetry.record(f.span, spec, "input", (args, kwargs))
     return copy.deepcopy((args, kwargs)) if spec.deep else (args, kwargs)
@@ -333,10 +335,8 @@ def _prepared(f: Frame, args: Any, kwargs: Any, spec: Spec, *, overdue: bool) ->
 
 async def _answer(f: Frame, m: Any, spec: Spec, given: Any, bound: Any) -> Any:
     """Return what ``forward``, or what stands in for it, answers through middleware, fallbacks and attempts."""
-    forward, colour = m.forward, m.colour if spec.attempts else spec.colour
-    double = f.env.doubles.get(m._mai_identity) if f.env.doubles else None
-    if double is not None:
-        forward, colour = double
+    own = m.forward, m.colour if spec.attempts else spec.colour
+    forward, colour = f.env.doubles.get(m._mai_identity, own)
     if spec.inner is None:
         return await _invoke(colour, spec, forward, *bound)
     # What stands for the module in the call of an attempt.
@@ -406,8 +406,7 @@ async def _fallen_back(f: Frame, spec: Spec, given: Any, bound: Any, error: Exce
 async def _decided(f: Frame, key: str, pause: float) -> float | None:
     """Return *pause* if the call *f* was not cancelled, and has time for it and for something after it, else None."""
     deadline, run = current().deadline, current_run()
-    goes_on = not _cancelled(f) and (deadline is None or clock.now() + pause < deadline)
-    made = pause if goes_on else None
+    made = pause if not _cancelled(f) and (deadline is None or clock.now() + pause < deadline) else None
     return await run.value(f.path + key, lambda: made) if run.records else made
 
 
@@ -436,7 +435,8 @@ async def _invoke(colour: str, spec: Spec, forward: Any, args: Any, kwargs: Any)
 
 def _join(chunks: list[Any], spec: Spec) -> Any:
     """Return the value of a stream: the joined str or bytes, else the list."""
+    gives = spec.cast_out
     for kind, empty in ((str, ""), (bytes, b"")):
-        if all(isinstance(chunk, kind) for chunk in chunks) and (spec.gives is kind or (spec.cast_out.free and chunks)):
+        if all(isinstance(chunk, kind) for chunk in chunks) and (gives.tp is kind or (gives.free and chunks)):
             return empty.join(chunks)
     return chunks

@@ -52,10 +52,11 @@ class Run:
         while frame.parent.mod is not None:
             frame = frame.parent
         top: Any = frame.owner if isinstance(frame, Scope) else frame
-        with _process.lock:  # several threads may ask
-            if not top.run.run_id:
-                top.run = copy.copy(self)
-                top.run.run_id = new_id()
+        if not top.run.run_id:
+            with _process.lock:  # several threads may ask
+                if not top.run.run_id:
+                    top.run = copy.copy(self)
+                    top.run.run_id = new_id()
         return top.run.run_id  # type: ignore[no-any-return]
 
     async def sleep(self, path: str, seconds: float) -> None:
@@ -189,8 +190,7 @@ class LocalEngine:
         Raises:
             ConfigError: If another engine was entered inside of it, and has not been left.
         """
-        here = asyncio.current_task()
-        if current().env.engine is not self and any(task is here for _, task in self._entered):
+        if current().env.engine is not self and any(task is asyncio.current_task() for _, task in self._entered):
             name = type(self).__name__
             raise ConfigError(f"{name}: another engine was entered inside of this block; leave that one first")
         return len(self._entered) == 1
@@ -274,9 +274,8 @@ def run_sync(call: Callable[[], Awaitable[Any]]) -> Any:
     door = Door()
     waiting = worker_loop(door)
     door.loop = waiting or portal()
-    serving = None if waiting is None else door  # any other thread must be free for a Ctrl-C
-    try:
-        _spawn(door, scoped(current(), armed=None, door=serving), call, partial(door.put, None))
+    try:  # the door takes jobs in a worker thread only: any other must be free for a Ctrl-C
+        _spawn(door, scoped(current(), armed=None, door=waiting and door), call, partial(door.put, None))
         door.serve()
     except BaseException:
         door.cancel()

@@ -22,12 +22,12 @@ class Spec:
     signature: Signature
     params: Mapping[str, object]  # defaults that `with_` set
     settings: Collection[str]  # the names of settings, which are no arguments of a call
-    takes: Any
-    gives: Any
-    tin: type | None  # one value of exactly this class needs no binding, no cast, and nothing else; None: any value
+    tin: type | None  # one value of exactly this class needs no `fit`; None: any value
     tout: type | None
+    fit: Callable[[Any, Any], Any]  # casts the one value that the call of a frame is given, and measures it
     cast_out: Caster
     plain: bool  # nothing but the casts of its values matters
+    alone: bool  # the same, and one value is all it needs
     direct: bool  # nothing stands between the body and forward
     colour: str
     timeout: float | None  # of each attempt

@@ -136,7 +136,7 @@ def open_handle(frame: Frame, parent: Any, spec: Any, attrs: Any = None, value: 
         if kind is int and (bits := value.bit_length()) < 64 and value >= 0:  # what `size_of` does, without a call
             h.input_size = DIGITS[bits] if value >= LEAST[bits] else DIGITS[bits] - 1
         else:
-            h.input_size = len(value) if kind is str and value.isascii() else size_of(value, spec.takes, None)
+            h.input_size = len(value) if kind is str and value.isascii() else size_of(value, spec.signature.takes, None)
         h.start_ns = ticks = clock.ticks()
         h._zero = (clock.wall(), ticks) if parent is None else parent._zero
     return h
@@ -162,7 +162,7 @@ def begun(h: TraceHandle[Any]) -> None:
     h._zero = (clock.wall(), h.start_ns) if h.parent is None else h.parent._zero
 
 
-def succeeded(h: TraceHandle[Any], value: Any, tp: Any, sink: Any) -> None:
+def succeeded(h: TraceHandle[Any], value: Any, spec: Any, sink: Any) -> None:
     """Close *h* now, and measure the value that the call gave."""
     h.end_ns = clock.ticks()
     h.outcome = "ok"
@@ -170,7 +170,7 @@ def succeeded(h: TraceHandle[Any], value: Any, tp: Any, sink: Any) -> None:
     if kind is int and (bits := value.bit_length()) < 64 and value >= 0:
         h.output_size = DIGITS[bits] if value >= LEAST[bits] else DIGITS[bits] - 1
         return
-    size = h.output_size = len(value) if kind is str and value.isascii() else size_of(value, tp, sink)
+    size = h.output_size = len(value) if kind is str and value.isascii() else size_of(value, spec.cast_out.tp, sink)
     if size is None and hasattr(type(value), "__len__"):  # pyright: ignore[reportUnknownArgumentType]
         with suppress(Exception):  # a length that fails is none
             h.items = len(value)

@@ -97,7 +97,7 @@ def check_branches(owner: str, modules: Iterable[Any]) -> None:
     last: Any = Any
     for module in modules:
         check_one(owner, module)
-        takes = signature_of(module).first.annotation
+        takes = signature_of(module).takes
         if fits(last, takes) is None and fits(takes, last) is None:
             raise WiringError(f"{owner}: {name_of(module)} takes {show(takes)}, another branch {show(last)}")
         last = takes
@@ -111,7 +111,7 @@ def check_fallback(module: Any) -> None:
         if len(wants := needed(other)) > len(signature.positional):
             names = ", ".join(p.name for p in wants)
             raise WiringError(f"{owner}: its fallback {name_of(other)} needs {len(wants)} values ({names})")
-        takes, gets = have.first.annotation, signature.first.annotation
+        takes, gets = have.takes, signature.takes
         if fits(gets, takes) is None:
             raise WiringError(f"{owner} takes {show(gets)}, but its fallback {name_of(other)} takes {show(takes)}")
         if fits(have.returns, signature.returns) is None:
@@ -154,7 +154,7 @@ def check_brackets(cls: type, signature: Signature) -> None:
     for base in getattr(cls, "__orig_bases__", ()):
         args = typing.get_args(base)
         if getattr(typing.get_origin(base), "_mai_root", False) and len(args) == 2:
-            takes, gives = signature.first.annotation, signature.returns
+            takes, gives = signature.takes, signature.returns
             declared = f"{cls.__name__} is declared Module[{show(args[0])}, {show(args[1])}], but forward"
             if fits(args[0], takes) != "same" and not is_open(args[0]):
                 raise WiringError(f"{declared} takes {show(takes)}")

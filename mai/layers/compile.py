@@ -1,15 +1,17 @@
 """What a call needs to know of a module, worked out from its settings and its signature when it is first called."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 from opentelemetry.trace import SpanKind
 
+from ..core.frame import Frame
 from ..core.retry import Retry
 from ..core.spec import Spec
 from ..errors import ConfigError
 from ..values import names
-from ..values.casts import caster, is_open
+from ..values.casts import Caster, caster, size_of
 from ..values.signature import Signature
 from .checks import check_fallback, check_undo, name_of
 from .settings import SETTINGS, Settings
@@ -34,7 +36,7 @@ def spec_of(module: Any) -> Spec:
     function = f"{qualified}.forward" if code is module.__class__ else qualified
     composite = kind != "module"  # its children cast for it
     flow = composite if module._mai_flow is None else module._mai_flow
-    takes, cast_out = signature.first.annotation, caster(object if composite else signature.returns)
+    cast_in, cast_out = caster(signature.takes), caster(object if composite else signature.returns)
     colour: str = signature.colour
     if colour in ("plain", "inline") and settings.inline is not None:
         colour = "inline" if settings.inline else "plain"
@@ -58,12 +60,12 @@ def spec_of(module: Any) -> Spec:
         signature=signature,
         params=settings.params,
         settings=SETTINGS,
-        takes=takes,
-        gives=cast_out.tp,
-        tin=(None if composite or is_open(takes) else caster(takes).exact or _Never) if plain and alone else _Never,
+        tin=None if composite or cast_in.free else cast_in.exact or _Never,
         tout=None if cast_out.free else cast_out.exact or _Never,
+        fit=_fitting(cast_in, signature.first.name),
         cast_out=cast_out,
         plain=plain,
+        alone=plain and alone,
         direct=colour == "coroutine",
         colour=colour,
         timeout=settings.timeout,
@@ -84,6 +86,18 @@ def spec_of(module: Any) -> Spec:
         return spec
     # Each attempt has a timeout and a copy of its own.
     return replace(spec, direct=False, limit=settings.total_timeout, deep=False, inner=_attempt(spec))
+
+
+def _fitting(cast: Caster, name: str) -> Callable[[Any, Frame], Any]:
+    """Return what casts the one value of a call, which goes to the parameter *name*."""
+
+    def fit(value: Any, f: Frame) -> Any:
+        value = cast(value, name, f)
+        if f.handle is not None:
+            f.handle.input_size = size_of(value, cast.tp, None)
+        return value
+
+    return fit
 
 
 def _attempt(spec: Spec) -> Spec:

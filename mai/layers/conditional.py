@@ -58,7 +58,7 @@ class Conditional(Module[X, Y]):
         self._unmet = self.otherwise, keys[-1], {names.DECISION: "pass" if otherwise is None else "otherwise", **why}
         check_branches("Conditional", calls)
         then = signature_of(self.then)
-        other: Any = then.first.annotation if self.otherwise is None else signature_of(self.otherwise).returns
+        other: Any = then.takes if self.otherwise is None else signature_of(self.otherwise).returns
         self._mai_signature = single("Conditional", then.first, union_of([then.returns, other]))
 
     async def forward(self, x: X, /) -> Y:

@@ -85,7 +85,7 @@ class Map(Module[Iterable[X] | AsyncIterable[X], list[Y]], Generic[X, Y]):
         signature = signature_of(self.step)
         gives = signature.returns
         value: Any = Any if is_open(gives) else Union[gives, Exception] if on_error == "collect" else gives  # noqa: UP007
-        items = signature.first.replace(name="items", annotation=many(signature.first.annotation))
+        items = signature.first.replace(name="items", annotation=many(signature.takes))
         self._mai_signature = single("Map", items, list.__class_getitem__(value))
 
     async def forward(self, items: Iterable[X] | AsyncIterable[X], /) -> list[Y]:

@@ -100,15 +100,16 @@ class Caster:
         Raises:
             CastError: If it cannot be cast.
         """
-        if type(value) is self.exact or self.free:
+        exact = self.exact
+        if type(value) is exact or self.free:
             return value
         made = self.adapter
-        if made is None or (self.exact is not None and is_subclass(type(value), self.exact)):
+        if made is None or (exact is not None and is_subclass(type(value), exact)):
             return value
         try:
-            look = None if self._always or self.exact is not None else self._strict
+            look = None if self._always or exact is not None else self._strict
             strict = look is not None and look.validator.isinstance_python(value, strict=True)
-            cast = value if strict and self._tells else made.validate_python(value)
+            cast = value if strict and self._tells else made.validator.validate_python(value)
             return value if strict and (cast is value or cast == value) else cast
         except ValidationError as error:
             first = error.errors(include_url=False, include_context=False, include_input=False)[0]

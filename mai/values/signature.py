@@ -28,6 +28,7 @@ class Signature:
         params: The parameters without ``self``, by name, as `inspect.Parameter` with evaluated annotations.
         positional: Those that can be given by position, in order.
         first: The parameter that a single value goes to.
+        takes: The type of that.
         returns: The type of the value, for a generator what its chunks become.
         colour: How ``forward`` is run.
     """
@@ -38,6 +39,7 @@ class Signature:
         self.colour: str = colour
         self.params: dict[str, inspect.Parameter] = {p.name: p for p in params}
         self.first: inspect.Parameter = params[0]
+        self.takes: Any = params[0].annotation
         self.positional: list[_P] = [p for p in params if p.kind in (_P.POSITIONAL_ONLY, _P.POSITIONAL_OR_KEYWORD)]
         slots = [(p.name, p.kind, caster(p.annotation)) for p in params]
         self._alone: bool = self.positional == params[:1] == params

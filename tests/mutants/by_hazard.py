@@ -74,8 +74,8 @@ BY_HAZARD = (
     Mutant(
         "after a cancel nothing is tried again, though the clean-up failed",
         "mai/core/call.py",
-        "    goes_on = not _cancelled(f) and (deadline is None",
-        "    goes_on = (deadline is None",
+        "    made = pause if not _cancelled(f) and (deadline is None",
+        "    made = pause if (deadline is None",
         (CORE + "test_retry.py",),
         hazards=(9, "A"),
     ),
@@ -176,8 +176,8 @@ BY_HAZARD = (
     Mutant(
         "a nested call ends with the call whose thread it blocks",
         "mai/core/engine.py",
-        "scoped(current(), armed=None, door=serving)",
-        "scoped(current(), armed=None, door=serving, deadline=None)",
+        "scoped(current(), armed=None, door=waiting and door)",
+        "scoped(current(), armed=None, door=waiting and door, deadline=None)",
         (CORE + "test_call.py", CORE + "test_threads.py"),
         hazards=(17, "D"),
     ),
@@ -360,8 +360,8 @@ BY_HAZARD = (
     Mutant(
         "a thread that is no worker is free for a Ctrl-C",
         "mai/core/engine.py",
-        "serving = None if waiting is None else door",
-        "serving = door",
+        "door=waiting and door",
+        "door=door",
         (CORE + "test_threads.py::test_a_thread_that_is_no_worker_serves_no_jobs_and_is_free_at_the_deadline",),
         hazards=(35, "E"),
         patience=60,
