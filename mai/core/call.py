@@ -1,8 +1,8 @@
 """One call: the way from ``await module(x)`` to ``forward(x)`` and back.
 
 `launch` and `begin` start a call; `mai.core.drive` runs it in a copied context that is then dropped. Composites use
-them directly. A simple call that nothing observes takes the short body (`quick`), every other the whole one (`_whole`);
-both keep the same promises.
+them directly. A simple call, of which at most a handle and a light span know, takes the short body (`quick`), every
+other the whole one (`_whole`); both keep the same promises.
 
 Size: what may stand between a call and its ``forward`` is one story, told in order.
 """
@@ -60,7 +60,7 @@ async def call(m: Any, value: Any = UNSET, /, *args: Any, **kwargs: Any) -> Any:
         n, above = 0, p.above
         if p.light and not (has_provider() or telemetry.watchers or (run := new_run(p.env)).engine.watchers):
             quiet = p.light
-    if args or kwargs or value is UNSET or not (quiet and spec.alone):
+    if args or kwargs or value is UNSET or not (quiet and spec.simple):
         return await outcome(begin(m, p, key, n, args if value is UNSET else (value, *args), kwargs))
     f, ctx = Frame(), copy_context()  # from here on it does what `launch` does, without a call of it
     f.mod, f.parent, f.key = m, p, key
@@ -85,7 +85,7 @@ def launch(
     for it.
     """
     spec: Spec = m._mai_spec or m._mai_compile()
-    if not (p.quiet and (spec.alone if args is None else spec.plain)):
+    if not (p.quiet and (spec.simple if args is None else spec.plain)):
         whole: Any = m, p, key, n, tuple(args) if args else (value,), {}, attrs
         return begin(*whole) if ctx is None else ctx.run(begin, *whole)
     f, ctx = Frame(), ctx or copy_context()
@@ -182,7 +182,7 @@ def quick(f: Frame, m: Any, value: Any, spec: Spec, above: Any, attrs: Any = Non
     try:
         if above is not None:
             h = f.handle = open_handle(f, above, spec, attrs, args or value)
-            f.span = f.parent.span and telemetry.light and telemetry.light(f.parent.span, h, spec)
+            f.y, f.span = None, f.parent.span and telemetry.light and telemetry.light(f.parent.span, h, spec)
         if (f.deadline is not None or spec.limit is not None) and _set_deadline(f, f.parent, spec, f.deadline):
             raise late(f)  # nothing starts
         if spec.tin is not None and args is None and type(value) is not spec.tin:
@@ -197,7 +197,7 @@ def quick(f: Frame, m: Any, value: Any, spec: Spec, above: Any, attrs: Any = Non
             out = spec.cast_out(out, "return", f)
         f.out = out
         if h is not None:
-            succeeded(h, out, spec, None)
+            succeeded(f, h, out, spec, None)
             if f.span is not None:
                 close_span(f, h, None, innermost=False)
     except BaseException as error:
@@ -308,7 +308,7 @@ def _tell(f: Frame, h: TraceHandle[Any] | None) -> None:
 
 
 def _close(f: Frame, h: TraceHandle[Any], out: Any, spec: Spec, *, replayed: bool = False) -> None:
-    succeeded(h, out, spec, telemetry if telemetry.sizes else f.env.sink)
+    succeeded(f, h, out, spec, telemetry if telemetry.sizes else f.env.sink)
     if replayed:
         h.outcome = "replayed"
     if f.span is not None:
@@ -423,10 +423,9 @@ def _cancelled(f: Frame) -> bool:
 
 async def _invoke(colour: str, spec: Spec, forward: Any, args: Any, kwargs: Any) -> Any:
     """Run ``forward`` in the way that its colour needs."""
-    if colour == "async generator":
-        return _join(await drain(lambda: forward(*args, **kwargs)), spec)
-    if colour == "generator":
-        return _join(await drain_in_thread(lambda: forward(*args, **kwargs)), spec)
+    if colour in ("async generator", "generator"):
+        drained = drain if colour == "async generator" else drain_in_thread
+        return _join(await drained(lambda: forward(*args, **kwargs)), spec)
     if colour == "plain":
         return await offload(partial(forward, *args, **kwargs))
     out = forward(*args, **kwargs)

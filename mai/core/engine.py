@@ -191,8 +191,7 @@ class LocalEngine:
             ConfigError: If another engine was entered inside of it, and has not been left.
         """
         if current().env.engine is not self and any(task is asyncio.current_task() for _, task in self._entered):
-            name = type(self).__name__
-            raise ConfigError(f"{name}: another engine was entered inside of this block; leave that one first")
+            raise ConfigError(f"{type(self).__name__}: another engine was entered inside this block; leave that first")
         return len(self._entered) == 1
 
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:

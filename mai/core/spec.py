@@ -27,7 +27,7 @@ class Spec:
     fit: Callable[[Any, Any], Any]  # casts the one value that the call of a frame is given, and measures it
     cast_out: Caster
     plain: bool  # nothing but the casts of its values matters
-    alone: bool  # the same, and one value is all it needs
+    simple: bool  # plain, and one value is all it needs
     direct: bool  # nothing stands between the body and forward
     colour: str
     timeout: float | None  # of each attempt

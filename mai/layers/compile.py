@@ -65,7 +65,7 @@ def spec_of(module: Any) -> Spec:
         fit=_fitting(cast_in, signature.first.name),
         cast_out=cast_out,
         plain=plain,
-        alone=plain and alone,
+        simple=plain and alone,
         direct=colour == "coroutine",
         colour=colour,
         timeout=settings.timeout,
@@ -92,10 +92,13 @@ def _fitting(cast: Caster, name: str) -> Callable[[Any, Frame], Any]:
     """Return what casts the one value of a call, which goes to the parameter *name*."""
 
     def fit(value: Any, f: Frame) -> Any:
-        value = cast(value, name, f)
-        if f.handle is not None:
-            f.handle.input_size = size_of(value, cast.tp, None)
-        return value
+        h, size = f.handle, None
+        if h is not None:
+            size, h.input_size = h.input_size, None
+        made = cast(value, name, f)
+        if h is not None:
+            h.input_size = size if made is value else size_of(made, cast.tp, None)
+        return made
 
     return fit
 

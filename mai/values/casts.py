@@ -10,18 +10,18 @@ import re
 import types
 import typing
 from collections.abc import Callable, Collection, Mapping, Set
-from contextlib import suppress
 from functools import partial
-from typing import Annotated, Any, Literal, NewType, TypeVar, get_args, get_origin
+from typing import Any, NewType, TypeVar, get_args, get_origin
 
-from pydantic import ConfigDict, Field, InstanceOf, TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic_core import SchemaValidator
 
 from ..errors import CastError, PayloadError
 
 _CONFIG = ConfigDict(arbitrary_types_allowed=True)
 _HIDDEN = "'**********')"  # how pydantic's secret types look: as JSON they are these asterisks and nothing else
 _JSON: ConfigDict = {**_CONFIG, "ser_json_inf_nan": "constants", "ser_json_bytes": "base64", "val_json_bytes": "base64"}
-_REAL = Annotated[InstanceOf[float] | int, Field(union_mode="left_to_right")]
+_REAL = {"type": "is-instance", "cls": (float, int)}
 UNIONS = (typing.Union, types.UnionType)
 # Types of which strict mode tells all. (For a model it takes a dict, too.) What is iterated can be looked at but once.
 _TOLD = re.compile(r"(?s).*(Itera...|Generator)\[.*|((?>(\w+\.)*)(list|dict|tuple|set|str|int|float|None|Any)|\W)+")
@@ -82,9 +82,11 @@ class Caster:
         return _make_adapter(self.tp, _CONFIG)
 
     @functools.cached_property
-    def _strict(self) -> TypeAdapter[Any] | None:
-        """What tells whether a value is of the type already."""
-        return _make_adapter(_with_real(self.tp), _CONFIG) if "float" in repr(self.tp) else self.adapter
+    def _strict(self) -> Any:
+        """What tells in strict mode whether a value is of the type already."""
+        made: Any = self.adapter
+        schema = _with_real(made.core_schema)
+        return made.validator if schema == made.core_schema else SchemaValidator(schema)
 
     @functools.cached_property
     def json(self) -> TypeAdapter[Any]:
@@ -107,8 +109,7 @@ class Caster:
         if made is None or (exact is not None and is_subclass(type(value), exact)):
             return value
         try:
-            look = None if self._always or exact is not None else self._strict
-            strict = look is not None and look.validator.isinstance_python(value, strict=True)
+            strict = not self._always and exact is None and self._strict.isinstance_python(value, strict=True)
             cast = value if strict and self._tells else made.validator.validate_python(value)
             return value if strict and (cast is value or cast == value) else cast
         except ValidationError as error:
@@ -191,26 +192,31 @@ def size_of(value: Any, tp: Any, sink: Any) -> int | None:
     None for other types, unless *sink* asks for sizes and *value* can be serialised as type *tp*.
     """
     kind = type(value)  # pyright: ignore[reportUnknownVariableType]
-    if kind is int and value.bit_length() < 64:  # Python refuses to write numbers of several thousand digits
-        return len(str(value))
-    if kind not in _SCALARS and (sink is None or not sink.sizes):
+    try:
+        if kind in _SCALARS:  # in JSON NaN, true, false and null are as long, and the infinities are written out
+            return len(text := str(value)) + 5 * text.endswith("inf")
+        if kind is str or kind is bytes or (sink is not None and sink.sizes):
+            return sized(value, partial(caster(tp).dump, value))  # no lambda: no cells
+    except ValueError:  # not serialisable, or of several thousand digits
         return None
-    with suppress(ValueError):  # not serialisable, or too long an int: there is no size to tell
-        return sized(value, partial(caster(kind if kind in _SCALARS else tp).dump, value))  # no lambda: no cells
     return None
 
 
-_SCALARS = (str, bytes, float, bool, int, type(None))
+_SCALARS = (float, bool, int, type(None))
 DIGITS = [len(str(2**bits - 1)) for bits in range(64)]  # by its bits, what a number has at most
 LEAST = [0 if n == 1 else 10 ** (n - 1) for n in DIGITS]  # the least number that has as many
 
 
-def _with_real(tp: Any) -> Any:
-    """Return *tp* with every float replaced by one that in strict mode takes no Decimal and the like."""
-    origin, args = get_origin(tp), tuple(map(_with_real, get_args(tp)))
-    if not args or origin in (Annotated, Literal):
-        return _REAL if tp is float else tp
-    return tp if origin is None else typing.Union[args] if origin in UNIONS else origin[args]  # noqa: UP007 (made here)
+def _with_real(schema: Any) -> Any:
+    """Return *schema*, or a part of one, in which no float takes a Decimal and the like, as it does in strict mode."""
+    if isinstance(schema, list):
+        return [*map(_with_real, schema)]  # pyright: ignore[reportUnknownArgumentType]
+    if not isinstance(schema, dict):
+        return schema
+    made: Any = {key: _with_real(part) for key, part in schema.items()}  # pyright: ignore[reportUnknownVariableType]
+    if made.get("type") != "float":
+        return made
+    return {"type": "chain", **{key: made.pop(key) for key in ("ref",) if key in made}, "steps": [_REAL, made]}
 
 
 def _make_adapter(tp: Any, own: ConfigDict) -> TypeAdapter[Any] | None:

@@ -16,6 +16,7 @@ from pydantic import BaseModel
 
 from mai import (
     BlockingDelay,
+    CastError,
     Conditional,
     Context,
     DeadlineExceeded,
@@ -700,12 +701,31 @@ async def same(x: Any) -> Any:
 @example(True)
 @example(None)
 @example(1.5)
+@example(-1e300)
+@example(float("inf"))
+@example(float("-inf"))
+@example(float("nan"))
+@example(False)
 def test_the_size_of_a_number_and_of_a_text_is_exact(value: Any) -> None:
     with capture() as trace:
         (same >> same).run(value)
     wanted = len(value.encode("utf-8", "surrogatepass")) if isinstance(value, str) else len(json.dumps(value))
     for handle in trace.runs[0].walk():
         assert (handle.input_size, handle.output_size) == (wanted, wanted)
+
+
+@simulated
+async def test_what_cannot_be_cast_has_no_size_and_what_was_cast_has_its_own() -> None:
+    @module
+    async def count(x: int) -> int:
+        return x + 1
+
+    for step in (count, count.with_(retry=2)):  # the short body and the whole one
+        with capture() as trace:
+            assert await step("0009") == 10
+            with pytest.raises(CastError):
+                await step("nine")
+        assert [(h.outcome, h.input_size, h.output_size) for h in trace.runs] == [("ok", 1, 2), ("error", None, None)]
 
 
 @simulated

@@ -4,10 +4,11 @@ import copy
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mai import ConfigError, Module
+from mai.layers.settings import SETTINGS
 
 from .simulation import simulate
 
@@ -62,9 +63,10 @@ def test_settings_merge_associatively_and_the_last_one_counts(a: Any, b: Any, c:
     assert one_by_one.settings.timeout == merged["timeout"]
 
 
+@example("fallback", {})
 @given(st.text("abcdefghijklmnopqrstuvwxyz_", min_size=1), given_settings)
 def test_an_unknown_name_is_an_error_at_once(name: str, others: dict[str, Any]) -> None:
-    known = {*VALUES, "x", "self", "cls", "metaclass"}  # the last three are refused by Python itself
+    known = {*VALUES, *SETTINGS, "x", "self", "cls", "metaclass"}  # the last three are refused by Python itself
     if name.isidentifier() and name not in known:
         with pytest.raises(ConfigError, match=f"no setting {name!r}"):
             configured(Scale(), {**others, name: 1})

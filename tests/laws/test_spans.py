@@ -1,11 +1,12 @@
 """Random trees of modules: the spans are the handles, one for one, whatever fails, is retried or is dropped."""
 
+import asyncio
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -16,8 +17,14 @@ from mai.telemetry import configure, shutdown
 from tests.support import recorded_spans
 
 from .simulation import simulate
-from .test_trees import FAILING, SEEDS
-from .trees import World, build, trees
+from .test_trees import SEEDS
+from .trees import Kinds, Seq, Step, Wait, World, build, numbered, trees
+
+KINDS = Kinds(
+    endings=("return", "return", "raise", "fail", "swallow"),
+    timeouts=(None, None, None, 0.5, 1.5),
+    seconds=(0.0, 0.0, 1.0, 2.0),
+)
 
 Shape = tuple[str, str, tuple[Any, ...]]
 
@@ -54,6 +61,8 @@ def isomorphic(found: InMemorySpanExporter, runs: list[TraceHandle[Any]]) -> Non
         facts = span.attributes or {}
         assert facts.get("error.type") == (None if h.error is None else h.error.type)
         assert {key: facts.get(key) for key in h.attributes} == dict(h.attributes)
+        assert facts.get("mai.output.size") == h.output_size
+        assert h.outcome == "ok" or h.output_size is None
 
 
 @contextmanager
@@ -71,20 +80,28 @@ def recorded(*, light: bool) -> Iterator[InMemorySpanExporter]:
         shutdown()
 
 
-def run(tree: Any, seed: int, attempts: int) -> list[TraceHandle[Any]]:
-    """Run the tree, with retries outside, and return its handle."""
+def run(tree: Any, seed: int, attempts: int, moment: float | None) -> list[TraceHandle[Any]]:
+    """Run the tree, with retries outside, cancel it at some moment, and return its handle."""
     runs: list[TraceHandle[Any]] = []
 
     async def main() -> None:
-        with capture() as trace, suppress(Exception):
+        task: Any = asyncio.current_task()
+        cancel = None if moment is None else asyncio.get_running_loop().call_later(moment, task.cancel)
+        with capture() as trace, suppress(Exception, asyncio.CancelledError):
             await build(tree, World(named=True)).with_(retry=attempts)(3)
+        if cancel is not None:
+            cancel.cancel()
         runs.extend(trace.runs)
 
     simulate(main, seed)
     return runs
 
 
-@given(trees(FAILING), SEEDS, st.integers(1, 3), st.booleans())
-def test_the_spans_of_a_run_are_its_handles(tree: Any, seed: int, attempts: int, light: bool) -> None:
+@example(numbered(Seq((Step("async", (Wait(2.0),), "swallow"),))), 0, 1, 1.0, True)
+@example(numbered(Seq((Step("async", (Wait(2.0),), "swallow", timeout=1.5),))), 0, 1, None, True)
+@given(trees(KINDS), SEEDS, st.integers(1, 3), st.none() | st.sampled_from([0.0, 1.0, 2.5]), st.booleans())
+def test_the_spans_of_a_run_are_its_handles(
+    tree: Any, seed: int, attempts: int, moment: float | None, light: bool
+) -> None:
     with recorded(light=light) as found:
-        isomorphic(found, run(tree, seed, attempts))
+        isomorphic(found, run(tree, seed, attempts, moment))

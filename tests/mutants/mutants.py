@@ -58,6 +58,14 @@ MUTANTS = (
         hazards=("A",),
     ),
     Mutant(
+        "the span and the handle of a step that swallows a cancel do not end well",
+        "mai/core/trace.py",
+        "frame.y is not None and frame.y[0].cancelling() > frame.y[1]",
+        "False",
+        (LAWS + "test_spans.py",),
+        hazards=("A",),
+    ),
+    Mutant(
         "a timeout takes its own cancel back, and an outer one in the same tick wins",
         "mai/core/drive.py",
         "timer.task.uncancel() <= timer.before",
@@ -221,7 +229,7 @@ MUTANTS = (
     Mutant(
         "a value that is of its type already stays the very object",
         "mai/values/casts.py",
-        "look.validator.isinstance_python(value, strict=True)",
+        "self._strict.isinstance_python(value, strict=True)",
         "False",
         (LAWS + "test_casts.py",),
     ),

@@ -7,7 +7,7 @@ import datetime as dt
 import enum
 import types
 import typing
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
@@ -21,6 +21,8 @@ from collections.abc import (
     Sequence,
 )
 from dataclasses import dataclass
+from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 from typing import (
     Annotated,
@@ -90,6 +92,19 @@ class Colour(enum.Enum):
 
 class Level(enum.IntEnum):
     LOW = 1
+
+
+class Run(TypedDict):
+    km: float
+
+
+@dataclass
+class Unit:  # what is compared and may change cannot be hashed
+    name: str
+
+
+Real = TypeAliasType("Real", float)
+Metres = NewType("Metres", float)
 
 
 class Opaque:
@@ -238,6 +253,11 @@ POINT, SIZE, OPAQUE, DUCK = Point3(x=1), Size(1), Special(), Duck()
         (dict, {}),
         (tuple, ()),
         (Path, Path("a")),
+        (list[Annotated[float, Unit("m")]] | None, [1.0]),
+        (defaultdict[str, float], defaultdict(float, a=1.0)),
+        (dict[str, Real] | Real, {"a": 1.0}),
+        (tuple[Annotated[float, Field(gt=0)], int], (1.0, 2)),
+        (float | None, 1),
     ],
 )
 def test_a_value_of_the_type_passes_as_the_very_same_object(tp: Any, value: Any) -> None:
@@ -287,6 +307,12 @@ def test_a_value_of_the_type_passes_as_the_very_same_object(tp: Any, value: Any)
         (dict[str, Movie], {"a": {"title": "x"}}, {"a": {"title": "x"}}),
         (Movie | int, {"title": "x"}, {"title": "x"}),
         (S, 5, 5),
+        (list[float], [Decimal("0.5"), 1], [0.5, 1.0]),
+        (float | None, Fraction(1, 2), 0.5),
+        (Annotated[float, Field(gt=0)], Decimal("0.5"), 0.5),
+        (dict[str, Real] | Real, {"a": Decimal("0.5")}, {"a": 0.5}),
+        (tuple[Metres, ...], (Decimal("0.5"),), (0.5,)),
+        (list[Run], [{"km": Decimal("0.5")}], [{"km": 0.5}]),
     ],
 )
 def test_what_pydantics_lax_mode_converts_is_cast(tp: Any, value: Any, result: Any) -> None:
@@ -316,6 +342,11 @@ def test_what_pydantics_lax_mode_converts_is_cast(tp: Any, value: Any, result: A
         (Literal["a"], "b", "'x' must be Literal['a'], not str 'b' (Input should be 'a')"),
         (None, 1, "'x' must be None, not int 1 (Input should be None)"),
         (tuple[int, int], (1,), "'x' must be tuple[int, int], not tuple (1,) (1: Field required)"),
+        (
+            list[float],
+            [10**400],
+            f"'x' must be list[float], not list [1{'0' * 57}… (0: Input should be a valid number)",
+        ),
         (
             Annotated[int, Field(ge=0)],
             -1,
