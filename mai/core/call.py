@@ -196,8 +196,8 @@ def quick(f: Frame, m: Any, value: Any, spec: Spec, above: Any, attrs: Any = Non
         if spec.tout is not None and type(out) is not spec.tout:  # pyright: ignore[reportUnknownArgumentType]
             out = spec.cast_out(out, "return", f)
         f.out = out
-        if h is not None:
-            succeeded(f, h, out, spec, None)
+        if h is not None and (f.y is None or f.y[0].cancelling() <= f.y[1]):  # else `finish` tells of the cancel
+            succeeded(h, out, spec, None)
             if f.span is not None:
                 close_span(f, h, None, innermost=False)
     except BaseException as error:
@@ -308,7 +308,7 @@ def _tell(f: Frame, h: TraceHandle[Any] | None) -> None:
 
 
 def _close(f: Frame, h: TraceHandle[Any], out: Any, spec: Spec, *, replayed: bool = False) -> None:
-    succeeded(f, h, out, spec, telemetry if telemetry.sizes else f.env.sink)
+    succeeded(h, out, spec, telemetry if telemetry.sizes else f.env.sink)
     if replayed:
         h.outcome = "replayed"
     if f.span is not None:
@@ -413,7 +413,7 @@ async def _decided(f: Frame, key: str, pause: float) -> float | None:
 def _go_on(f: Frame) -> None:
     """Raise the cancel that has come for *f*, if one has."""
     if _cancelled(f):
-        raise CancelledError
+        raise CancelledError(*f.y[2])
 
 
 def _cancelled(f: Frame) -> bool:

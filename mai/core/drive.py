@@ -53,8 +53,8 @@ def finish(f: Frame) -> Body:
     y, ctx, body = f.y, f.ctx, f.body
     f.body = f.ctx = None
     task: Any = asyncio.current_task()
-    before, timer, thrown = task.cancelling(), None, ()
-    f.y = task, before
+    before, timer = task.cancelling(), None
+    f.y = task, before, ()
     if f.deadline is not None and (f.timer is PENDING or not _is_served(f, task)):
         timer = f.timer = Timer(task, before, f.deadline - clock.now())
     try:
@@ -62,7 +62,7 @@ def finish(f: Frame) -> Body:
             try:
                 sent = yield y
             except BaseException as error:  # noqa: BLE001 (whatever it is, it is thrown into the step)
-                thrown = error.args  # by which anyio knows its own cancels
+                f.y = task, before, error.args  # by which anyio knows its own cancels
                 y = ctx.run(body.throw, error)
             else:
                 y = ctx.run(next, body, DONE) if sent is None else ctx.run(body.send, sent)
@@ -72,7 +72,7 @@ def finish(f: Frame) -> Body:
         if timer is not None:
             timer.handle.cancel()
     if task.cancelling() > before:
-        swallowed = CancelledError(*thrown)
+        swallowed = CancelledError(*f.y[2])
         failed(f, swallowed)
         raise swallowed
 

@@ -52,11 +52,10 @@ class Run:
         while frame.parent.mod is not None:
             frame = frame.parent
         top: Any = frame.owner if isinstance(frame, Scope) else frame
-        if not top.run.run_id:
-            with _process.lock:  # several threads may ask
-                if not top.run.run_id:
-                    top.run = copy.copy(self)
-                    top.run.run_id = new_id()
+        with _process.lock:  # several threads may ask
+            if not top.run.run_id:
+                top.run = copy.copy(self)
+                top.run.run_id = new_id()
         return top.run.run_id  # type: ignore[no-any-return]
 
     async def sleep(self, path: str, seconds: float) -> None:

@@ -22,6 +22,11 @@ _CONFIG = ConfigDict(arbitrary_types_allowed=True)
 _HIDDEN = "'**********')"  # how pydantic's secret types look: as JSON they are these asterisks and nothing else
 _JSON: ConfigDict = {**_CONFIG, "ser_json_inf_nan": "constants", "ser_json_bytes": "base64", "val_json_bytes": "base64"}
 _REAL = {"type": "is-instance", "cls": (float, int)}
+# Where a core schema has others: see pydantic_core.core_schema.
+_PARTS = frozenset(
+    "schema items_schema keys_schema values_schema choices steps fields definitions lax_schema strict_schema "
+    "python_schema extras_schema arguments_schema".split()
+)
 UNIONS = (typing.Union, types.UnionType)
 # Types of which strict mode tells all. (For a model it takes a dict, too.) What is iterated can be looked at but once.
 _TOLD = re.compile(r"(?s).*(Itera...|Generator)\[.*|((?>(\w+\.)*)(list|dict|tuple|set|str|int|float|None|Any)|\W)+")
@@ -207,13 +212,17 @@ DIGITS = [len(str(2**bits - 1)) for bits in range(64)]  # by its bits, what a nu
 LEAST = [0 if n == 1 else 10 ** (n - 1) for n in DIGITS]  # the least number that has as many
 
 
-def _with_real(schema: Any) -> Any:
-    """Return *schema*, or a part of one, in which no float takes a Decimal and the like, as it does in strict mode."""
-    if isinstance(schema, list):
-        return [*map(_with_real, schema)]  # pyright: ignore[reportUnknownArgumentType]
-    if not isinstance(schema, dict):
-        return schema
-    made: Any = {key: _with_real(part) for key, part in schema.items()}  # pyright: ignore[reportUnknownVariableType]
+def _with_real(part: Any) -> Any:
+    """Return a core schema, or a part of one, in which no float takes a Decimal and the like, as in strict mode.
+
+    What models and dataclasses hold is left to them: their instances are not looked into.
+    """
+    if type(part) in (list, tuple):
+        return type(part)(map(_with_real, part))
+    if type(part) is not dict or part.get("type") in ("model", "dataclass"):
+        return part
+    inside = _PARTS & part.keys() if isinstance(part.get("type"), str) else part.keys()  # else by name, or by tag
+    made: Any = {**part, **{key: _with_real(part[key]) for key in inside}}
     if made.get("type") != "float":
         return made
     return {"type": "chain", **{key: made.pop(key) for key in ("ref",) if key in made}, "steps": [_REAL, made]}

@@ -6,6 +6,7 @@ import functools
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -324,11 +325,20 @@ async def test_an_anyio_scope_around_a_call_cancels_it() -> None:
     assert type(caught.value) is TimeoutError
 
 
-@pytest.mark.parametrize("timeout", [None, 9])
+def outer_of(step: Any, observed: bool) -> Any:
+    async def call(x: float) -> Any:
+        with capture() if observed else nullcontext():
+            return await step(x)
+
+    return call
+
+
+@pytest.mark.parametrize("settings", [{}, {"timeout": 9}, {"retry": 2}])
 @pytest.mark.parametrize("seconds", [5, 5.0])
+@pytest.mark.parametrize("observed", [False, True])
 @simulated
 async def test_an_anyio_scope_knows_its_cancel_again_though_the_step_swallowed_it(
-    timeout: float | None, seconds: float
+    settings: dict[str, Any], seconds: float, observed: bool
 ) -> None:
     @module
     async def stubborn(x: float) -> str:
@@ -338,10 +348,24 @@ async def test_an_anyio_scope_knows_its_cancel_again_though_the_step_swallowed_i
             pass
         return "done"
 
-    for step in (stubborn, stubborn >> shout):
-        with anyio.move_on_after(1) as scope:
-            await step.with_(timeout=timeout)(seconds)
+    @module
+    async def tidy(x: float) -> str:
+        try:
+            await asyncio.sleep(x)
+        except asyncio.CancelledError:
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(0.01)
+        return "done"
+
+    for step in (stubborn, stubborn >> shout, tidy, tidy >> shout):
+        with anyio.move_on_after(1) as scope, capture() if observed else nullcontext():
+            await step.with_(**settings)(seconds)
         assert scope.cancelled_caught
+    for step in (stubborn, tidy):
+        task = asyncio.create_task(outer_of(step.with_(**settings), observed)(seconds))
+        asyncio.get_running_loop().call_later(1, task.cancel, "why")
+        with pytest.raises(asyncio.CancelledError, match="why"):
+            await task
     task = asyncio.current_task()
     assert task is not None
     assert task.cancelling() == 0

@@ -59,9 +59,9 @@ MUTANTS = (
     ),
     Mutant(
         "the span and the handle of a step that swallows a cancel do not end well",
-        "mai/core/trace.py",
-        "frame.y is not None and frame.y[0].cancelling() > frame.y[1]",
-        "False",
+        "mai/core/call.py",
+        "(f.y is None or f.y[0].cancelling() <= f.y[1])",
+        "True",
         (LAWS + "test_spans.py",),
         hazards=("A",),
     ),

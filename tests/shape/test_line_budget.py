@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 CORE_BUDGET = 2_000  # docs/adr/0011 says why these two
-KERNEL_BUDGET = 5_392
+KERNEL_BUDGET = 5_393
 KERNEL_FILES = ("__init__.py", "errors.py", "types.py", "viewed.py")
 KERNEL_FOLDERS = ("core", "layers", "values")
 NOT_CODE = {

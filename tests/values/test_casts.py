@@ -103,6 +103,34 @@ class Unit:  # what is compared and may change cannot be hashed
     name: str
 
 
+class Unity(dict[str, int], enum.Enum):
+    KM = {"metres": 1000}
+
+
+class Road(TypedDict):
+    unit: Unity
+    long: float
+
+
+class Fields(TypedDict):  # named like the parts of a core schema
+    type: float
+    schema: float
+
+
+class Spot(typing.NamedTuple):
+    x: float
+    y: float
+
+
+LOOP: dict[str, Any] = {}
+LOOP["loop"] = LOOP
+
+
+class Looped(BaseModel):
+    a: Any = LOOP
+    b: float = 1.0
+
+
 Real = TypeAliasType("Real", float)
 Metres = NewType("Metres", float)
 
@@ -258,6 +286,10 @@ POINT, SIZE, OPAQUE, DUCK = Point3(x=1), Size(1), Special(), Duck()
         (dict[str, Real] | Real, {"a": 1.0}),
         (tuple[Annotated[float, Field(gt=0)], int], (1.0, 2)),
         (float | None, 1),
+        (Road, {"unit": Unity.KM, "long": 1.0}),
+        (dict[str, Unity | float], {"a": Unity.KM, "b": 1.0}),
+        (Looped | None, Looped()),
+        (list[Fields], [{"type": 1.0, "schema": 2.0}]),
     ],
 )
 def test_a_value_of_the_type_passes_as_the_very_same_object(tp: Any, value: Any) -> None:
@@ -313,6 +345,8 @@ def test_a_value_of_the_type_passes_as_the_very_same_object(tp: Any, value: Any)
         (dict[str, Real] | Real, {"a": Decimal("0.5")}, {"a": 0.5}),
         (tuple[Metres, ...], (Decimal("0.5"),), (0.5,)),
         (list[Run], [{"km": Decimal("0.5")}], [{"km": 0.5}]),
+        (list[Fields], [{"type": Decimal(1), "schema": Decimal(2)}], [{"type": 1.0, "schema": 2.0}]),
+        (list[Spot], [Spot(Decimal("0.5"), 1.0)], [Spot(0.5, 1.0)]),
     ],
 )
 def test_what_pydantics_lax_mode_converts_is_cast(tp: Any, value: Any, result: Any) -> None:

@@ -144,7 +144,7 @@ class Body:
         f, task = self._call.frame, asyncio.current_task()
         assert task is not None
         outer = f.y, f.timer
-        f.y = task, task.cancelling()
+        f.y = task, task.cancelling(), ()
         if has_deadline(f) and f.deadline is not None:
             f.timer = Timer(task, task.cancelling(), f.deadline - clock.now())
         try:
