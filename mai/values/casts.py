@@ -217,9 +217,9 @@ def _with_real(part: Any) -> Any:
 
     What models and dataclasses hold is left to them: their instances are not looked into.
     """
-    if type(part) in (list, tuple):
-        return type(part)(map(_with_real, part))
-    if type(part) is not dict or part.get("type") in ("model", "dataclass"):
+    if part.__class__ in (list, tuple):
+        return part.__class__(map(_with_real, part))  # pyright: ignore[reportUnknownVariableType]
+    if part.__class__ is not dict or part.get("type") in ("model", "dataclass"):
         return part
     inside = _PARTS & part.keys() if isinstance(part.get("type"), str) else part.keys()  # else by name, or by tag
     made: Any = {**part, **{key: _with_real(part[key]) for key in inside}}
