@@ -10,6 +10,7 @@ import re
 import types
 import typing
 from collections.abc import Callable, Collection, Mapping, Set
+from contextlib import suppress
 from functools import partial
 from typing import Any, NewType, TypeVar, get_args, get_origin
 
@@ -120,12 +121,11 @@ class Caster:
         except ValidationError as error:
             first = error.errors(include_url=False, include_context=False, include_input=False)[0]
             at, text = ".".join(map(str, first["loc"])), repr(value)
-            given = f"{type(value).__name__} {text if len(text) <= 60 else text[:59] + '…'}"
+            got = f"{type(value).__name__} {text if len(text) <= 60 else text[:59] + '…'}"
             what = "the returned value" if where == "return" else repr(where)
             step_id, expected = "" if frame is None else frame.path, show(self.tp)
-            why = f"{what} must be {expected}, not {given} ({at and at + ': '}{first['msg']})"
-            found = f"{step_id}: {why}" if step_id else why
-            raise CastError(found, step_id=step_id, where=where, expected=expected) from error
+            why = f"{step_id and step_id + ': '}{what} must be {expected}, not {got} ({at and at + ': '}{first['msg']})"
+            raise CastError(why, step_id=step_id, where=where, expected=expected) from error
 
     def dump(self, value: Any) -> bytes:
         """Return *value* as JSON.
@@ -230,11 +230,9 @@ def _with_real(part: Any) -> Any:
 
 def _make_adapter(tp: Any, own: ConfigDict) -> TypeAdapter[Any] | None:
     for config in (own, None):  # models, dataclasses and typed dicts bring a configuration of their own
-        try:
+        with suppress(Exception):  # what a type of the user's raises here is not for us to say
             made = TypeAdapter(tp, config=config)
-        except Exception:  # nosec B112  # noqa: BLE001 (what a type of the user's raises here is not for us to say)
-            continue
-        return made if made.pydantic_complete else None
+            return made if made.pydantic_complete else None
     return None
 
 

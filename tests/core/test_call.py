@@ -6,7 +6,7 @@ import functools
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -357,11 +357,34 @@ async def test_an_anyio_scope_knows_its_cancel_again_though_the_step_swallowed_i
                 await anyio.sleep(0.01)
         return "done"
 
-    for step in (stubborn, stubborn >> shout, tidy, tidy >> shout):
+    @module
+    async def quiet(x: float) -> str:  # type: ignore[return]
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(x)
+
+    @module
+    async def unlucky(x: float) -> str:
+        try:
+            await asyncio.sleep(x)
+        except asyncio.CancelledError:
+            with anyio.CancelScope(shield=True):
+                lost = asyncio.get_running_loop().create_future()
+                asyncio.get_running_loop().call_soon(lost.set_exception, OSError("connection lost"))
+                with suppress(OSError):
+                    await lost
+                with anyio.move_on_after(0.01), suppress(asyncio.CancelledError):
+                    await asyncio.sleep(x)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(0.01):
+                        await asyncio.sleep(x)
+        return "done"
+
+    steps = (stubborn, tidy, quiet, unlucky)
+    for step in (*steps, *(step >> shout for step in steps)):
         with anyio.move_on_after(1) as scope, capture() if observed else nullcontext():
             await step.with_(**settings)(seconds)
         assert scope.cancelled_caught
-    for step in (stubborn, tidy):
+    for step in steps:
         task = asyncio.create_task(outer_of(step.with_(**settings), observed)(seconds))
         asyncio.get_running_loop().call_later(1, task.cancel, "why")
         with pytest.raises(asyncio.CancelledError, match="why"):
@@ -369,6 +392,25 @@ async def test_an_anyio_scope_knows_its_cancel_again_though_the_step_swallowed_i
     task = asyncio.current_task()
     assert task is not None
     assert task.cancelling() == 0
+
+
+@pytest.mark.parametrize("settings", [{"timeout": 1}, {"timeout": 1, "retry": 2}, {"total_timeout": 1}])
+@simulated
+async def test_an_anyio_scope_knows_its_cancel_though_the_deadline_of_a_step_passed_and_its_cleanup_failed(
+    settings: dict[str, Any],
+) -> None:
+    @module
+    async def fails(x: float) -> str:
+        try:
+            await asyncio.sleep(x)
+        except asyncio.CancelledError:
+            raise ValueError("clean-up") from None
+        return "done"
+
+    with anyio.move_on_after(1) as scope:
+        await fails.with_(**settings)(5.0)
+    assert scope.cancelled_caught
+    assert asyncio.current_task().cancelling() == 0  # type: ignore[union-attr]
 
 
 @simulated

@@ -70,6 +70,14 @@ async def stubborn(x: int) -> int:
     return x
 
 
+@module
+async def silent(x: int) -> int:  # type: ignore[return]
+    try:
+        await asyncio.sleep(60)
+    except asyncio.CancelledError:
+        SEEN.append("swallowed")
+
+
 @module(flow=True)
 async def stubborn_flow(x: int) -> int:
     try:
@@ -101,7 +109,7 @@ async def test_a_flow_that_fails_ends_what_it_started() -> None:
         assert SEEN == []
 
 
-@pytest.mark.parametrize("step", [stubborn, stubborn_flow])
+@pytest.mark.parametrize("step", [stubborn, silent, stubborn_flow])
 def test_a_cancel_that_is_swallowed_ends_the_run_all_the_same(step: object) -> None:
     @simulated
     async def main() -> None:
@@ -140,7 +148,7 @@ async def test_no_step_begins_after_the_deadline() -> None:
     assert SEEN == []
 
 
-@pytest.mark.parametrize("branch", [stubborn, stubborn_flow])
+@pytest.mark.parametrize("branch", [stubborn, silent, stubborn_flow])
 def test_a_branch_that_swallows_the_end_of_the_others_has_no_value(branch: Any) -> None:
     @module
     async def fails(x: int) -> int:

@@ -409,7 +409,7 @@ class Work(Module):
                 raise self.world.fail(self.step) from None
             if self.step.ending != "swallow":
                 raise
-            return -1
+            return None  # which is no int
         finally:
             try:
                 if self.step.cleanup >= 0:
@@ -435,7 +435,7 @@ class Work(Module):
 class Async(Work):
     """A coroutine step."""
 
-    async def forward(self, x):
+    async def forward(self, x) -> int:
         return await self.live(x)
 
 

@@ -58,6 +58,22 @@ MUTANTS = (
         hazards=("A",),
     ),
     Mutant(
+        "what a step gives that swallowed a cancel is not looked at",
+        "mai/core/call.py",
+        " is not spec.tout and not _cancelled(f):",
+        " is not spec.tout:",
+        (CORE + "test_call.py",),
+        hazards=("A",),
+    ),
+    Mutant(
+        "what else is thrown into a step does not take the place of its cancel",
+        "mai/core/drive.py",
+        "isinstance(error, CancelledError) and (words is None or task.cancelling() == before + 1)",
+        "True",
+        (CORE + "test_call.py",),
+        hazards=(13,),
+    ),
+    Mutant(
         "the span and the handle of a step that swallows a cancel do not end well",
         "mai/core/call.py",
         "(f.y is None or f.y[0].cancelling() <= f.y[1])",
