@@ -196,7 +196,7 @@ def quick(f: Frame, m: Any, value: Any, spec: Spec, above: Any, attrs: Any = Non
         if spec.tout is not None and type(out) is not spec.tout and not _cancelled(f):  # pyright: ignore[reportUnknownArgumentType]
             out = spec.cast_out(out, "return", f)
         f.out = out
-        if h is not None and (f.y is None or f.y[0].cancelling() <= f.y[1]):  # else `finish` tells of the cancel
+        if h is not None and (f.y is None or f.y[0].cancelling() <= f.y[1]):  # not `_cancelled`, else `finish` tells it
             succeeded(h, out, spec, None)
             if f.span is not None:
                 close_span(f, h, None, innermost=False)
@@ -221,9 +221,9 @@ def _whole(f: Frame, m: Any, args: Any, kwargs: Any, spec: Spec, context: Any, *
             out = yield from _answer(f, m, spec, (args, kwargs), bound).__await__()
         if f.started is not None:
             yield from join(f.started).__await__()
-        _go_on(f)  # the step swallowed it
-        if type(out) is not spec.tout and spec.tout is not None:  # pyright: ignore[reportUnknownArgumentType]
+        if type(out) is not spec.tout and spec.tout is not None and not _cancelled(f):  # pyright: ignore[reportUnknownArgumentType]
             out = spec.cast_out(out, "return", f)
+        _go_on(f)  # the step swallowed it
         f.out = out
         if h is not None:
             _close(f, h, out, spec)
@@ -278,9 +278,9 @@ async def _performed(f: Frame, m: Any, spec: Spec, given: Any, bound: Any, openi
     out = await _answer(f, m, spec, given, bound)
     if f.started is not None:
         await join(f.started)
-    _go_on(f)
-    if type(out) is not spec.tout and spec.tout is not None:
+    if type(out) is not spec.tout and spec.tout is not None and not _cancelled(f):
         out = spec.cast_out(out, "return", f)
+    _go_on(f)
     return out
 
 
@@ -417,7 +417,7 @@ def _go_on(f: Frame) -> None:
 
 
 def _cancelled(f: Frame) -> bool:
-    """Whether a cancel has come for *f*, be it that a step swallowed it or failed in its clean-up."""
+    """Whether a cancel has come for *f*, be it that a step swallowed it or failed in its clean-up, or is yet to."""
     return (y := getattr(f, "y", None)) is not None and y[0].cancelling() > y[1]
 
 

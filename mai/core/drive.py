@@ -53,18 +53,19 @@ def finish(f: Frame) -> Body:
     y, ctx, body = f.y, f.ctx, f.body
     f.body = f.ctx = None
     task: Any = asyncio.current_task()
-    before, words, timer = task.cancelling(), None, None
+    before, timer = task.cancelling(), None
     f.y = task, before, ()
     if f.deadline is not None and (f.timer is PENDING or not _is_served(f, task)):
         timer = f.timer = Timer(task, before, f.deadline - clock.now())
     try:
         while y is not DONE:
+            if f.y[2] and task.cancelling() == before:  # it was absorbed inside
+                f.y = task, before, ()
             try:
                 sent = yield y
             except BaseException as error:  # noqa: BLE001 (whatever it is, it is thrown into the step)
-                if isinstance(error, CancelledError) and (words is None or task.cancelling() == before + 1):
-                    words = error.args  # of the one from outside, by which anyio knows its own
-                    f.y = task, before, words
+                if isinstance(error, CancelledError) and not f.y[2]:  # else this one comes in a clean-up
+                    f.y = task, before, error.args  # by which anyio knows its own cancels
                 y = ctx.run(body.throw, error)
             else:
                 y = ctx.run(next, body, DONE) if sent is None else ctx.run(body.send, sent)
@@ -74,8 +75,7 @@ def finish(f: Frame) -> Body:
         if timer is not None:
             timer.handle.cancel()
     if task.cancelling() > before:
-        swallowed = CancelledError(*f.y[2])
-        failed(f, swallowed)
+        failed(f, swallowed := CancelledError(*f.y[2]))
         raise swallowed
 
 
@@ -149,7 +149,7 @@ def failed(f: Frame, error: BaseException) -> None:
     f.out, timer, raised = DONE, getattr(f, "timer", None), error
     if isinstance(timer, Timer) and timer.fired and isinstance(error, CancelledError | Exception):
         timer.fired = False
-        cancelled = error if isinstance(error, CancelledError) else CancelledError(*f.y[2])
+        cancelled = error if isinstance(error, CancelledError) and error.args else CancelledError(*f.y[2])
         raised = late(f) if timer.task.uncancel() <= timer.before else cancelled
     if isinstance(raised, Exception):
         _explain(f, raised)

@@ -50,8 +50,8 @@ class Frame:
 
     ``quiet`` is how many calls may nest in it the quick way, 0 where something observes them; ``lost`` holds the
     handles of failed calls inside, for the case that the failure goes on to the top; ``y``, ``body`` and ``ctx`` are
-    the suspended rest of its body, and ``y`` from then on the task that drives it, how many cancels had come for that
-    before, and what the one said that came for the call; ``out`` is DONE once the call has failed or its value was
+    the suspended rest of its body. Once `finish` drives that, ``y`` is the task, how many cancels had come for it
+    before, and the words of the first since that has any. ``out`` is DONE once the call has failed or its value was
     handed on. ``n`` says how often the caller had called it by then, from 1 (0: not counted); in an attempt it is minus
     the number of the attempt. To fill a slot costs a twentieth of a bare await, so a quick call has ``left``,
     ``since``, ``timer``, ``lost``, ``y``, ``body`` and ``ctx`` only where it comes to need them, ``span`` where it has

@@ -8,12 +8,13 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import anyio
 import pytest
+from pydantic import AfterValidator
 
-from mai import CastError, ConfigError, Context, DeadlineExceeded, Module, Sequential, capture, module
+from mai import CastError, ConfigError, Context, DeadlineExceeded, LocalEngine, Module, Sequential, capture, module
 from tests.support import loop_of, simulated, still
 
 mark: contextvars.ContextVar[str] = contextvars.ContextVar("mark", default="clean")
@@ -374,6 +375,10 @@ async def test_an_anyio_scope_knows_its_cancel_again_though_the_step_swallowed_i
                     await lost
                 with anyio.move_on_after(0.01), suppress(asyncio.CancelledError):
                     await asyncio.sleep(x)
+                child = asyncio.create_task(asyncio.sleep(x))
+                child.cancel()
+                with suppress(asyncio.CancelledError):
+                    await child
                 with suppress(TimeoutError):
                     async with asyncio.timeout(0.01):
                         await asyncio.sleep(x)
@@ -392,6 +397,85 @@ async def test_an_anyio_scope_knows_its_cancel_again_though_the_step_swallowed_i
     task = asyncio.current_task()
     assert task is not None
     assert task.cancelling() == 0
+
+
+@pytest.mark.parametrize("settings", [{}, {"retry": 2}])
+@pytest.mark.parametrize("fails", [False, True])
+@simulated
+async def test_a_cancel_that_comes_after_a_timeout_has_its_own_words(settings: dict[str, Any], fails: bool) -> None:
+    async def cleans() -> None:
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(2)
+        if fails:
+            raise ValueError("clean-up")
+
+    async def waits(x: float) -> str:
+        try:
+            await asyncio.sleep(x)
+        except asyncio.CancelledError:
+            await cleans()
+        return "done"
+
+    @module
+    async def within(x: float) -> str:
+        async with asyncio.timeout(0.5):
+            return await waits(x)
+
+    @module
+    async def after(x: float) -> str:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(0.5):
+                await asyncio.sleep(x)
+        with suppress(ValueError):
+            await waits(x)
+        return "done"
+
+    @module
+    async def freed(x: float) -> str:
+        with anyio.move_on_after(0.5):
+            await asyncio.sleep(x)
+        with suppress(ValueError):
+            await waits(x)
+        return "done"
+
+    @module
+    async def lastly(x: float) -> str:
+        try:
+            await asyncio.sleep(x)
+        finally:
+            await cleans()
+        return "done"
+
+    steps: Any = module(waits).with_(timeout=0.5), lastly.with_(timeout=0.5), after, freed
+    for step in steps if fails else (*steps, within):  # which makes a failure of a cancel if its clean-up fails
+        with anyio.move_on_after(1) as scope:
+            await step.with_(**settings)(5.0)
+        assert scope.cancelled_caught
+        task = asyncio.create_task(step.with_(**settings)(5.0))
+        asyncio.get_running_loop().call_later(1, task.cancel, "why")
+        with pytest.raises(asyncio.CancelledError, match="why"):
+            await task
+    assert asyncio.current_task().cancelling() == 0  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("settings", [{}, {"retry": 2}])
+@simulated
+async def test_a_cancel_that_comes_while_a_value_is_cast_is_told_once(settings: dict[str, Any]) -> None:
+    def stopping(x: int) -> int:
+        asyncio.current_task().cancel()  # type: ignore[union-attr]
+        return x
+
+    @module
+    async def step(x: int) -> Annotated[int, AfterValidator(stopping)]:
+        await asyncio.sleep(1)
+        return x
+
+    told: list[Any] = []
+    async with LocalEngine() as engine:
+        engine.subscribe(lambda handle: told.append((handle.outcome, handle.output_size)))
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.create_task(step.with_(**settings)(1))
+    assert told == [("cancelled", None)]
 
 
 @pytest.mark.parametrize("settings", [{"timeout": 1}, {"timeout": 1, "retry": 2}, {"total_timeout": 1}])
