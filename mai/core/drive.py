@@ -54,18 +54,19 @@ def finish(f: Frame) -> Body:
     f.body = f.ctx = None
     task: Any = asyncio.current_task()
     before, timer = task.cancelling(), None
-    f.y = task, before, ()
+    words: tuple[Any, ...] = ()
+    f.y = task, before, words
     if f.deadline is not None and (f.timer is PENDING or not _is_served(f, task)):
         timer = f.timer = Timer(task, before, f.deadline - clock.now())
     try:
         while y is not DONE:
-            if f.y[2] and task.cancelling() == before:  # it was absorbed inside
-                f.y = task, before, ()
+            if words and task.cancelling() == before:  # the cancel was absorbed inside
+                f.y = task, before, (words := ())
             try:
                 sent = yield y
             except BaseException as error:  # noqa: BLE001 (whatever it is, it is thrown into the step)
-                if isinstance(error, CancelledError) and not f.y[2]:  # else this one comes in a clean-up
-                    f.y = task, before, error.args  # by which anyio knows its own cancels
+                if isinstance(error, CancelledError) and not words:  # else this one comes in a clean-up
+                    f.y = task, before, (words := error.args)  # by which anyio knows its own cancels
                 y = ctx.run(body.throw, error)
             else:
                 y = ctx.run(next, body, DONE) if sent is None else ctx.run(body.send, sent)

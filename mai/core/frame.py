@@ -26,13 +26,10 @@ if TYPE_CHECKING:
     from .trace import TraceHandle
 
 
-_NONE: Mapping[str, Any] = MappingProxyType({})
-
-
 class Env(NamedTuple):
     """What calls inherit and only scopes change."""
 
-    metadata: Mapping[str, Any] = _NONE
+    metadata: Mapping[str, Any] = MappingProxyType({})
     auth: Any = None  # any value of the user's; never shown
     engine: Any = None  # an Engine; None: the default engine
     sink: Any = None  # the innermost `capture` around, if any
@@ -40,7 +37,7 @@ class Env(NamedTuple):
     door: Any = None  # the blocked worker thread that serves nested jobs, if any
     bus: Any = None  # the Bus of the started run, if it is one
     answers: Any = None  # the function that answers questions, if any
-    doubles: Mapping[Any, Any] = _NONE  # what stands in for a module, and its colour
+    doubles: Mapping[Any, Any] = MappingProxyType({})  # what stands in for a module, and its colour
     tracer: Any = None  # what takes down the calls of a function that is traced into a graph
 
 

@@ -114,8 +114,8 @@ BY_HAZARD = (
     Mutant(
         "a scope of anyio knows its own cancel again",
         "mai/core/drive.py",
-        "before, error.args  # by which",
-        "before, ()  # by which",
+        "(words := error.args)  # by which",
+        "()  # by which",
         (CORE + "test_call.py",),
         hazards=(13,),
     ),
