@@ -417,7 +417,7 @@ def _go_on(f: Frame) -> None:
 
 
 def _cancelled(f: Frame) -> bool:
-    """Whether a cancel has come for *f*, be it that a step swallowed it or failed in its clean-up, or is yet to."""
+    """Whether a cancel has come for *f*, if it has waited, be it that a step swallowed it or failed in its clean-up."""
     return (y := getattr(f, "y", None)) is not None and y[0].cancelling() > y[1]
 
 
